@@ -1,0 +1,106 @@
+"""What comes back. A streamed answer and a whole one, in every dialect, are folds of these events.
+
+The order for each choice is: Started, then any of Progress, Reasoning, Text and the Tool* events, then Finished.
+Failed may come at any point and is the last.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One token with its natural-log probability under the model, before penalties, temperature and truncation."""
+
+    id: int
+    text: str
+    bytes: bytes
+    logprob: float
+    top: tuple["TokenLogprob", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds, by the monotonic clock."""
+
+    queue_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Prefill has come this far; with `done == 0` the request waits behind `ahead` others."""
+
+    done: int
+    total: int
+    ahead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    text: str
+    index: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    text: str
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOpened:
+    call: int
+    id: str
+    name: str
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolArguments:
+    call: int
+    text: str
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolClosed:
+    call: int
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One choice is done. `stop` is the stop string that ended it, if one did."""
+
+    reason: FinishReason
+    usage: Usage
+    timings: Timings = field(default_factory=Timings)
+    index: int = 0
+    stop: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    error: Exception
+    index: int = 0
+
+
+Event = Started | Progress | Text | Reasoning | ToolOpened | ToolArguments | ToolClosed | Finished | Failed

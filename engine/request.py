@@ -1,0 +1,105 @@
+"""What a caller asks for. Every dialect's parser makes a `Request`; nothing below knows which dialect it came from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import BadRequest
+
+MAX_TOP_LOGPROBS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is drawn from the logits, in this order:
+
+    penalties and bias, then temperature, top_k, top_p, min_p, then the draw keyed by (seed, position).
+
+    temperature         0 is greedy (argmax); else logits / temperature
+    top_k               keep the k most likely tokens; 0 keeps all
+    top_p               keep the smallest set whose probability reaches top_p; 1 keeps all
+    min_p               keep tokens with at least min_p times the probability of the most likely one; 0 keeps all
+    repetition_penalty  logits of tokens seen in the last `repetition_window` tokens of prompt and completion are divided
+                        (positive) or multiplied (negative) by it; 1 is off (Keskar et al. 2019)
+    presence_penalty    subtracted once from logits of tokens already in the completion
+    frequency_penalty   subtracted once per occurrence in the completion
+    logit_bias          added to the logits of the named token ids
+    seed                None draws one for the request
+    top_logprobs        how many alternatives to report a token; None reports no logprobs at all
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    repetition_window: int = 64
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    top_logprobs: int | None = None
+
+    def __post_init__(self):
+        for name, low, high in LIMITS:
+            check_range(name, getattr(self, name), low, high)
+        if self.top_logprobs is not None:
+            check_range("top_logprobs", self.top_logprobs, 0, MAX_TOP_LOGPROBS)
+        for token, bias in self.logit_bias.items():
+            check_range(f"logit_bias[{token}]", bias, -100, 100)
+
+
+LIMITS = (
+    ("temperature", 0, 100),
+    ("top_k", 0, 2**31 - 1),
+    ("top_p", 0, 1),
+    ("min_p", 0, 1),
+    ("repetition_penalty", 0.01, 100),
+    ("repetition_window", 0, 4096),
+    ("presence_penalty", -2, 2),
+    ("frequency_penalty", -2, 2),
+)
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:  # also refuses NaN
+        raise BadRequest(f"{name} is {value}; it must be between {low} and {high}", name)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One completion to make.
+
+    Exactly one of `messages` (rendered by the chat template), `text` (tokenised as it stands) and `tokens` is given.
+
+    tools, template_kwargs   passed to the chat template (`enable_thinking` and the like)
+    sampling                 fields the caller set; see `Sampling`. Unset ones come from the server's flags, then from the
+                             checkpoint's generation_config.json
+    max_tokens               completion tokens at most; None: what the context window leaves
+    stop                     strings that end the completion; never part of the output
+    n                        independent completions of one prompt, with seeds seed, seed+1, ...
+    timeout_s                wall time after which the completion ends with finish_reason "length"; None: the server's
+    continue_final           the last message is an assistant turn to be continued, not answered
+    """
+
+    messages: Sequence[Mapping[str, Any]] | None = None
+    text: str | None = None
+    tokens: Sequence[int] | None = None
+    tools: Sequence[Mapping[str, Any]] = ()
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    max_tokens: int | None = None
+    stop: Sequence[str] = ()
+    n: int = 1
+    timeout_s: float | None = None
+    continue_final: bool = False
+
+    def __post_init__(self):
+        given = [name for name in ("messages", "text", "tokens") if getattr(self, name) is not None]
+        assert len(given) == 1, f"one of messages, text and tokens is needed, got {given}"
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise BadRequest(f"max_tokens is {self.max_tokens}; it must be at least 1", "max_tokens")
+        if not 1 <= self.n <= 128:
+            raise BadRequest(f"n is {self.n}; it must be between 1 and 128", "n")
+        if any(not stop for stop in self.stop):
+            raise BadRequest("a stop string is empty; each must have at least one character", "stop")
