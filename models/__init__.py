@@ -1,0 +1,58 @@
+"""What a checkpoint is: a folder with config.json and safetensors becomes a decoder made of parts.
+
+A family is one file with `build(config, tensors) -> Decoder`; FAMILIES says which file a `model_type` is read by.
+"""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+FAMILIES = {
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen3": "qwen3",
+    "gemma3": "gemma3",
+    "gemma3_text": "gemma3",
+}
+
+
+def load(folder: Path, progress: Callable[[int, int], None] | None = None):
+    """The decoder of a checkpoint folder, its weights read. `progress(done, total)` counts bytes of weights.
+
+    Raises CheckpointError for an unsupported architecture, and for weights that do not match it.
+    """
+    from . import checkpoint
+
+    config = checkpoint.read_config(folder)
+    family = family_of(config)
+    tensors = checkpoint.load(folder)
+    model = family.build(checkpoint.text_config(config), tensors)
+    tensors.close()
+    read(model, progress)
+    return model
+
+
+def family_of(config):
+    from .checkpoint import CheckpointError, text_config
+
+    kinds = [config.get("model_type"), text_config(config).get("model_type")]
+    name = next((FAMILIES[kind] for kind in kinds if kind in FAMILIES), None)
+    if name is None:
+        raise CheckpointError(
+            f"model_type {kinds[0]!r} is not supported; supported are {', '.join(sorted(FAMILIES))}"
+        )
+    return importlib.import_module(f".{name}", __package__)
+
+
+def read(model, progress: Callable[[int, int], None] | None) -> None:
+    """Evaluate the weights a layer at a time, so that joining two never holds more than one layer twice."""
+    import mlx.core as mx
+
+    groups = list(model.weights())
+    total = sum(array.nbytes for group in groups for array in group)
+    done = 0
+    for group in groups:
+        mx.eval(group)
+        done += sum(array.nbytes for array in group)
+        if progress:
+            progress(done, total)

@@ -37,7 +37,7 @@ def pull(name: str, revision: str | None = None, into=None, on_progress=None, fo
         files = repo.choose(repo.listing(), force)
         repo.check_space(files)
         repo.fetch(files, on_progress)
-        return repo.checked(repo.snapshot(files))
+        return repo.checked(repo.snapshot([file.path for file in files]))
 
 
 def repo_id(name: str) -> str:
@@ -132,14 +132,7 @@ class Repo:
 
     def small(self, path: str) -> Path:
         """One file, fetched now."""
-        from huggingface_hub import hf_hub_download
-
-        return Path(hf_hub_download(self.name, path, **self.options()))
-
-    def options(self) -> dict:
-        place = {"local_dir": self.into} if self.into else {"cache_dir": hub_cache()}
-        where = {"revision": self.revision, "endpoint": endpoint(), **place}
-        return where | {"library_name": "smelt", "tqdm_class": silent_bar()}
+        return self.snapshot([path]) / path
 
     def check_space(self, files: list[Listed]) -> None:
         need = sum(self.remote(file).missing_bytes() for file in files)
@@ -164,12 +157,21 @@ class Repo:
                 for file in large:
                     blobs.drop(file)
 
-    def snapshot(self, files: list[Listed]) -> Path:
-        """The small files, and the names of the large ones."""
+    def snapshot(self, paths: list[str]) -> Path:
+        """The files that are not there yet (all small ones), and the names of the large ones."""
         from huggingface_hub import snapshot_download
 
-        names = [glob.escape(file.path) for file in files]
-        return Path(snapshot_download(self.name, allow_patterns=names, **self.options()))
+        place = {"local_dir": self.into} if self.into else {"cache_dir": hub_cache()}
+        folder = snapshot_download(
+            self.name,
+            revision=self.revision,
+            endpoint=endpoint(),
+            allow_patterns=[glob.escape(path) for path in paths],
+            tqdm_class=silent_bar(),
+            library_name="smelt",
+            **place,
+        )
+        return Path(folder)
 
     def checked(self, folder: Path) -> Path:
         if lacks := missing(folder):

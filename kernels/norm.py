@@ -1,0 +1,37 @@
+"""Root mean square norm, and the sandwich that Gemma puts around a block.
+
+    rms_norm(x)           = x / sqrt(mean(x^2) + eps) * weight              Zhang & Sennrich 2019
+    add_norm(x, y, norm)  = x + rms_norm(y)
+
+x, y [..., D]; weight [D]. The mean is taken in float32, the result has x's dtype.
+"""
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+
+@dataclass(frozen=True)
+class Norm:
+    """weight [D], or None for a norm without one. Families that store the weight minus one (Gemma) add it at load."""
+
+    weight: mx.array | None
+    eps: float
+
+
+def rms_norm(x: mx.array, norm: Norm) -> mx.array:
+    return mx.fast.rms_norm(x, norm.weight, norm.eps)
+
+
+def add_norm(x: mx.array, y: mx.array, norm: Norm, scale: mx.array | None = None) -> mx.array:
+    """x + rms_norm(y), times `scale` (a layer's scalar) where one is given.
+
+    In float16 the sum is taken in float32 and clipped to the finite range: Gemma's residual stream exceeds it.
+    """
+    total = _finite_sum(x, rms_norm(y, norm)) if x.dtype == mx.float16 else x + rms_norm(y, norm)
+    return total if scale is None else total * scale
+
+
+def _finite_sum(x: mx.array, y: mx.array) -> mx.array:
+    bound = mx.finfo(mx.float16).max
+    return mx.clip(x.astype(mx.float32) + y.astype(mx.float32), -bound, bound).astype(mx.float16)

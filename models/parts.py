@@ -1,0 +1,143 @@
+"""What a decoder is made of. Constructors take numbers and weights, never a config.
+
+Axes: B rows, T new tokens, D model width, H heads, d head_dim, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import mlx.core as mx
+
+from ..kernels.activations import soft_cap
+from ..kernels.attention import Pages, attention
+from ..kernels.linear import Weight, Weights, embed, linear
+from ..kernels.norm import Norm, add_norm
+from ..kernels.qk_norm_rope import Rope, qk_norm_rope
+from .rope import DynamicRope
+from .state import Memory, Step
+
+
+class Mixer(Protocol):
+    def __call__(self, x: mx.array, step: Step, norm: Norm, residual: mx.array | None) -> mx.array: ...
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Grouped-query attention over the pages of one layer."""
+
+    qkv: Weights
+    o: Weight
+    heads: int
+    kv_heads: int
+    head_dim: int
+    scale: float
+    rope: Rope | DynamicRope | None
+    pages: Pages
+    window: int | None = None
+    cap: float | None = None
+    q_norm: Norm | None = None
+    k_norm: Norm | None = None
+
+    def __call__(self, x, step, norm, residual=None):
+        qkv = linear(x, self.qkv, norm=norm)
+        rows = step.rows[self.window]
+        rope = self.rope.at(tuple(s.end for s in rows.spans)) if isinstance(self.rope, DynamicRope) else self.rope
+        q, k, v = qk_norm_rope(
+            qkv, step.position, rope, heads=self.heads, kv_heads=self.kv_heads, head_dim=self.head_dim,
+            q_norm=self.q_norm, k_norm=self.k_norm,
+        )  # fmt: skip
+        o = attention(q, k, v, self.pages, rows, scale=self.scale, window=self.window, cap=self.cap)
+        return linear(o, self.o, residual=residual)
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """A gated feed-forward: down(act(gate(x)) * up(x)). Shazeer 2020."""
+
+    gate_up: Weights
+    down: Weight
+    glu: str
+
+    def __call__(self, x, norm, residual=None):
+        return linear(linear(x, self.gate_up, norm=norm, glu=self.glu), self.down, residual=residual)
+
+
+@dataclass(frozen=True)
+class PreNormBlock:
+    """x + mixer(norm(x)), then x + mlp(norm(x)). Xiong et al. 2020."""
+
+    mixer: Mixer
+    mlp: Mlp
+    mixer_norm: Norm
+    mlp_norm: Norm
+
+    def __call__(self, x, step):
+        x = self.mixer(x, step, norm=self.mixer_norm, residual=x)
+        return self.mlp(x, norm=self.mlp_norm, residual=x)
+
+
+@dataclass(frozen=True)
+class SandwichBlock:
+    """x + norm(mixer(norm(x))), then the same with the mlp. Gemma 2 and later."""
+
+    mixer: Mixer
+    mlp: Mlp
+    mixer_norm: Norm
+    mixer_post_norm: Norm
+    mlp_norm: Norm
+    mlp_post_norm: Norm
+
+    def __call__(self, x, step):
+        x = add_norm(x, self.mixer(x, step, norm=self.mixer_norm), self.mixer_post_norm)
+        return add_norm(x, self.mlp(x, norm=self.mlp_norm), self.mlp_post_norm)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """tokens -> hidden states -> logits. `embed_scale` multiplies embeddings, `cap` soft-caps logits (both Gemma)."""
+
+    embedding: Weight
+    blocks: list
+    norm: Norm
+    head: Weight
+    vocab: int
+    context: int
+    dtype: mx.Dtype
+    embed_scale: float | None = None
+    cap: float | None = None
+
+    def __call__(self, tokens: mx.array, step: Step) -> mx.array:
+        """tokens [B, T] -> hidden [B, T, D], before the last norm."""
+        x = embed(tokens, self.embedding).astype(self.dtype)
+        if self.embed_scale is not None:
+            x = x * mx.array(self.embed_scale, x.dtype)
+        for block in self.blocks:
+            x = block(x, step)
+        return x
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """hidden [..., D] -> [..., V], in the model's dtype."""
+        logits = linear(hidden, self.head, norm=self.norm)
+        return logits if self.cap is None else soft_cap(logits, self.cap)
+
+    def memory(self) -> Memory:
+        return Memory([(block.mixer.window, block.mixer.pages) for block in self.blocks])
+
+    def weights(self) -> Iterator[list[mx.array]]:
+        """All arrays, a group at a time: the embedding, each block, the head. Read one by one they keep the peak low."""
+        yield self.embedding.arrays
+        for block in self.blocks:
+            yield arrays_of(block)
+        yield [*arrays_of(self.norm), *(self.head.arrays if self.head is not self.embedding else [])]
+
+
+def arrays_of(part) -> list[mx.array]:
+    """Every array inside a (nested) dataclass of parts."""
+    if isinstance(part, mx.array):
+        return [part]
+    if isinstance(part, (tuple, list)):
+        return [array for item in part for array in arrays_of(item)]
+    if hasattr(part, "__dataclass_fields__"):
+        return [array for name in part.__dataclass_fields__ for array in arrays_of(getattr(part, name))]
+    return []
