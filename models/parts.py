@@ -124,6 +124,11 @@ class Decoder:
     def memory(self) -> Memory:
         return Memory([(block.mixer.window, block.mixer.pages) for block in self.blocks])
 
+    def forget(self) -> None:
+        """Drop the contents of every layer's state."""
+        for block in self.blocks:
+            block.mixer.pages.clear()
+
     def weights(self) -> Iterator[list[mx.array]]:
         """All arrays, a group at a time: the embedding, each block, the head. Read one by one they keep the peak low."""
         yield self.embedding.arrays

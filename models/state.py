@@ -102,7 +102,7 @@ class Memory:
     def __init__(self, layers: Sequence[tuple[int | None, Pages]]):
         self.layers = layers
         self.pools = {window: Pool() for window, _ in layers}
-        self.pages = {id(pages): pages for _, pages in layers}.values()
+        self.pages = [pages for _, pages in unique(layers)]
 
     def open(self, expected: int = 0) -> Row:
         """A new sequence; room for `expected` tokens is taken at once, which saves moving them later."""
@@ -174,6 +174,11 @@ class Memory:
         extent, end = row.extents[window], row.length + new
         first = extent.base if window is None else max(extent.base, row.length - window + 1)
         return Span(first, ((extent.slot(first), end - first),))
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """All pools: evaluating them computes the state, and nothing that only a logit needs."""
+        return [array for pages in self.pages for array in (pages.keys, pages.values)]
 
     @property
     def nbytes(self) -> int:

@@ -89,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
         files = self.hub.repos[repo].items()
         if kind == "tree":
             return self.json([tree_entry(path, data) for path, data in files])
-        self.json({"id": repo, "modelId": repo, "sha": COMMIT, "siblings": [sibling(path, data) for path, data in files]})
+        self.json({"id": repo, "sha": COMMIT, "siblings": [sibling(path, data) for path, data in files]})
 
     def resolve(self, repo, revision, path):
         self.hub.log.append((self.command, path, self.headers.get("Range", "")))

@@ -20,10 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     """A machine without models, and an engine that runs two architectures."""
-    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME", "SMELT_HOME", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("TRANSFORMERS_OFFLINE", "HF_TOKEN", "HF_ENDPOINT", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
+    for name in os.environ:
+        if name.lower().startswith(("hf_", "hugg", "xdg_", "smelt_", "transformers_")) or "proxy" in name.lower():
+            monkeypatch.delenv(name)
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
@@ -120,7 +119,7 @@ def shards(count, of):
 
 def index(of):
     names = [f"model-{n:05}-of-{of:05}.safetensors" for n in range(1, of + 1)]
-    return {source_folder.INDEX: json.dumps({"weight_map": dict(zip("abc", names))}).encode()}
+    return {source_folder.INDEX: json.dumps({"weight_map": dict(enumerate(names))}).encode()}
 
 
 @pytest.mark.parametrize("with_index", [True, False])
@@ -154,7 +153,7 @@ def test_broken_json_counts_as_missing(tmp_path, broken):
         ({"quantization": {"bits": 4, "group_size": 64}}, "4-bit group 64"),
         ({"quantization": {"bits": 8, "group_size": 32, "mode": "affine"}}, "8-bit group 32"),
         ({"quantization": {"bits": 4, "group_size": 32, "mode": "mxfp4"}}, "mxfp4"),
-        ({"quantization": {"bits": 4, "group_size": 64, "lm_head": {"bits": 6, "group_size": 64}}}, "4-bit group 64, mixed"),
+        ({"quantization": {"bits": 4, "group_size": 64, "lm_head": {"bits": 6}}}, "4-bit group 64, mixed"),
         ({"quantization": {"bits": 4, "group_size": 64, "lm_head": False}}, "4-bit group 64"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq"),
         ({"torch_dtype": "bfloat16"}, "bf16"),
@@ -204,7 +203,7 @@ def test_nothing_is_installed():
 
 
 def test_the_builtin_model(tmp_path):
-    with pytest.raises(SourceError, match="the built-in model is not in this installation .*name a model with --model"):
+    with pytest.raises(SourceError, match="the built-in model is not in this installation .*name a model with"):
         locate(None)
     folder = checkpoint(tmp_path / "package" / "builtin")
     assert locate(None) == locate("builtin") == folder
@@ -214,7 +213,7 @@ def test_the_builtin_model(tmp_path):
 def test_the_folder_of_smelt(home, tmp_path, monkeypatch):
     folder = checkpoint(home / ".smelt" / "models" / "author" / "Name-4bit")
     model = only(installed())
-    size = sum(path.stat().st_size for path in folder.iterdir())
+    size = source_folder.size(folder)
     assert model == source.Found("author/Name-4bit", folder, size, "llama", "4-bit group 64", True, None, "smelt")
     checkpoint(home / ".smelt" / "models" / "flat")
     assert [model.name for model in installed()] == ["author/Name-4bit", "flat"]
@@ -223,16 +222,18 @@ def test_the_folder_of_smelt(home, tmp_path, monkeypatch):
     assert only(installed()).path == moved
 
 
-@pytest.mark.parametrize("variable", [None, "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME"])
-def test_the_hugging_face_cache(home, tmp_path, monkeypatch, variable):
-    cache = home / ".cache" / "huggingface" / "hub"
+@pytest.mark.parametrize(
+    "variable, below",
+    [(None, ".cache/huggingface/hub"), ("HF_HOME", "hub"), ("HF_HUB_CACHE", ""), ("XDG_CACHE_HOME", "huggingface/hub")],
+)
+def test_the_hugging_face_cache(home, tmp_path, monkeypatch, variable, below):
     if variable:
         monkeypatch.setenv(variable, str(tmp_path / "disk"))
-        cache = tmp_path / "disk" / {"HF_HOME": "hub", "HF_HUB_CACHE": "", "XDG_CACHE_HOME": "huggingface/hub"}[variable]
+    cache = (tmp_path / "disk" if variable else home) / below
     snapshot = in_hub_cache(cache, "org/name")
     model = only(installed())
     assert (model.name, model.path, model.source) == ("org/name", snapshot, "hf-cache")
-    assert model.bytes == sum(path.stat().st_size for path in snapshot.iterdir()) > 100  # of the blobs, not of the links
+    assert model.bytes == sum(path.stat().st_size for path in snapshot.iterdir()) > 100  # the blobs', not the links'
     assert locate("org/name") == snapshot == locate(str(snapshot.parents[1]))
 
 
@@ -322,7 +323,7 @@ def test_names_by_their_ends(home):
     assert locate("qwen3-0.6b-4BIT") == locate("0.6b-4bit") == small
     assert locate("8B-4bit") == mine  # a whole name goes before an ending
     assert locate("MLX-Community/Qwen3-8B-4bit") == locate("3-8b-4bit") == large
-    with pytest.raises(SourceError, match="'4bit' fits 3 installed models: me/8B-4bit, mlx-community/Qwen3-0.6B-4bit, "):
+    with pytest.raises(SourceError, match="'4bit' fits 3 installed models: me/8B-4bit, mlx-community/Qwen3-0.6B"):
         locate("4bit")
 
 
@@ -334,7 +335,7 @@ def test_a_name_in_two_places_is_the_complete_one(home):
 
 def test_a_name_that_is_nowhere(home):
     checkpoint(home / ".smelt" / "models" / "org" / "qwen3-4bit")
-    with pytest.raises(SourceError, match=r"gwen3-4bit is not installed \(looked in .*\.smelt.*Did you mean org/qwen3-4bit\?"):
+    with pytest.raises(SourceError, match=r"gwen3-4bit is not installed \(looked in .*\.smelt.*Did you mean org/qwen3"):
         locate("gwen3-4bit")
     with pytest.raises(SourceError, match="Installed: org/qwen3-4bit. Give one of these, a folder, or org/name"):
         locate("zzz")
@@ -380,16 +381,15 @@ def repository(config=CONFIG, **more) -> dict[str, bytes]:
     } | more
 
 
+NEEDED = """chat_template.jinja merges.txt tokenizer.model generation_config.json additional_chat_templates/tools.jinja
+""".split()
+UNWANTED = """README.md .gitattributes LICENSE.txt a.png run.py pytorch_model.bin m.gguf x.pth consolidated.safetensors
+original/params.json original/w.safetensors onnx/model.onnx onnx/config.json adapter_model.safetensors""".split()
+
+
 def test_pull_brings_the_needed_files_and_nothing_else(hub, tmp_path):
-    needed = repository(**{
-        "chat_template.jinja": b"{{ x }}", "merges.txt": b"a b", "tokenizer.model": b"spm",
-        "generation_config.json": b"{}", "additional_chat_templates/tools.jinja": b"{{ y }}",
-    })
-    unwanted = dict.fromkeys(
-        ["README.md", ".gitattributes", "pytorch_model.bin", "m.gguf", "x.pth", "consolidated.safetensors", "LICENSE.txt",
-         "original/params.json", "original/w.safetensors", "onnx/model.onnx", "onnx/config.json", "a.png", "run.py"], b"no"
-    )
-    hub.repos["org/name"] = needed | unwanted
+    needed = repository() | {path: path.encode() for path in NEEDED}
+    hub.repos["org/name"] = needed | dict.fromkeys(UNWANTED, b"no")
     folder = pull("org/name")
     assert folder == tmp_path / "cache" / "models--org--name" / "snapshots" / COMMIT
     got = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -475,10 +475,10 @@ def test_an_interrupted_pull_is_resumed_by_the_next(hub, tmp_path, monkeypatch):
 
 def test_damaged_content_is_dropped(hub, tmp_path):
     hub.repos["org/name"] = files = repository()
-    partial = tmp_path / "cache" / "models--org--name" / "blobs" / (sha256(files["model.safetensors"]) + ".smelt.incomplete")
-    partial.parent.mkdir(parents=True)
-    partial.write_bytes(bytes(5000))
-    partial.with_suffix(".done").write_text("0 1000\n")
+    blob = tmp_path / "cache" / "models--org--name" / "blobs" / sha256(files["model.safetensors"])
+    blob.parent.mkdir(parents=True)
+    blob.with_suffix(".smelt.incomplete").write_bytes(bytes(5000))
+    blob.with_suffix(".smelt.done").write_text("0 1000\n")
     with pytest.raises(SourceError, match="arrived damaged .* try again"):
         pull("org/name")
     assert (pull("org/name") / "model.safetensors").read_bytes() == files["model.safetensors"]
@@ -493,14 +493,15 @@ def test_a_hub_without_ranges_works_too(hub, tmp_path):
 
 def test_an_unsupported_architecture_is_refused_before_the_weights(hub):
     hub.repos["org/name"] = repository(config={"model_type": "bert"})
-    with pytest.raises(SourceError, match="model_type 'bert' is not supported; supported are gemma3_text, llama. --force"):
+    with pytest.raises(SourceError, match="'bert' is not supported; supported are gemma3_text, llama. --force"):
         pull("org/name")
     assert hub.fetched() == {"config.json"}
     assert (pull("org/name", force=True) / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize(
-    "name, words", [("m.gguf", "only GGUF weights"), ("pytorch_model.bin", "only PyTorch .bin"), ("README.md", "no config.json")]
+    "name, words",
+    [("m.gguf", "only GGUF weights"), ("pytorch_model.bin", "only PyTorch .bin"), ("README.md", "no config.json")],
 )
 def test_what_is_no_checkpoint_is_refused(hub, name, words):
     hub.repos["org/name"] = {name: b"x"}
@@ -531,7 +532,7 @@ def test_not_a_name_on_the_hub(hub, name):
 def test_a_gated_model_tells_how_to_log_in(hub, monkeypatch):
     hub.repos["org/name"] = repository()
     hub.gated.add("org/name")
-    with pytest.raises(SourceError, match="org/name is gated: accept its terms on .*/org/name, then run `hf auth login`"):
+    with pytest.raises(SourceError, match="org/name is gated: accept its terms on .*/org/name, then run `hf auth"):
         pull("org/name")
     monkeypatch.setenv("HF_TOKEN", "hf_good")
     assert pull("org/name").is_dir()
@@ -573,7 +574,7 @@ def test_offline_uses_what_is_there_and_asks_nobody(hub, monkeypatch, variable):
 def test_a_full_disk_is_noticed_before_the_download(hub, monkeypatch):
     hub.repos["org/name"] = repository()
     monkeypatch.setattr(source_hub.shutil, "disk_usage", lambda path: source_hub.shutil._ntuple_diskusage(9, 9, 4000))
-    with pytest.raises(SourceError, match="org/name needs 0.00 GB more in .*cache.*, 0.00 GB are free there: make room"):
+    with pytest.raises(SourceError, match="org/name needs 0.00 GB more in .*cache.*, 0.00 GB are free there"):
         pull("org/name")
     assert "model.safetensors" not in hub.fetched()
 
