@@ -114,7 +114,7 @@ def unfinished(model: Found) -> str:
 
 def not_installed(name: str, model_dirs: Iterable[str | Path]) -> str:
     looked = ", ".join(str(folder) for folder in dict.fromkeys(root for _, root in roots(model_dirs)))
-    text = f"{name} is not installed (looked in {looked}). "
+    text = f"{name} is neither a folder here nor installed (looked in {looked}). "
     if REPO_ID.fullmatch(name):
         return text + f"`smelt pull {name}` would fetch it from the Hugging Face hub"
     names = [model.name for model in installed(model_dirs)]

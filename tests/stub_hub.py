@@ -18,7 +18,7 @@ class StubHub:
         self.gated: set[str] = set()
         self.status: dict[str, int] = {}  # path in a repository -> an answer other than its content
         self.cut: dict[str, list[int]] = {}  # path -> after how many bytes the next answers break off
-        self.ranges = True
+        self.ranges = self.xet = True
         self.log: list[tuple[str, str, str]] = []
         self.sent: Counter[str] = Counter()  # body bytes by path
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": self}))
@@ -55,10 +55,11 @@ def sibling(path: str, data: bytes) -> dict:
     return entry
 
 
-def tree_entry(path: str, data: bytes) -> dict:
+def tree_entry(path: str, data: bytes, xet: bool) -> dict:
     entry = {"type": "file", "path": path, "size": len(data), "oid": oid(data)}
     if path.endswith(LARGE):
         entry["lfs"] = {"oid": sha256(data), "size": len(data), "pointerSize": 134}
+        entry |= {"xetHash": sha256(b"xet" + data)} if xet else {}
     return entry
 
 
@@ -88,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(404, "RevisionNotFound")
         files = self.hub.repos[repo].items()
         if kind == "tree":
-            return self.json([tree_entry(path, data) for path, data in files])
+            return self.json([tree_entry(path, data, self.hub.xet) for path, data in files])
         self.json({"id": repo, "sha": COMMIT, "siblings": [sibling(path, data) for path, data in files]})
 
     def resolve(self, repo, revision, path):
