@@ -61,6 +61,9 @@ class Pages:
         self.kv_heads, self.head_dim, self.dtype = kv_heads, head_dim, dtype
         self.keys = self.values = None
 
+    def clear(self) -> None:
+        self.keys = self.values = None
+
     @property
     def slot_bytes(self) -> int:
         return 2 * self.kv_heads * self.head_dim * self.dtype.size

@@ -22,20 +22,20 @@ class Pool:
         self.pages = 0
         self.free: list[tuple[int, int]] = []  # (first page, pages)
 
-    def extend(self, after: int, count: int) -> bool:
-        """Take the `count` pages from `after` on, if they are free or the pool ends there."""
-        if after == self.pages:
-            self.pages += count
-            return True
-        for i, (start, size) in enumerate(self.free):
-            if start == after:
-                short = count - size
-                if short > 0 and start + size != self.pages:
-                    return False
-                self.pages += max(0, short)
-                self._shrink(i, min(count, size))
-                return True
-        return False
+    def extend(self, after: int, count: int, room: int) -> bool:
+        """Take the `count` pages from `after` on, if they are free or the pool ends there.
+
+        It does not grow for that while `room` consecutive pages are free elsewhere: the row had better move there.
+        """
+        found = next((i for i, (start, _) in enumerate(self.free) if start == after), None)
+        size = 0 if found is None else self.free[found][1]
+        short = count - size
+        if short > 0 and (after + size != self.pages or any(free >= room for _, free in self.free)):
+            return False
+        self.pages += max(0, short)
+        if found is not None:
+            self._shrink(found, min(count, size))
+        return True
 
     def take(self, count: int) -> int:
         """The first page of `count` consecutive ones."""
@@ -156,10 +156,11 @@ class Memory:
         more = -(-(end - extent.end) // PAGE)
         if more <= 0:
             return []
-        if extent.pages and pool.extend(extent.start + extent.pages, more):
-            extent.pages += more
+        wanted = extent.pages + more
+        if extent.pages and pool.extend(extent.start + extent.pages, more, int(wanted * GROWTH)):
+            extent.pages = wanted
             return []
-        return self._relocate(extent, pool, extent.pages + more, row.length)
+        return self._relocate(extent, pool, wanted, row.length)
 
     def _relocate(self, extent: Extent, pool: Pool, pages: int, length: int) -> list:
         old, held = (extent.start, extent.pages), length - extent.base
@@ -185,9 +186,9 @@ class Memory:
         return sum(pages.nbytes for pages in self.pages)
 
     def row_bytes(self, tokens: int) -> int:
-        """What one sequence of `tokens` tokens needs, by each layer's window."""
+        """What one sequence of `tokens` tokens needs; a sliding layer holds its window, and as much to move into."""
         return sum(
-            pages.slot_bytes * (tokens if window is None else min(tokens, window + REWIND + PAGE))
+            pages.slot_bytes * (tokens if window is None else min(tokens, 2 * (window + REWIND + PAGE)))
             for window, pages in unique(self.layers)
         )
 

@@ -1,0 +1,146 @@
+"""The one thread that touches mlx: it loads the model, runs the scheduler's ticks, and outlives what goes wrong in them.
+
+Other threads talk to it through `submit`, `call` and flags; they get tuples of engine/sequence.py through each
+sequence's own queue.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from .errors import EngineFailed, NotReady
+from .scheduler import Limits, Scheduler
+from .sequence import Sequence
+
+log = logging.getLogger(__name__)
+
+FAILURES, WITHIN_S = 5, 60.0  # so many failed ticks within so long: the device or the model is broken, give up
+
+
+class Engine:
+    """`load()` returns (model, Limits); it runs on the engine's thread.
+
+    state: "loading", then "ready"; "failed" with `error` when loading or, repeatedly, stepping raised; "closed".
+    """
+
+    def __init__(self, load: Callable[[], tuple[Any, Limits]]):
+        self.load = load
+        self.state, self.error = "loading", None
+        self.ready = threading.Event()  # set when loading is over, however it ended
+        self.inbox: SimpleQueue = SimpleQueue()
+        self.model: Any = None
+        self.limits: Limits | None = None
+        self.scheduler: Scheduler | None = None
+        self.failures: list[float] = []
+        self.thread = threading.Thread(target=self._main, name="engine", daemon=True)
+
+    # Called on any thread
+
+    def start(self) -> None:
+        self.thread.start()
+
+    def submit(self, *sequences: Sequence) -> None:
+        """Queue sequences, in order. Raises NotReady or EngineFailed when there is no one to run them."""
+        self.check()
+        self.inbox.put(lambda: [self.scheduler.add(s) for s in sequences])
+
+    def call(self, function: Callable[[], Any], timeout_s: float | None = None) -> Any:
+        """Run `function` on the engine's thread between two ticks and return what it returns."""
+        self.check()
+        answer: SimpleQueue = SimpleQueue()
+        self.inbox.put(lambda: answer.put(outcome(function)))
+        error, value = answer.get(timeout=timeout_s)
+        if error is not None:
+            raise error
+        return value
+
+    def wake(self) -> None:
+        """Look at the cancelled flags now, should it sit idle."""
+        self.inbox.put(lambda: None)
+
+    def check(self) -> None:
+        if self.state == "loading":
+            raise NotReady("the model is still loading; try again in a moment")
+        if self.state == "closed":
+            raise NotReady("the server is shutting down")
+        if self.state == "failed" or not self.thread.is_alive():
+            raise EngineFailed(f"the engine is not running: {self.error}")
+
+    def close(self) -> None:
+        """End what runs with "cancelled" and the thread with it."""
+        if self.state != "failed":
+            self.state = "closed"
+        self.wake()
+        if self.thread.is_alive() and threading.current_thread() is not self.thread:
+            self.thread.join(timeout=30)
+
+    # Called on the engine's thread
+
+    def _main(self) -> None:
+        try:
+            self.model, self.limits = self.load()
+            self.scheduler = Scheduler(self.model, self.limits)
+        except BaseException as error:
+            self._give_up(error)
+            return
+        finally:
+            self.ready.set()
+        if self.state == "loading":
+            self.state = "ready"
+        try:
+            self._serve()
+        except BaseException as error:
+            self._give_up(error)
+
+    def _serve(self) -> None:
+        while self.state == "ready":
+            self._take_inbox(wait=self.scheduler.idle)
+            try:
+                self.scheduler.tick()
+            except Exception as error:
+                self._recover(error)
+            time.sleep(0)  # lets readers of the queues have the interpreter before the next graph is built
+        for sequence in self.scheduler.all():
+            sequence.finish("cancelled")
+
+    def _take_inbox(self, wait: bool) -> None:
+        while True:
+            try:
+                self.inbox.get(block=wait)()
+            except Empty:
+                return
+            wait = False
+
+    def _recover(self, error: Exception) -> None:
+        """Answer the requests of a failed tick with an error and start afresh; too many failures are final."""
+        log.exception("a step failed; its requests are answered with an error")
+        self.scheduler.fail(EngineFailed(f"the engine could not compute this: {error}"))
+        now = time.monotonic()
+        self.failures = [t for t in self.failures if now - t < WITHIN_S] + [now]
+        if len(self.failures) >= FAILURES:
+            raise error
+        self.model.forget()
+        self.scheduler = Scheduler(self.model, self.limits)
+
+    def _give_up(self, error: BaseException) -> None:
+        self.state, self.error = "failed", error
+        if self.scheduler is not None:
+            self.scheduler.fail(EngineFailed(f"the engine stopped: {error}"))
+        self._drain()
+
+    def _drain(self) -> None:
+        """Run what was queued last: it adds sequences, which fail at once."""
+        while not self.inbox.empty():
+            self.inbox.get()()
+        if self.scheduler is not None:
+            self.scheduler.fail(EngineFailed(f"the engine stopped: {self.error}"))
+
+
+def outcome(function: Callable[[], Any]) -> tuple[Exception | None, Any]:
+    try:
+        return None, function()
+    except Exception as error:
+        return error, None

@@ -1,0 +1,111 @@
+"""Sampling parameters of the running rows, on the device, kept in step with rows that join and leave."""
+
+import mlx.core as mx
+
+from ..kernels import sample as kernel
+from .request import Sampling
+from .sequence import Sequence
+
+FLOATS = {
+    "temperature": "temperature", "top_p": "top_p", "min_p": "min_p", "repetition": "repetition_penalty",
+    "presence": "presence_penalty", "frequency": "frequency_penalty",
+}  # fmt: skip
+
+
+def penalised(s: Sampling) -> bool:
+    return s.repetition_penalty != 1 or s.presence_penalty != 0 or s.frequency_penalty != 0
+
+
+def plan_of(samplings: list[Sampling]) -> kernel.Plan:
+    hot = [s for s in samplings if s.temperature > 0]
+    wanted = [s.top_logprobs for s in samplings if s.top_logprobs is not None]
+    return kernel.Plan(
+        draw=bool(hot),
+        top_k=max((s.top_k for s in hot), default=0),
+        full_sort=any(s.top_p < 1 and not s.top_k for s in hot),
+        nucleus=any(s.top_p < 1 for s in hot),
+        min_p=any(s.min_p > 0 for s in hot),
+        penalties=any(map(penalised, samplings)),
+        bias=any(s.logit_bias for s in samplings),
+        logprobs=max(wanted) if wanted else None,
+    )
+
+
+def seed_words(seed: int) -> tuple[int, int]:
+    """Two well-mixed 32-bit words of any integer seed (SplitMix64, Steele et al. 2014)."""
+    z = (seed + 0x9E3779B97F4A7C15) & (2**64 - 1)
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+    z ^= z >> 31
+    return z & 0xFFFFFFFF, z >> 32
+
+
+def parameters_of(sequences: list[Sequence], vocab: int, plan: kernel.Plan) -> kernel.Parameters:
+    each = [s.sampling for s in sequences]
+    floats = {name: mx.array([getattr(s, field) for s in each], mx.float32) for name, field in FLOATS.items()}
+    return kernel.Parameters(
+        **floats,
+        top_k=mx.array([s.top_k for s in each], mx.int32),
+        seed=mx.array([seed_words(s.seed) for s in sequences], mx.uint32),
+        bias=bias_of(each, vocab) if plan.bias else None,
+    )
+
+
+def bias_of(samplings: list[Sampling], vocab: int) -> mx.array:
+    dense = mx.zeros((len(samplings), vocab))
+    rows = [(i, token, bias) for i, s in enumerate(samplings) for token, bias in s.logit_bias.items()]
+    index, tokens, biases = zip(*rows, strict=True)
+    return dense.at[mx.array(index), mx.array(tokens)].add(mx.array(biases, mx.float32))
+
+
+def history_of(sequences: list[Sequence], vocab: int) -> kernel.History:
+    """From what the host knows: the sequences' tokens as far as they have been read."""
+    windows = [s.sampling.repetition_window or s.tokens_wanted for s in sequences]
+    width = max(windows)
+    counts = mx.zeros((len(sequences), vocab), mx.int32)
+    recent = []
+    for i, s in enumerate(sequences):
+        if s.generated:
+            counts = counts.at[i, mx.array(s.generated)].add(1)
+        tail = (s.prompt + s.generated)[-width:]
+        recent.append([vocab] * (width - len(tail)) + tail)
+    return kernel.History(counts, mx.array(recent, mx.int32), mx.array(windows, mx.int32))
+
+
+class Sampler:
+    """Draws for a fixed list of rows; `for_rows` makes the next one when the list changes.
+
+    `unread` are draws that the host has not read yet when the list changes: they enter the history as arrays.
+    """
+
+    def __init__(self, sequences: list[Sequence], vocab: int, unread: list[mx.array | None] | None = None):
+        self.sequences = sequences
+        self.plan = plan_of([s.sampling for s in sequences])
+        self.parameters = parameters_of(sequences, vocab, self.plan)
+        self.history = None
+        if self.plan.penalties:
+            self.history = with_unread(history_of(sequences, vocab), unread or [None] * len(sequences))
+
+    def __call__(self, logits: mx.array) -> list[mx.array]:
+        """logits [B, V] -> [tokens [B]] and, where some row wants them, its logprob, the best ids and their logprobs."""
+        position = mx.array([len(s.prompt) + s.submitted for s in self.sequences], mx.uint32)
+        tokens = kernel.sample(logits, self.parameters, position, self.plan, self.history)
+        if self.history is not None:
+            self.history = self.history.after(tokens)
+        if self.plan.logprobs is None:
+            return [tokens]
+        return [tokens, *kernel.logprobs(logits, tokens, self.plan.logprobs)]
+
+
+def with_unread(history: kernel.History, unread: list[mx.array | None]) -> kernel.History:
+    """Add one still lazy token to the rows that have one; the others shift by nothing."""
+    if all(token is None for token in unread):
+        return history
+    has = mx.array([token is not None for token in unread])
+    tokens = mx.stack([mx.array(0, mx.uint32) if token is None else token.astype(mx.uint32) for token in unread])
+    added = history.after(tokens)
+    return kernel.History(
+        mx.where(has[:, None], added.counts, history.counts),
+        mx.where(has[:, None], added.recent, history.recent),
+        history.window,
+    )

@@ -1,0 +1,253 @@
+"""Which rows the next step decodes and which prompt it reads on with. Runs on the engine thread.
+
+A tick submits one decode step for all running rows, at most one chunk of prompt tokens, and only then reads what the
+step before has drawn: the device always has the next step before the host waits for the last one.
+"""
+
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from .errors import Overloaded
+from .sampler import Sampler
+from .sequence import Prefilled, Sequence, Token
+
+CHUNK_S = 0.12  # a chunk of prompt holds up the streams, and a cancelled prefill, for about so long
+FIRST_CHUNK = 128  # before anything was measured
+LEAST_CHUNK = 16
+GROWTH_TOKENS = 512  # completion tokens that must fit, besides the prompt, for a sequence to be let in
+CLEAR_EVERY = 256  # steps after which MLX's cache of free buffers is emptied
+
+
+@dataclass(frozen=True)
+class Limits:
+    """rows decoded together; tokens a chunk at most; bytes that all states together may take."""
+
+    rows: int = 64
+    chunk: int = 2048
+    state_bytes: int = 1 << 62
+
+
+@dataclass
+class Pending:
+    """Draws on their way: arrays as `Sampler` returns them, a row for each sequence."""
+
+    sequences: list[Sequence]
+    arrays: list[mx.array]
+
+
+class Pace:
+    """How many prompt tokens fit CHUNK_S: a power of two, found from what chunks took."""
+
+    def __init__(self, most: int):
+        self.most, self.size = most, min(FIRST_CHUNK, most)
+
+    def note(self, tokens: int, seconds: float) -> None:
+        if tokens < self.size:
+            return  # a prompt's end tells little
+        if seconds > 1.5 * CHUNK_S:
+            self.size = max(min(LEAST_CHUNK, self.most), self.size // 2)
+        elif seconds < 0.5 * CHUNK_S:
+            self.size = min(self.most, self.size * 2)
+
+
+def read(arrays: list[mx.array]) -> list[list]:
+    """The one place where the engine waits for the device."""
+    mx.eval(arrays)
+    return [array.tolist() for array in arrays]
+
+
+class Scheduler:
+    def __init__(self, model, limits: Limits):
+        self.model, self.limits = model, limits
+        self.memory = model.memory()
+        self.pace = Pace(limits.chunk)
+        self.waiting: deque[Sequence] = deque()
+        self.filling: Sequence | None = None
+        self.running: list[Sequence] = []
+        self.pending: deque[Pending] = deque()
+        self.preempted: list[Sequence] = []
+        self.sampler: Sampler | None = None
+        self.tokens: mx.array | None = None  # [B], the last draw of sampler.sequences, perhaps not computed yet
+        self.first: dict[Sequence, mx.array] = {}  # first draws of rows that have not decoded yet
+        self.chunk: tuple[list[mx.array], int, float] | None = None  # the chunk in flight: arrays, tokens, since when
+        self.steps = 0
+
+    @property
+    def idle(self) -> bool:
+        return not (self.waiting or self.filling or self.running or self.pending)
+
+    def add(self, sequence: Sequence) -> None:
+        self.waiting.append(sequence)
+        ahead = len(self.waiting) - 1 + (self.filling is not None)
+        sequence.put(Prefilled(0, len(sequence.prompt), ahead))
+
+    def tick(self) -> None:
+        self.drop_ended()
+        older = len(self.pending)
+        self.decode()
+        self.prefill()
+        for _ in range(older):
+            self.deliver(self.pending.popleft())
+        self.requeue()
+
+    # What ends early
+
+    def drop_ended(self) -> None:
+        """Take out what was cancelled, ran out of time, or ended with the last read."""
+        now = time.monotonic()
+        for sequence in self.all():
+            if sequence.cancelled:
+                sequence.finish("cancelled")
+            elif sequence.deadline is not None and now > sequence.deadline:
+                sequence.finish("length")
+        self.waiting = deque(s for s in self.waiting if not s.finished)
+        for sequence in [s for s in self.running if s.finished]:
+            self.running.remove(sequence)
+            self.release(sequence)
+        if self.filling is not None and self.filling.finished:
+            self.release(self.filling)
+            self.filling = None
+
+    def all(self) -> list[Sequence]:
+        return [*self.waiting, *([self.filling] if self.filling else []), *self.running]
+
+    def release(self, sequence: Sequence) -> None:
+        self.memory.close(sequence.row)
+        sequence.row = None
+        self.first.pop(sequence, None)
+
+    # Decoding
+
+    def decode(self) -> None:
+        """Submit one token for every running row that still wants one."""
+        self.make_room()
+        rows = [s for s in self.running if not s.finished and s.submitted < s.max_tokens]
+        if not rows:
+            return
+        if self.sampler is None or self.sampler.sequences != rows:
+            self.compose(rows)
+        step = self.memory.step([s.row for s in rows], 1)
+        hidden = self.model(self.tokens[:, None], step)
+        self.submit(rows, self.sampler, hidden)
+        self.tokens = self.pending[-1].arrays[0]
+        self.steps += 1
+        if self.steps % CLEAR_EVERY == 0:
+            mx.clear_cache()
+
+    def compose(self, rows: list[Sequence]) -> None:
+        """A new batch out of rows of the last one and rows that join; their newest tokens may still be lazy."""
+        before = {s: i for i, s in enumerate(self.sampler.sequences)} if self.sampler else {}
+        newest = [self.first.pop(s) if s in self.first else self.tokens[before[s]] for s in rows]
+        unread = [token if s.submitted > len(s.generated) else None for s, token in zip(rows, newest, strict=True)]
+        self.tokens = mx.stack(newest)
+        self.sampler = Sampler(rows, self.model.vocab, unread)
+
+    def submit(self, rows: list[Sequence], sampler: Sampler, hidden: mx.array) -> None:
+        """Draw from the last position of `hidden` [B, T, D] and start computing all that the host will read."""
+        arrays = sampler(self.model.logits(hidden[:, -1]))
+        kept = [] if sampler.history is None else [sampler.history.counts, sampler.history.recent]
+        mx.async_eval(arrays, kept)
+        for sequence in rows:
+            sequence.submitted += 1
+        self.pending.append(Pending(rows, arrays))
+
+    # Reading prompts
+
+    def prefill(self) -> None:
+        """Submit prompt tokens, of one prompt or of several short ones, up to the pace."""
+        budget = self.pace.size
+        while budget > 0 and (self.filling or self.admit()):
+            budget -= self.fill(self.filling, budget)
+
+    def admit(self) -> bool:
+        if not self.waiting or len(self.running) >= self.limits.rows:
+            return False
+        sequence = self.waiting[0]
+        if self.running and self.state_bytes(sequence) > self.limits.state_bytes:
+            return False
+        self.waiting.popleft()
+        sequence.started = sequence.started or time.monotonic()
+        sequence.row = self.memory.open(len(sequence.context) + min(sequence.max_tokens, GROWTH_TOKENS))
+        self.filling = sequence
+        return True
+
+    def fill(self, sequence: Sequence, budget: int) -> int:
+        context, start = sequence.context, sequence.prefilled
+        count = min(budget, len(context) - start)
+        step = self.memory.step([sequence.row], count)
+        hidden = self.model(mx.array([context[start : start + count]]), step)
+        sequence.prefilled += count
+        sequence.put(Prefilled(sequence.prefilled, len(context)))
+        if sequence.prefilled == len(context):
+            self.begin(sequence, hidden)
+        else:
+            self.follow(self.memory.arrays, count)
+        return count
+
+    def begin(self, sequence: Sequence, hidden: mx.array) -> None:
+        """The prompt is read: draw the first token, and decode from the next tick on."""
+        self.submit([sequence], Sampler([sequence], self.model.vocab), hidden)
+        self.first[sequence] = self.pending[-1].arrays[0][0]
+        self.running.append(sequence)
+        self.filling = None
+        self.follow([], 0)
+
+    def follow(self, arrays: list[mx.array], tokens: int) -> None:
+        """Start a chunk, then wait for the one before, so that no more than one is ever queued ahead."""
+        mx.async_eval(arrays)
+        last, self.chunk = self.chunk, (arrays, tokens, time.monotonic()) if arrays else None
+        if last:
+            mx.eval(last[0])
+            self.pace.note(last[1], time.monotonic() - last[2])
+
+    # Memory
+
+    def state_bytes(self, joining: Sequence | None = None) -> int:
+        used = sum(self.memory.row_bytes(s.row.length + 1) for s in self.running)
+        if joining is not None:
+            used += self.memory.row_bytes(len(joining.context) + min(joining.max_tokens, GROWTH_TOKENS))
+        return used
+
+    def make_room(self) -> None:
+        """Where the next token would exceed the limit, the youngest row gives way and is read again later."""
+        while len(self.running) > 1 and self.state_bytes() > self.limits.state_bytes:
+            sequence = self.running.pop()
+            self.release(sequence)
+            self.preempted.append(sequence)
+
+    def requeue(self) -> None:
+        for sequence in self.preempted:
+            if not sequence.finished:
+                sequence.prefilled, sequence.submitted = 0, len(sequence.generated)
+                self.waiting.appendleft(sequence)
+        self.preempted = []
+
+    # Handing over
+
+    def deliver(self, pending: Pending) -> None:
+        values = read(pending.arrays)
+        for i, sequence in enumerate(pending.sequences):
+            if not sequence.finished:
+                sequence.accept(token_of(sequence, values, i))
+
+    def fail(self, error: Exception) -> None:
+        """Every sequence is told; the next ones start from an empty memory."""
+        for sequence in self.all() + self.preempted:
+            sequence.fail(error)
+
+    def refuse(self, sequence: Sequence, queue: int) -> bool:
+        if len(self.waiting) < queue:
+            return False
+        sequence.fail(Overloaded(f"{len(self.waiting)} requests are waiting already; try again later"))
+        return True
+
+
+def token_of(sequence: Sequence, values: list[list], i: int) -> Token:
+    wanted = sequence.sampling.top_logprobs
+    if wanted is None:
+        return Token(values[0][i])
+    tokens, chosen, ids, best = values
+    return Token(tokens[i], chosen[i], tuple(zip(ids[i][:wanted], best[i][:wanted], strict=True)))

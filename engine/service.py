@@ -1,0 +1,261 @@
+"""One model behind all dialects: requests in, streams of events out.
+
+The weights are read on the engine's thread while the tokenizer and the chat template load on another; requests are
+rendered and tokenised on the thread that brings them.
+"""
+
+import json
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from ..models import source
+from .chat import ChatTemplate
+from .engine import Engine
+from .errors import BadRequest, ContextExceeded, EngineFailed, NotReady
+from .options import ModelInfo, Options
+from .request import Request, Sampling
+from .sequence import Sequence
+from .stream import Choice, Stream
+from .tokenizer import Tokenizer, eos_ids
+
+log = logging.getLogger(__name__)
+
+QUEUE_TOKENS = 1  # at least one token of room for an answer
+FROM_CHECKPOINT = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+Progress = Callable[[str, int, int], None]
+
+
+class Service:
+    """state: "loading", "ready", "failed" (see `error`), "closed"."""
+
+    def __init__(self, options: Options, *, progress: Progress | None = None):
+        self.options, self.progress = options, progress
+        self.folder: Path | None = None
+        self.name = served_name(options.model)
+        self.info: ModelInfo | None = None
+        self.tokenizer: Tokenizer | None = None
+        self.template: ChatTemplate | None = None
+        self.end_ids: frozenset[int] = frozenset()
+        self.defaults: dict[str, Any] = {}
+        self.context = 0
+        self.text_error: Exception | None = None
+        self.text_ready = threading.Event()
+        self.located = threading.Event()
+        self.engine = Engine(self._load)
+
+    # Life
+
+    def start(self) -> None:
+        threading.Thread(target=self._load_text, name="tokenizer", daemon=True).start()
+        self.engine.start()
+
+    @property
+    def state(self) -> str:
+        if self.text_error is not None:
+            return "failed"
+        if self.engine.state == "ready" and not self.text_ready.is_set():
+            return "loading"
+        return self.engine.state
+
+    @property
+    def error(self) -> Exception | None:
+        return self.text_error or self.engine.error
+
+    def wait_ready(self, timeout_s: float | None = None) -> None:
+        """Return when requests can be submitted; raise what loading raised, or TimeoutError."""
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        for event in (self.text_ready, self.engine.ready):
+            if not event.wait(None if until is None else until - time.monotonic()):
+                raise TimeoutError(f"the model is not ready after {timeout_s} s")
+            if self.error is not None:
+                raise self.error
+
+    def close(self, drain_s: float = 0) -> None:
+        """Refuse new work, wait up to `drain_s` for what runs, then cancel the rest."""
+        until = time.monotonic() + drain_s
+        while time.monotonic() < until and self.engine.scheduler and not self.engine.scheduler.idle:
+            time.sleep(0.02)
+        self.engine.close()
+
+    # Loading
+
+    def _load_text(self) -> None:
+        try:
+            self.folder = source.locate(
+                self.options.model, self.options.model_dirs, download=self.options.download
+            )
+            self.located.set()
+            self.tokenizer = Tokenizer.load(self.folder)
+            self.template = ChatTemplate.load(self.folder, self.tokenizer)
+            self.end_ids = eos_ids(self.folder, self.tokenizer)
+            self.defaults = sampling_defaults(self.folder) | dict(self.options.sampling)
+        except Exception as error:
+            self.text_error = error
+        finally:
+            self.located.set()
+            self.text_ready.set()
+
+    def _load(self):
+        self.located.wait()
+        if self.folder is None:
+            raise self.text_error or NotReady("no model was found")
+        from .. import models
+        from . import limits
+
+        report = self.progress and (lambda done, total: self.progress("weights", done, total))
+        model = models.load(self.folder, report)
+        o = self.options
+        self.context, plan = limits.plan(model, o.ctx_size, o.max_concurrent, o.prefill_chunk)
+        self.info = describe(self.folder, model, self.context)
+        if o.warmup:
+            warm(model, plan)
+        return model, plan
+
+    # Requests
+
+    def submit(self, request: Request) -> Stream:
+        """Render, tokenise and queue a request. Raises a RequestError for what cannot be run."""
+        self.check()
+        prompt = self.prompt_of(request)
+        room = self.context - len(prompt)
+        if room < QUEUE_TOKENS:
+            raise ContextExceeded(len(prompt), self.context, "prompt" if request.messages is None else "messages")
+        sampling = self.sampling_of(request)
+        seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
+        limit = min(room, request.max_tokens or self.options.max_tokens or room)
+        timeout_s = request.timeout_s or self.options.timeout_s
+        deadline = time.monotonic() + timeout_s if timeout_s else None
+        queue: SimpleQueue = SimpleQueue()
+        sequences = [
+            Sequence(prompt, sampling, seed + i, limit, self.end_ids, put_with(queue, i), deadline)
+            for i in range(request.n)
+        ]
+        choices = [Choice(i, s, self.tokenizer, request.stop) for i, s in enumerate(sequences)]
+        stream = Stream(self.engine, queue, choices)
+        self.engine.submit(*sequences)
+        return stream
+
+    def check(self) -> None:
+        if self.text_error is not None:
+            raise EngineFailed(f"the model could not be loaded: {self.text_error}")
+        self.engine.check()
+        if not self.text_ready.is_set():
+            raise NotReady("the model is still loading; try again in a moment")
+
+    def prompt_of(self, request: Request) -> list[int]:
+        tokens = self.tokens_of(request)
+        if not tokens:
+            raise BadRequest("the prompt is empty; it must have at least one token", "prompt")
+        return tokens
+
+    def tokens_of(self, request: Request) -> list[int]:
+        if request.tokens is not None:
+            return checked(request.tokens, self.info.vocab_size)
+        if request.text is not None:
+            return self.tokenizer.encode_prompt(request.text, rendered_by_template=False)
+        return self.tokenizer.encode_prompt(self.render(request), rendered_by_template=True)
+
+    def render(self, request: Request) -> str:
+        return self.template.render(
+            request.messages,
+            tools=request.tools,
+            add_generation_prompt=not request.continue_final,
+            continue_final=request.continue_final,
+            **request.template_kwargs,
+        )
+
+    def sampling_of(self, request: Request) -> Sampling:
+        sampling = Sampling(**{**self.defaults, **request.sampling})
+        for token in sampling.logit_bias:
+            if not 0 <= token < self.info.vocab_size:
+                raise BadRequest(
+                    f"logit_bias names token {token}; ids go from 0 to {self.info.vocab_size - 1}", "logit_bias"
+                )
+        return sampling
+
+    def memory(self) -> dict[str, int]:
+        import mlx.core as mx
+
+        return {"active_bytes": mx.get_active_memory(), "peak_bytes": mx.get_peak_memory()}
+
+    def stats(self) -> dict[str, int]:
+        scheduler = self.engine.scheduler
+        if scheduler is None:
+            return {"running": 0, "waiting": 0, "steps": 0}
+        busy = len(scheduler.running) + (scheduler.filling is not None)
+        return {"running": busy, "waiting": len(scheduler.waiting), "steps": scheduler.steps}
+
+
+def served_name(model: str | None) -> str:
+    """What clients see: org/name as it stands, the last part of a folder's path, or the built-in model's name."""
+    if model is None:
+        return "smelt-builtin"
+    return Path(model).name if Path(model).is_dir() else model
+
+
+def put_with(queue: SimpleQueue, index: int) -> Callable[[Any], None]:
+    return lambda item: queue.put((index, item))
+
+
+def checked(tokens, vocab: int) -> list[int]:
+    wrong = next((token for token in tokens if not 0 <= token < vocab), None)
+    if wrong is not None:
+        raise BadRequest(f"the prompt has token {wrong}; ids go from 0 to {vocab - 1}", "prompt")
+    return list(tokens)
+
+
+def sampling_defaults(folder: Path) -> dict[str, Any]:
+    """What generation_config.json recommends. Its repetition penalty looks at the whole sequence."""
+    path = folder / "generation_config.json"
+    if not path.exists():
+        return {}
+    config = json.loads(path.read_text())
+    found = {name: config[name] for name in FROM_CHECKPOINT if config.get(name) is not None}
+    if config.get("do_sample") is False:
+        found["temperature"] = 0.0
+    if "repetition_penalty" in found:
+        found["repetition_window"] = 0
+    return found
+
+
+def describe(folder: Path, model, context: int) -> ModelInfo:
+    from ..models import checkpoint
+
+    config = checkpoint.text_config(checkpoint.read_config(folder))
+    found = source.inspect(folder.name, folder, "folder")
+    weights = {id(a): a.nbytes for group in model.weights() for a in group}
+    template = folder / "chat_template.jinja"
+    return ModelInfo(
+        architecture=found.architecture,
+        context=context,
+        vocab_size=model.vocab,
+        layers=len(model.blocks),
+        hidden_size=config["hidden_size"],
+        quantization=found.quantisation,
+        weight_bytes=sum(weights.values()),
+        created=int(os.stat(folder / "config.json").st_mtime),
+        trained_context=model.context,
+        heads=config.get("num_attention_heads"),
+        kv_heads=config.get("num_key_value_heads"),
+        head_dim=config.get("head_dim"),
+        chat_template=template.read_text() if template.exists() else None,
+    )
+
+
+def warm(model, plan) -> None:
+    """One short prompt and two steps, so that the first request does not pay for compiling."""
+    from .scheduler import Scheduler
+
+    scheduler = Scheduler(model, plan)
+    scheduler.add(Sequence([0, 0], Sampling(temperature=0.0), 0, 3, frozenset(), lambda item: None))
+    while not scheduler.idle:
+        scheduler.tick()
+    model.forget()

@@ -1,0 +1,231 @@
+"""The submit-first loop on small random models, without a thread."""
+
+import checkpoints
+import mlx.core as mx
+import pytest
+from runner import Run, run
+from smelt import models
+from smelt.engine import scheduler as module
+from smelt.engine.request import Sampling
+from smelt.engine.scheduler import Limits, Pace, Scheduler
+from smelt.engine.sequence import Prefilled
+
+PROMPT = [(7 * i * i + 3 * i) % 320 for i in range(300)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+@pytest.fixture(scope="module")
+def llama(folder):
+    return models.load(checkpoints.make(folder / "llama", "llama"))
+
+
+def fresh(model, **limits):
+    model.forget()
+    return Scheduler(model, Limits(**{"rows": 4, "chunk": 32, **limits}))
+
+
+def greedy(model, prompt, count):
+    """One token after another, each read before the next is asked for."""
+    model.forget()
+    memory = model.memory()
+    row, tokens, feed = memory.open(), [], list(prompt)
+    while len(tokens) < count:
+        hidden = model(mx.array([feed]), memory.step([row], len(feed)))
+        tokens.append(int(mx.argmax(model.logits(hidden[:, -1])[0])))
+        feed = tokens[-1:]
+    return tokens
+
+
+MIXED = [
+    {"temperature": 0.0},
+    {"temperature": 0.8, "top_p": 0.9},
+    {"temperature": 1.1, "top_k": 12, "top_logprobs": 2},
+    {"temperature": 0.0, "repetition_penalty": 1.3, "repetition_window": 8},
+    {"temperature": 0.9, "presence_penalty": 0.7, "frequency_penalty": 0.4},
+    {"temperature": 0.7, "min_p": 0.05, "logit_bias": {3: 2.0}},
+]
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral_sliding", "qwen3", "gemma3"])
+def test_rows_of_different_lengths_in_one_batch_equal_the_rows_alone(folder, kind):
+    model = models.load(checkpoints.make(folder / kind, kind))
+    cases = [(PROMPT[:n], 20 + i, i, MIXED[i]) for i, n in enumerate((40, 150, 7, 90, 33, 300))]
+    alone = []
+    for prompt, count, seed, fields in cases:
+        one = Run(prompt, count, seed=seed, **fields)
+        run(fresh(model), one)
+        alone.append(one.tokens)
+    together = [Run(prompt, count, seed=seed, **fields) for prompt, count, seed, fields in cases]
+    run(fresh(model), *together)
+    assert [r.tokens for r in together] == alone
+
+
+def test_greedy_equals_one_token_after_another(llama):
+    one = Run(PROMPT[:50], 40)
+    run(fresh(llama), one)
+    assert one.tokens == greedy(llama, PROMPT[:50], 40)
+    assert one.end.reason == "length"
+
+
+def test_an_end_token_ends_and_is_not_handed_out(llama):
+    expected = greedy(llama, PROMPT[:50], 40)
+    end = expected[10]
+    one = Run(PROMPT[:50], 40, end_ids=[end])
+    run(fresh(llama), one)
+    assert one.tokens == expected[: expected.index(end)] and one.end.reason == "stop"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_tokens(llama, count):
+    one = Run(PROMPT[:5], count)
+    run(fresh(llama), one)
+    assert len(one.tokens) == count
+
+
+def test_no_step_is_submitted_for_tokens_nobody_wants(llama, monkeypatch):
+    scheduler = fresh(llama)
+    run(scheduler, Run(PROMPT[:5], 10))
+    assert scheduler.steps == 9  # the first token comes from the prompt
+
+
+SYNCING = ["item", "tolist", "__bool__", "__int__", "__float__", "__index__", "__array__", "__len__"][:-1]
+
+
+@pytest.fixture
+def syncs(monkeypatch):
+    """Counts every way in which the host can wait for the device."""
+    counted = {"read": 0, "other": 0, "submit": 0}
+    inside = []
+
+    def counting(original, kind):
+        def call(*args, **kwargs):
+            if not inside:
+                counted[kind] += 1
+            return original(*args, **kwargs)
+
+        return call
+
+    def reading(arrays, original=module.read):
+        counted["read"] += 1
+        inside.append(1)
+        try:
+            return original(arrays)
+        finally:
+            inside.pop()
+
+    for name in SYNCING:
+        if hasattr(mx.array, name):
+            monkeypatch.setattr(mx.array, name, counting(getattr(mx.array, name), "other"))
+    monkeypatch.setattr(mx, "eval", counting(mx.eval, "other"))
+    monkeypatch.setattr(mx, "synchronize", counting(mx.synchronize, "other"))
+    monkeypatch.setattr(mx, "async_eval", counting(mx.async_eval, "submit"))
+    monkeypatch.setattr(module, "read", reading)
+    return counted
+
+
+@pytest.mark.parametrize("fields", [*MIXED, {"temperature": 1.0, "top_logprobs": 5}], ids=str)
+def test_a_step_waits_once_and_only_after_the_next_was_submitted(llama, syncs, fields):
+    scheduler, runs = fresh(llama), [Run(PROMPT[: 20 + i], 30, seed=i, **fields) for i in range(3)]
+    for r in runs:
+        scheduler.add(r.sequence)
+    while not all(s.submitted > 3 for s in [r.sequence for r in runs]):
+        scheduler.tick()
+    for _ in range(10):
+        syncs.update(read=0, other=0, submit=0)
+        before = scheduler.pending[-1]
+        scheduler.tick()
+        assert syncs == {"read": 1, "other": 0, "submit": 1}
+        assert scheduler.pending[0] is not before  # what was read is the step before the one just submitted
+
+
+def test_the_sync_counter_counts(syncs):
+    x = mx.array([1.0]) + 1
+    mx.eval(x)
+    x.item(), x.tolist(), float(x), bool(x)
+    assert syncs["other"] == 5
+
+
+def test_cancel_frees_a_row_while_it_waits_fills_and_decodes(llama):
+    for ticks in (0, 1, 12):
+        scheduler, one = fresh(llama, rows=1), Run(PROMPT, 1000)
+        scheduler.add(one.sequence)
+        for _ in range(ticks):
+            scheduler.tick()
+        one.sequence.cancelled = True
+        for _ in range(3):
+            scheduler.tick()
+        while not one.queue.empty():
+            one.take(one.queue.get())
+        assert one.end.reason == "cancelled" and scheduler.idle
+        assert all(sum(n for _, n in pool.free) == pool.pages for pool in scheduler.memory.pools.values())
+
+
+def test_a_long_prompt_does_not_stop_the_streams(llama):
+    scheduler = fresh(llama)
+    short, long = Run(PROMPT[:4], 200), Run(PROMPT * 5, 3)
+    scheduler.add(short.sequence)
+    for _ in range(5):
+        scheduler.tick()
+    scheduler.add(long.sequence)
+    while scheduler.filling or scheduler.waiting:
+        before = len(short.sequence.generated)
+        scheduler.tick()
+        assert len(short.sequence.generated) == before + 1
+
+
+def test_progress_tells_the_place_in_the_queue_and_the_tokens_read(llama):
+    scheduler = fresh(llama, rows=1)
+    runs = [Run(PROMPT[:100], 3) for _ in range(3)]
+    run(scheduler, *runs)
+    assert [r.progress[0] for r in runs] == [Prefilled(0, 100, ahead) for ahead in range(3)]
+    done = [p.done for p in runs[0].progress]
+    assert done == sorted(done) and done[-1] == 100 and len(done) > 3
+
+
+def test_rows_give_way_when_memory_runs_out_and_lose_nothing(llama):
+    """The youngest row is dropped and read again: the same tokens, later."""
+    cases = [(PROMPT[:60], 120, i, MIXED[i]) for i in range(4)]
+    expected = []
+    for prompt, count, seed, fields in cases:
+        one = Run(prompt, count, seed=seed, **fields)
+        run(fresh(llama), one)
+        expected.append(one.tokens)
+    tight = fresh(llama, state_bytes=llama.memory().row_bytes(420))
+    dropped = []
+    original = tight.requeue
+    tight.requeue = lambda: (dropped.extend(tight.preempted), original())
+    module_growth, module.GROWTH_TOKENS = module.GROWTH_TOKENS, 8
+    try:
+        runs = [Run(prompt, count, seed=seed, **fields) for prompt, count, seed, fields in cases]
+        run(tight, *runs)
+    finally:
+        module.GROWTH_TOKENS = module_growth
+    assert dropped and [r.tokens for r in runs] == expected
+
+
+def test_time_runs_out(llama):
+    one = Run(PROMPT[:10], 10_000, deadline=0.0)
+    run(fresh(llama), one)
+    assert one.end.reason == "length" and len(one.tokens) == 0
+
+
+def test_pace_finds_the_chunk_that_fits_the_time():
+    pace = Pace(2048)
+    for _ in range(8):
+        pace.note(pace.size, pace.size * 0.0001)
+    assert pace.size == 1024 or pace.size == 512
+    for _ in range(8):
+        pace.note(pace.size, pace.size * 0.01)
+    assert pace.size == 16
+    small = Pace(8)
+    small.note(8, 10.0)
+    assert small.size == 8
+
+
+def test_sampling_defaults_are_neutral():
+    s = Sampling()
+    assert (s.temperature, s.top_k, s.top_p, s.min_p, s.repetition_penalty) == (1.0, 0, 1.0, 0.0, 1.0)

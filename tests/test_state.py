@@ -1,0 +1,111 @@
+"""The bookkeeping of pages, against a plain list of what every position should hold."""
+
+import random
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from smelt.kernels.attention import PAGE, Pages, gathered
+from smelt.models.state import REWIND, Memory, Pool
+
+
+def memory(*windows):
+    return Memory([(window, Pages(1, 1, mx.float32)) for window in windows])
+
+
+def put(m, rows, values):
+    """Write one number a position; returns the step."""
+    step = m.step(rows, len(values[0]))
+    for window, pages in m.layers:
+        new = mx.array(values, mx.float32)[:, None, :, None]
+        pages.write(new, new, step.rows[window])
+    return step
+
+
+def held(m, step, row):
+    """What each layer sees of one row: (first position, values)."""
+    seen = []
+    for window, pages in m.layers:
+        span = step.rows[window].spans[row]
+        seen.append((span.first, np.array(gathered(pages.keys, span.runs)[0, :, 0]).tolist()))
+    return seen
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**9))
+def test_rows_see_their_own_tokens_through_growth_moves_and_reuse(seed):
+    rng = random.Random(seed)
+    m = memory(None, 40, 100)
+    rows: dict[int, tuple] = {}
+    for turn in range(40):
+        action = rng.random()
+        if action < 0.25 or not rows:
+            rows[turn] = (m.open(rng.choice([0, 10, 300])), [])
+        elif action < 0.35:
+            m.close(rows.pop(rng.choice(list(rows)))[0])
+        elif action < 0.45:
+            row, tokens = rng.choice(list(rows.values()))
+            back = rng.randint(0, min(REWIND, len(tokens)))
+            m.rewind(row, back)
+            del tokens[len(tokens) - back :]
+        else:
+            chosen = rng.sample(list(rows.values()), rng.randint(1, len(rows)))
+            new = rng.choice([1, 1, 1, 7, 130])
+            values = [[float(turn * 1000 + 300 * i + j) for j in range(new)] for i in range(len(chosen))]
+            step = put(m, [row for row, _ in chosen], values)
+            for i, (_, tokens) in enumerate(chosen):
+                before = len(tokens)
+                tokens += values[i]
+                for (window, _), (first, seen) in zip(m.layers, held(m, step, i), strict=True):
+                    assert seen == tokens[first:]
+                    assert first <= (0 if window is None else max(0, before - window + 1))
+    for row, _ in rows.values():
+        m.close(row)
+    assert all(sum(size for _, size in pool.free) == pool.pages for pool in m.pools.values())
+
+
+def test_a_sliding_layer_does_not_grow_with_the_sequence():
+    m = memory(128)
+    row = m.open()
+    for _ in range(200):
+        put(m, [row], [[0.0] * 50])
+    assert m.nbytes <= 8 * 4 * (128 + REWIND + 50 + PAGE)  # the run, half as much to move into, and page borders
+
+
+def test_appending_copies_a_bounded_number_of_times(monkeypatch):
+    """Moves double the room: one stream of 4,000 tokens is copied a handful of times, two that interleave not much more."""
+    m = memory(None)
+    rows, moves = [m.open(), m.open()], 0
+    for _ in range(2000):
+        moves += len(m.step(rows, 1).rows[None].moves)
+    assert moves <= 16
+
+
+@pytest.mark.parametrize("windows", [(None,), (64,), (None, 64)])
+def test_row_bytes_cover_what_a_row_takes(windows):
+    m = memory(*windows)
+    row = m.open()
+    put(m, [row], [[0.0] * 500])
+    put(m, [row], [[0.0]])
+    pages = sum(extent.pages for extent in row.extents.values())
+    assert pages * PAGE * 8 <= m.row_bytes(501) + 3 * PAGE * 8 + 8 * 500  # the last chunk's room is still held
+
+
+def test_pool_joins_what_is_given_back():
+    pool = Pool()
+    a, b, c = pool.take(2), pool.take(3), pool.take(1)
+    pool.give(a, 2)
+    pool.give(c, 1)
+    pool.give(b, 3)
+    assert pool.free == [(0, 6)] and pool.pages == 6
+    assert pool.take(6) == 0 and pool.free == []
+
+
+def test_rewind_is_bounded():
+    m = memory(None)
+    row = m.open()
+    put(m, [row], [[0.0] * 20])
+    with pytest.raises(AssertionError, match="cannot go back 9"):
+        m.rewind(row, REWIND + 1)
