@@ -1,0 +1,214 @@
+"""One generation in the house: from a `Request` to an answer, whole or streamed, in whatever dialect the renderer speaks.
+
+A worker thread of the server runs all of it. While nothing comes (the request waits, or its prompt is being read) the
+thread wakes every `poll_s` to ask whether the client is still there: nobody else would notice, since nothing is written.
+"""
+
+import json
+import logging
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import falcon
+
+from ..engine.errors import NotReady, Overloaded
+from ..engine.events import Event, Failed, Finished, Progress, Started
+from ..engine.request import Request
+from .errors import InvalidJson, as_request_error, send
+from .rules import kind_of
+from .settings import Settings
+from .sse import SseBody
+
+log = logging.getLogger("smelt")
+CLIENT_GONE = "499 Client Closed Request"  # nobody reads it; nginx's number for it shows in logs
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class Gate:
+    """Lets at most `size` generations in at once, and none while the server drains.
+
+    Each holds a thread of the server until its answer is written, so there must be fewer of them than threads.
+    """
+
+    def __init__(self, size: int):
+        self.size, self.inside, self.draining = size, 0, False
+        self.lock = threading.Lock()
+
+    def enter(self) -> None:
+        with self.lock:
+            if self.draining:
+                raise NotReady("the server is shutting down")
+            if self.inside >= self.size:
+                raise Overloaded(f"{self.size} requests are running or waiting, which is all this server takes: try again soon")
+            self.inside += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.inside -= 1
+
+
+class Running:
+    """The stream of one generation, and its place at the gate. `close` gives up both; it may be called again and from any thread."""
+
+    def __init__(self, service, request: Request, gate: Gate):
+        gate.enter()
+        try:
+            self.stream = service.submit(request)
+        except BaseException:
+            gate.leave()
+            raise
+        self.gate, self.open_choices = gate, request.n
+        self.peeked: deque[Event] = deque()
+        self.began = time.monotonic()
+        self.lock = threading.Lock()
+        self.closed = False
+
+    @property
+    def over(self) -> bool:
+        return self.open_choices == 0 and not self.peeked
+
+    def peek(self, timeout_s: float) -> None:
+        """Look at what comes soon, up to the first token: a request that fails at once gets its own status, not a broken stream."""
+        until = time.monotonic() + timeout_s
+        while event := self.take(max(0.0, until - time.monotonic())):
+            if isinstance(event, Failed):
+                raise as_request_error(event.error)
+            self.peeked.append(event)
+            if not isinstance(event, (Started, Progress)):
+                return
+
+    def next(self, timeout_s: float) -> Event | None:
+        return self.peeked.popleft() if self.peeked else self.take(timeout_s)
+
+    def take(self, timeout_s: float) -> Event | None:
+        event = self.stream.next(timeout_s)
+        if isinstance(event, Finished):
+            self.open_choices -= 1
+            log_finished(event, time.monotonic() - self.began)
+        elif isinstance(event, Failed):
+            self.open_choices = 0
+        return event
+
+    def close(self) -> None:
+        with self.lock:
+            first, self.closed = not self.closed, True
+        if first:
+            self.stream.cancel()
+            self.gate.leave()
+
+
+def log_finished(event: Finished, seconds: float) -> None:
+    """One line an answer, as mlx-serve writes it."""
+    used, timed = event.usage, event.timings
+    read = (used.prompt_tokens - used.cached_tokens) / timed.prefill_s if timed.prefill_s else 0
+    written = used.completion_tokens / timed.decode_s if timed.decode_s else 0
+    log.info(
+        "<- %d+%d tokens (%.0f ms) [%.1f/%.1f tok/s] [%s]",
+        used.prompt_tokens,
+        used.completion_tokens,
+        seconds * 1e3,
+        read,
+        written,
+        event.reason,
+    )
+
+
+def answer(req, resp, running: Running, renderer, settings: Settings, stream: bool) -> None:
+    gone = req.env.get("waitress.client_disconnected", bool)
+    try:
+        running.peek(settings.poll_s)
+        if stream:
+            begin_stream(resp, SseBody(running, renderer, gone, settings))
+        else:
+            send_whole(resp, running, renderer, gone, settings)
+    except BaseException:
+        running.close()
+        raise
+
+
+def begin_stream(resp, body: SseBody) -> None:
+    resp.content_type = "text/event-stream; charset=utf-8"
+    resp.set_header("Cache-Control", "no-cache")
+    resp.set_header("X-Accel-Buffering", "no")  # nginx would hold events back
+    resp.stream = body
+
+
+def send_whole(resp, running: Running, renderer, gone: Callable[[], bool], settings: Settings) -> None:
+    seen = list(until_over(running, gone, settings.poll_s))
+    running.close()
+    if running.over:
+        send(resp, renderer.whole_of(seen))
+    else:
+        resp.status = CLIENT_GONE
+
+
+def until_over(running: Running, gone: Callable[[], bool], poll_s: float) -> Iterator[Event]:
+    """Every event of an answer; it ends early when the client has left."""
+    while not running.over:
+        event = running.next(poll_s)
+        if isinstance(event, Failed):
+            raise as_request_error(event.error)
+        if event is not None:
+            yield event
+        if gone():
+            return
+
+
+def read_json(req, max_bytes: int) -> dict[str, Any]:
+    """The object that a request's body holds."""
+    check_headers(req, max_bytes)
+    raw = req.bounded_stream.read()
+    try:
+        body = json.loads(raw, parse_constant=refuse_constant)
+    except RecursionError:
+        raise InvalidJson("the body is nested too deeply") from None
+    except ValueError as error:  # also bad UTF-8, and integers of thousands of digits
+        raise InvalidJson(f"the body is not valid JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise InvalidJson(f"the body is {kind_of(body)}; it must be a JSON object")
+    return whole_characters(body) if SURROGATE.search(raw) else body
+
+
+def check_headers(req, max_bytes: int) -> None:
+    kind = (req.content_type or falcon.MEDIA_JSON).partition(";")[0].strip().lower()
+    if kind != falcon.MEDIA_JSON and not kind.endswith("+json"):
+        raise falcon.HTTPUnsupportedMediaType(
+            description=f"the content type is {kind}; send application/json (curl: -H 'Content-Type: application/json')"
+        )
+    if encoding := req.get_header("Content-Encoding"):
+        raise falcon.HTTPUnsupportedMediaType(description=f"the content encoding is {encoding}; send the body as it is")
+    if (req.content_length or 0) > max_bytes:  # waitress refuses it earlier; other servers may not
+        raise falcon.HTTPContentTooLarge(description=f"the body has {req.content_length} bytes; {max_bytes} are allowed")
+
+
+def refuse_constant(text: str):
+    raise ValueError(f"{text} is not JSON")
+
+
+def whole_characters(value: Any) -> Any:
+    """Half surrogate pairs, which clients make when they cut a text inside an emoji, become U+FFFD; tokenizers refuse them."""
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, list):
+        return [whole_characters(item) for item in value]
+    if isinstance(value, dict):
+        return {whole_characters(key): whole_characters(item) for key, item in value.items()}
+    return value
+
+
+class Generation:
+    """What the resource of every dialect does with a parsed body."""
+
+    def __init__(self, service, settings: Settings, gate: Gate):
+        self.service, self.settings, self.gate = service, settings, gate
+
+    def body(self, req) -> dict[str, Any]:
+        return read_json(req, self.settings.max_body_bytes)
+
+    def run(self, req, resp, request: Request, renderer, stream: bool) -> None:
+        running = Running(self.service, request, self.gate)
+        answer(req, resp, running, renderer, self.settings, stream)

@@ -1,0 +1,128 @@
+"""Errors as each dialect's clients expect them: the OpenAI envelope, and Anthropic's below /v1/messages."""
+
+import json
+import logging
+from typing import Any
+
+import falcon
+
+from ..engine.errors import BadRequest, EngineFailed, Overloaded, RequestError
+
+log = logging.getLogger("smelt")
+ANTHROPIC = "/v1/messages"
+OPENAI_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "server_error",
+}
+ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "overloaded_error",
+}
+CODES = {401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 415: "unsupported_media_type"}
+
+
+class WrongType(BadRequest):
+    code = "invalid_type"
+
+
+class Missing(BadRequest):
+    code = "missing_required_parameter"
+
+
+class UnknownParameter(BadRequest):
+    code = "unknown_parameter"
+
+
+class Unsupported(BadRequest):
+    """Known to the dialect, not in this version of Smelt."""
+
+    code = "unsupported_parameter"
+
+
+class InvalidJson(BadRequest):
+    code = "invalid_json"
+
+
+def openai_envelope(status: int, message: str, param: str | None, code: str | None) -> dict[str, Any]:
+    kind = OPENAI_TYPES.get(status, "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def anthropic_envelope(status: int, message: str, param: str | None, code: str | None) -> dict[str, Any]:
+    kind = ANTHROPIC_TYPES.get(status, "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
+
+def envelope(path: str, error: RequestError) -> dict[str, Any]:
+    return envelope_for(path)(error.status, error.message, error.param, error.code)
+
+
+def envelope_for(path: str):
+    return anthropic_envelope if path == ANTHROPIC or path.startswith(ANTHROPIC + "/") else openai_envelope
+
+
+def as_request_error(error: Exception) -> RequestError:
+    """What a client may know of any error. Details of our own faults go to the log, not over the wire."""
+    if isinstance(error, RequestError):
+        return error
+    log.error("a request failed", exc_info=error)
+    return EngineFailed(f"the server failed on this request ({type(error).__name__}); its log says more")
+
+
+def install(app: falcon.App) -> None:
+    app.set_error_serializer(serialize)
+    app.add_error_handler(RequestError, on_request_error)
+    app.add_error_handler(Exception, on_any_error)
+    # Falcon picks the most specific handler; its own for HTTPError and HTTPStatus have to be named again beside Exception's.
+    app.add_error_handler(falcon.HTTPError, on_http_error)
+
+
+def on_request_error(req, resp, error: RequestError, params) -> None:
+    resp.status = error.status
+    if isinstance(error, Overloaded):
+        resp.set_header("Retry-After", str(error.retry_after_s))
+    if error.status == 503:
+        resp.set_header("Retry-After", "1")
+    send(resp, envelope(req.path, error))
+
+
+def on_any_error(req, resp, error: Exception, params) -> None:
+    on_request_error(req, resp, as_request_error(error), params)
+
+
+def on_http_error(req, resp, error: falcon.HTTPError, params) -> None:
+    resp.status = error.status
+    if error.headers:
+        resp.set_headers(error.headers)
+    serialize(req, resp, error)
+
+
+def serialize(req, resp, error: falcon.HTTPError) -> None:
+    status = error.status_code
+    send(resp, envelope_for(req.path)(status, describe(req, error), None, CODES.get(status)))
+
+
+def describe(req, error: falcon.HTTPError) -> str:
+    if isinstance(error, falcon.HTTPRouteNotFound):
+        return f"there is no {req.path} here: see GET / for the routes"
+    if isinstance(error, falcon.HTTPMethodNotAllowed):
+        return f"{req.path} does not take {req.method}: it takes {dict(error.headers or {}).get('Allow', 'other methods')}"
+    return error.description or error.title or "the request could not be answered"
+
+
+def send(resp, body: Any) -> None:
+    resp.content_type = falcon.MEDIA_JSON
+    resp.data = encode(body)
+
+
+def encode(body: Any) -> bytes:
+    """Compact JSON as UTF-8. Half a surrogate pair, which UTF-8 cannot hold, becomes a question mark."""
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

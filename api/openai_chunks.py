@@ -1,0 +1,140 @@
+"""What the two OpenAI dialects that stream chunks share: the head of a chunk, usage, timings, and the fold to a whole answer."""
+
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..engine import events
+from ..engine.events import Event, Finished
+from .errors import as_request_error, encode, openai_envelope
+from .version import VERSION
+
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What every chunk of an answer repeats."""
+
+    model: str
+    prefix: str = "chatcmpl"
+    created: int = field(default_factory=lambda: int(time.time()))
+    unique: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def fields(self, kind: str) -> dict[str, Any]:
+        made = {"id": f"{self.prefix}-{self.unique}", "object": kind, "created": self.created, "model": self.model}
+        return made | {"system_fingerprint": f"smelt-{VERSION}"}
+
+
+class Chunks:
+    """Events to chunks: `render` gives the wire objects of one event. Pure, but for remembering what was said."""
+
+    kind = ""
+    stream_kind = ".chunk"
+    ping = b": keep-alive\n\n"
+    end = DONE
+
+    def __init__(self, head: Head, n: int, include_usage: bool):
+        self.head, self.n, self.include_usage = head, n, include_usage
+        self.fields = head.fields(self.kind + self.stream_kind)
+        self.over: list[Finished] = []
+        self.by_type: dict[type, Callable[[Any], Iterable[dict]]] = {
+            events.Started: self.started,
+            events.Text: self.text,
+            events.Reasoning: self.reasoning,
+            events.ToolOpened: self.tool_opened,
+            events.ToolArguments: self.tool_arguments,
+            events.Finished: self.finished,
+            events.Failed: self.failed,
+        }
+
+    def render(self, event: Event) -> Iterable[dict]:
+        return self.by_type.get(type(event), self.nothing)(event)
+
+    def nothing(self, event) -> Iterable[dict]:
+        return []
+
+    started = text = reasoning = tool_opened = tool_arguments = finished = nothing
+
+    def failed(self, event) -> Iterable[dict]:
+        error = as_request_error(event.error)
+        return [openai_envelope(error.status, error.message, error.param, error.code)]
+
+    def wrap(self, choice: dict) -> dict:
+        """OpenAI sends `usage: null` in every chunk before the one that holds it."""
+        chunk = self.fields | {"choices": [choice]}
+        return chunk | {"usage": None} if self.include_usage else chunk
+
+    def last(self, event: Finished, chunk: dict) -> list[dict]:
+        """The chunk that ends a choice; the last of all carries the timings, and the usage where it is wanted."""
+        self.over.append(event)
+        if len(self.over) < self.n:
+            return [chunk]
+        timed = {"timings": timings(self.over)}
+        if not self.include_usage:
+            return [chunk | timed]
+        return [chunk, self.fields | {"choices": [], "usage": usage(self.over)} | timed]
+
+    def totals(self) -> dict:
+        return {"usage": usage(self.over), "timings": timings(self.over)}
+
+    def frame(self, chunk: dict) -> bytes:
+        return b"data: " + encode(chunk) + b"\n\n"
+
+    def whole_of(self, seen: Iterable[Event]) -> dict:
+        chunks = [chunk for event in seen for chunk in self.render(event)]
+        return self.whole(chunks) | self.totals()
+
+    def whole(self, chunks: Iterable[dict]) -> dict:
+        raise NotImplementedError
+
+
+def fold_choices(chunks: Iterable[dict], head: Head, kind: str, make: Callable[[], Any]) -> dict:
+    choices: dict[int, Any] = {}
+    for chunk in chunks:
+        for choice in chunk["choices"]:
+            choices.setdefault(choice["index"], make()).add(choice)
+    return head.fields(kind) | {"choices": [choices[index].done(index) for index in sorted(choices)]}
+
+
+def usage(over: list[Finished]) -> dict[str, Any]:
+    """Of all choices: the prompt was read once, the completions add up."""
+    prompt = max(done.usage.prompt_tokens for done in over)
+    completion = sum(done.usage.completion_tokens for done in over)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": max(done.usage.cached_tokens for done in over)},
+        "completion_tokens_details": {"reasoning_tokens": sum(done.usage.reasoning_tokens for done in over)},
+    }
+
+
+def timings(over: list[Finished]) -> dict[str, float]:
+    """By the names of llama.cpp, which many clients show. `prompt_n` counts what was computed, `cache_n` what was not."""
+    cached = max(done.usage.cached_tokens for done in over)
+    read = max(done.usage.prompt_tokens for done in over) - cached
+    written = sum(done.usage.completion_tokens for done in over)
+    prefill_s = max(done.timings.prefill_s for done in over)
+    decode_s = max(done.timings.decode_s for done in over)
+    return {
+        "queue_ms": milliseconds(max(done.timings.queue_s for done in over)),
+        "cache_n": cached,
+        **spent("prompt", read, prefill_s),
+        **spent("predicted", written, decode_s),
+    }
+
+
+def spent(name: str, tokens: int, seconds: float) -> dict[str, float]:
+    return {
+        f"{name}_n": tokens,
+        f"{name}_ms": milliseconds(seconds),
+        f"{name}_per_token_ms": milliseconds(seconds / tokens) if tokens else 0.0,
+        f"{name}_per_second": round(tokens / seconds, 3) if seconds else 0.0,
+    }
+
+
+def milliseconds(seconds: float) -> float:
+    return round(seconds * 1e3, 3)

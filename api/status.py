@@ -1,0 +1,116 @@
+"""What the server says of itself: /health, /v1/models, the page at /."""
+
+import falcon
+
+from ..engine.errors import ModelNotFound
+from .answer import Gate
+from .errors import send
+from .version import VERSION
+
+OWNER = "smelt"
+
+
+class Health:
+    """200 when requests are answered, else 503 with the reason; load balancers and start scripts look at the number."""
+
+    def __init__(self, service, gate: Gate):
+        self.service, self.gate = service, gate
+
+    def on_get(self, req, resp):
+        state = "closing" if self.gate.draining else self.service.state
+        body = {"status": "ok" if state == "ready" else state}
+        if state == "failed":
+            body["error"] = str(self.service.error)
+        if state != "ready":
+            resp.status = falcon.HTTP_503
+            resp.set_header("Retry-After", "1")
+        send(resp, body)
+
+    on_head = on_get
+
+
+class Models:
+    def __init__(self, service):
+        self.service = service
+
+    def on_get(self, req, resp):
+        send(resp, {"object": "list", "data": [row(self.service)]})
+
+    on_head = on_get
+
+
+class Model:
+    """One row of the list. An id may hold a slash (org/name)."""
+
+    def __init__(self, service):
+        self.service = service
+
+    def on_get(self, req, resp, model: str):
+        if model != self.service.name:
+            raise ModelNotFound(f"there is no model {model!r} here; this server has {self.service.name!r}", "model")
+        send(resp, row(self.service))
+
+    on_head = on_get
+
+
+def row(service) -> dict:
+    """The keys of mlx-serve; `context_length` and `max_model_len` at the top, where other clients look for them."""
+    info = service.info
+    states = {"ready": "ready", "loading": "loading", "failed": "error", "closed": "unloaded"}
+    made = {
+        "id": service.name,
+        "object": "model",
+        "created": info.created if info else 0,
+        "owned_by": OWNER,
+        "loaded": service.state == "ready",
+        "state": states.get(service.state, service.state),
+        "capabilities": capabilities(info),
+        "input_modalities": ["text"],
+    }
+    if info is None:
+        return made
+    sizes = {"context_length": info.context, "max_model_len": info.context, "bytes_resident": info.weight_bytes}
+    return made | sizes | {"meta": meta(info)}
+
+
+def capabilities(info) -> list[str]:
+    optional = {"tool_use": info.tools, "reasoning": info.reasoning} if info else {}
+    return ["chat", "streaming", *(name for name, present in optional.items() if present)]
+
+
+def meta(info) -> dict:
+    return {
+        "architecture": info.architecture,
+        "vocab_size": info.vocab_size,
+        "hidden_size": info.hidden_size,
+        "num_layers": info.layers,
+        "quantization": info.quantization,
+        "context_length": info.context,
+        "model_max_tokens": info.trained_context or info.context,
+    }
+
+
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Smelt</title>
+<style>body{{font:16px/1.6 system-ui;max-width:40em;margin:4em auto;padding:0 1em}}code{{background:#8882;padding:.1em .3em}}</style>
+<h1>Smelt {version}</h1>
+<p>This server answers for <code>{model}</code>.</p>
+<ul>{routes}</ul>
+</html>
+"""
+
+
+class Root:
+    def __init__(self, service, routes):
+        self.service, self.routes = service, routes
+
+    def on_get(self, req, resp):
+        rows = "".join(f"<li><code>{route}</code>" for route in self.routes)
+        resp.content_type = falcon.MEDIA_HTML
+        resp.text = PAGE.format(version=VERSION, model=escaped(self.service.name), routes=rows)
+
+    on_head = on_get
+
+
+def escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")

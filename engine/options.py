@@ -1,0 +1,64 @@
+"""What a server is started with, and what it says of the model it loaded. The command line makes the first, clients read the second."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to load a model and run it.
+
+    model               a folder, an installed model's name, or org/name on the hub; None is the built-in one
+    model_dirs          further folders to look for models in
+    download            fetch org/name from the hub when it is not installed
+    ctx_size            tokens of the context window; None computes it from the architecture and the memory
+    max_concurrent      rows decoded together; more requests wait
+    prefill_chunk       prompt tokens a tick at most: it bounds how long the other streams stall
+    timeout_s           wall time of a request, unless it says otherwise; then it ends with finish_reason "length"
+    max_tokens          completion tokens of a request that does not say; None leaves what the context window leaves
+    sampling            the flags' sampling parameters, by the names of `Sampling`; a request's own go before, the
+                        checkpoint's generation_config.json comes after
+    warmup              run one short prefill and step after loading, so that the first request does not pay for compilation
+    """
+
+    model: str | None = None
+    model_dirs: tuple[str, ...] = ()
+    download: bool = False
+    ctx_size: int | None = None
+    max_concurrent: int = 64
+    prefill_chunk: int = 2048
+    timeout_s: float = 300.0
+    max_tokens: int | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    warmup: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """The loaded model, for /v1/models, /props and `smelt doctor`.
+
+    context         tokens the window holds; `trained_context` what the checkpoint was made for
+    quantization    "4-bit", "mxfp4", ... or the dtype of plain weights
+    weight_bytes    of the weights in memory
+    created         seconds since 1970, from the checkpoint's files
+    tools           the chat template takes tools
+    reasoning       the chat template knows thinking
+    chat_template   the template's source; None where Smelt's built-in format for the family is used
+    """
+
+    architecture: str
+    context: int
+    vocab_size: int
+    layers: int
+    hidden_size: int
+    quantization: str
+    weight_bytes: int
+    created: int = 0
+    trained_context: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    tools: bool = False
+    reasoning: bool = False
+    chat_template: str | None = None

@@ -1,0 +1,141 @@
+"""A service without a model: scripted events, in real time where a script asks for it. No thread, no mlx.
+
+A script is a function from a Request to a list of events; a number in it is a silence of so many seconds.
+"""
+
+import threading
+import time
+from dataclasses import replace
+
+from smelt.engine import events
+from smelt.engine.errors import NotReady
+from smelt.engine.events import Finished, Started, Text, Timings, TokenLogprob, Usage
+from smelt.engine.options import ModelInfo, Options
+
+WORDS = ("Hello", " from", " the", " fake", ".")
+INFO = ModelInfo("fake", 4096, 256, 2, 64, "4-bit", 1000, created=1_700_000_000, tools=True, trained_context=8192)
+TIMES = Timings(0.001, 0.01, 0.1)
+
+
+def used(prompt=7, completion=len(WORDS), cached=3, reasoning=0):
+    return Usage(prompt, completion, cached, reasoning)
+
+
+def finished(index=0, reason="stop", **counts):
+    return Finished(reason, used(**counts), TIMES, index)
+
+
+def logprob(text, top=0):
+    others = tuple(TokenLogprob(i, f"t{i}", b"t", -1.0 - i) for i in range(top))
+    return TokenLogprob(1, text, text.encode(), -0.5, others)
+
+
+def words(request, texts=WORDS):
+    """The default script: every choice says the same words, the choices in turn."""
+    top = request.sampling.get("top_logprobs")
+    said = []
+    for text in texts:
+        scores = () if top is None else (logprob(text, top),)
+        said += [Text(text, index, scores) for index in range(request.n)]
+    return [Started(7), *said, *(finished(index) for index in range(request.n))]
+
+
+def slowly(step_s, texts=WORDS):
+    """A script that waits before each event."""
+
+    def script(request):
+        return [part for event in words(request, texts) for part in (step_s, event)]
+
+    return script
+
+
+def prefill(seconds):
+    """A script that says nothing for a while, not even Started."""
+    return lambda request: [seconds, *words(request)]
+
+
+class FakeStream:
+    def __init__(self, parts):
+        self.parts, self.cancelled, self.cancelled_at = list(parts), threading.Event(), None
+        self.due = time.monotonic()
+        self.reads = 0
+
+    def next(self, timeout_s=None):
+        self.reads += 1
+        while self.parts and isinstance(self.parts[0], (int, float)):
+            self.due = max(self.due, time.monotonic()) + self.parts.pop(0)
+        if not self.parts or self.cancelled.is_set():
+            self.cancelled.wait(timeout_s or 0)
+            return None
+        wait = self.due - time.monotonic()
+        if wait > 0 and timeout_s is not None and wait > timeout_s:
+            self.cancelled.wait(timeout_s)
+            return None
+        if wait > 0 and self.cancelled.wait(wait):
+            return None
+        return self.parts.pop(0)
+
+    def __iter__(self):
+        while self.parts:
+            event = self.next()
+            if event is not None:
+                yield event
+
+    def cancel(self):
+        if not self.cancelled.is_set():
+            self.cancelled_at = time.monotonic()
+            self.cancelled.set()
+
+
+class FakeService:
+    def __init__(self, options=None, *, progress=None, script=words, state="ready", load_s=0.0, error=None):
+        self.options, self.progress, self.script = options or Options(), progress, script
+        self.name, self.info, self.state, self.error = "fake", INFO if state == "ready" else None, state, error
+        self.load_s, self.loaded = load_s, threading.Event()
+        self.requests, self.streams, self.closed_with = [], [], None
+        if state in ("ready", "failed"):
+            self.loaded.set()
+
+    def start(self):
+        if not self.loaded.is_set():
+            threading.Thread(target=self.load, name="fake-engine", daemon=True).start()
+
+    def load(self):
+        for step in range(4):
+            if self.progress:
+                self.progress("loading weights", step + 1, 4)
+            time.sleep(self.load_s / 4)
+        self.state = "failed" if self.error else "ready"
+        self.info = None if self.error else INFO
+        self.loaded.set()
+
+    def wait_ready(self, timeout_s=None):
+        if not self.loaded.wait(timeout_s):
+            raise TimeoutError
+        if self.error:
+            raise self.error
+
+    def submit(self, request):
+        if self.state != "ready":
+            raise NotReady("the model is still loading")
+        if isinstance(self.script, Exception):
+            raise self.script
+        self.requests.append(request)
+        self.streams.append(FakeStream(self.script(request)))
+        return self.streams[-1]
+
+    def close(self, drain_s=0.0):
+        self.state, self.closed_with = "closed", drain_s
+        for stream in self.streams:  # as the real one does: who still waits gets a clean error
+            stream.parts = [events.Failed(NotReady("the server is shutting down"))] if stream.parts else []
+            stream.due = 0
+
+    def memory(self):
+        return {"active_bytes": 1 << 20, "peak_bytes": 3 << 20}
+
+    def stats(self):
+        return self.memory() | {"running": len([s for s in self.streams if s.parts]), "waiting": 0}
+
+
+def at(event, index):
+    return replace(event, index=index)
