@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .source_folder import SourceError
 
-SEGMENT = 64 << 20  # a kill loses at most this much a connection
+SEGMENT = 16 << 20  # a kill loses at most this much a connection
 CONNECTIONS = 8
 ATTEMPTS = 6  # in a row without a single new byte
 WAIT_S = 1.0
