@@ -16,7 +16,7 @@ from .sequence import Prefilled, Sequence, Token
 
 CHUNK_S = 0.12  # a chunk of prompt holds up the streams, and a cancelled prefill, for about so long
 FIRST_CHUNK = 128  # before anything was measured
-LEAST_CHUNK = 16
+LEAST_CHUNK = 64
 GROWTH_TOKENS = 512  # completion tokens that must fit, besides the prompt, for a sequence to be let in
 CLEAR_EVERY = 256  # steps after which MLX's cache of free buffers is emptied
 
@@ -178,7 +178,7 @@ class Scheduler:
         context, start = sequence.context, sequence.prefilled
         count = min(budget, len(context) - start)
         step = self.memory.step([sequence.row], count)
-        hidden = self.model(mx.array([context[start : start + count]]), step)
+        hidden = self.model(mx.array([context[start : start + count]]), step, last=True)
         sequence.prefilled += count
         sequence.put(Prefilled(sequence.prefilled, len(context)))
         if sequence.prefilled == len(context):

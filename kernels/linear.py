@@ -112,7 +112,7 @@ def cpu_matmul(x: mx.array, weight: Weight) -> mx.array:
         return packed_matmul(x, as_float32(weight))
     if x.size // x.shape[-1] < CPU_UNPACK_ROWS:
         return packed_matmul(x.astype(mx.float32), as_float32(weight)).astype(x.dtype)
-    return x @ unpack(as_float32(weight)).astype(x.dtype).T
+    return x @ unpack(weight if x.dtype == mx.bfloat16 else as_float32(weight)).astype(x.dtype).T
 
 
 def as_float32(weight: Weight) -> Weight:

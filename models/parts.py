@@ -19,7 +19,9 @@ from .state import Memory, Step
 
 
 class Mixer(Protocol):
-    def __call__(self, x: mx.array, step: Step, norm: Norm, residual: mx.array | None) -> mx.array: ...
+    """x [B, T, D] -> [B, T, D], or with `last` [B, 1, D]: the state takes all T tokens, only the last is asked for."""
+
+    def __call__(self, x: mx.array, step: Step, norm: Norm, residual: mx.array | None, last: bool) -> mx.array: ...
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Attention:
     q_norm: Norm | None = None
     k_norm: Norm | None = None
 
-    def __call__(self, x, step, norm, residual=None):
+    def __call__(self, x, step, norm, residual=None, last=False):
         qkv = linear(x, self.qkv, norm=norm)
         rows = step.rows[self.window]
         rope = self.rope.at(tuple(s.end for s in rows.spans)) if isinstance(self.rope, DynamicRope) else self.rope
@@ -47,6 +49,7 @@ class Attention:
             qkv, step.position, rope, heads=self.heads, kv_heads=self.kv_heads, head_dim=self.head_dim,
             q_norm=self.q_norm, k_norm=self.k_norm,
         )  # fmt: skip
+        q = q[:, :, -1:] if last else q
         o = attention(q, k, v, self.pages, rows, scale=self.scale, window=self.window, cap=self.cap)
         return linear(o, self.o, residual=residual)
 
@@ -72,8 +75,8 @@ class PreNormBlock:
     mixer_norm: Norm
     mlp_norm: Norm
 
-    def __call__(self, x, step):
-        x = self.mixer(x, step, norm=self.mixer_norm, residual=x)
+    def __call__(self, x, step, last=False):
+        x = self.mixer(x, step, norm=self.mixer_norm, residual=tail(x, last), last=last)
         return self.mlp(x, norm=self.mlp_norm, residual=x)
 
 
@@ -88,8 +91,8 @@ class SandwichBlock:
     mlp_norm: Norm
     mlp_post_norm: Norm
 
-    def __call__(self, x, step):
-        x = add_norm(x, self.mixer(x, step, norm=self.mixer_norm), self.mixer_post_norm)
+    def __call__(self, x, step, last=False):
+        x = add_norm(tail(x, last), self.mixer(x, step, norm=self.mixer_norm, last=last), self.mixer_post_norm)
         return add_norm(x, self.mlp(x, norm=self.mlp_norm), self.mlp_post_norm)
 
 
@@ -107,14 +110,14 @@ class Decoder:
     embed_scale: float | None = None
     cap: float | None = None
 
-    def __call__(self, tokens: mx.array, step: Step) -> mx.array:
-        """tokens [B, T] -> hidden [B, T, D], before the last norm."""
+    def __call__(self, tokens: mx.array, step: Step, last: bool = False) -> mx.array:
+        """tokens [B, T] -> hidden [B, T, D] before the last norm; with `last` only the last position's, [B, 1, D]."""
         x = embed(tokens, self.embedding).astype(self.dtype)
         if self.embed_scale is not None:
             x = x * mx.array(self.embed_scale, x.dtype)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x, step)
-        return x
+        return self.blocks[-1](x, step, last=last)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """hidden [..., D] -> [..., V], in the model's dtype."""
@@ -135,6 +138,10 @@ class Decoder:
         for block in self.blocks:
             yield arrays_of(block)
         yield [*arrays_of(self.norm), *(self.head.arrays if self.head is not self.embedding else [])]
+
+
+def tail(x: mx.array, last: bool) -> mx.array:
+    return x[:, -1:] if last else x
 
 
 def arrays_of(part) -> list[mx.array]:

@@ -9,6 +9,7 @@ import pytest
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load_model
 from smelt import models
+from smelt.models.checkpoint import CheckpointError
 
 PROMPT = [(7 * i * i + 3 * i) % 320 for i in range(40)]
 NEW_TOKENS = 32
@@ -101,3 +102,101 @@ def test_logits_equal_transformers(tmp_path, kind):
     hidden = model(mx.array([PROMPT]), memory.step([memory.open()], len(PROMPT)))
     theirs = np.load(LOGITS)[kind]
     assert close(model.logits(hidden[:, -len(theirs) :])[0], mx.array(theirs), 2e-5)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_the_last_position_alone_is_the_same(tmp_path, kind):
+    model = models.load(checkpoints.make(tmp_path, kind))
+    memory = model.memory()
+    whole = model(mx.array([PROMPT]), memory.step([memory.open()], len(PROMPT)))
+    last = model(mx.array([PROMPT]), memory.step([memory.open()], len(PROMPT)), last=True)
+    assert last.shape == (1, 1, 64) and close(last, whole[:, -1:], 1e-6)
+
+
+@pytest.mark.parametrize("prefix", ["language_model.", "model.language_model."])
+def test_names_of_multimodal_checkpoints(tmp_path, prefix):
+    plain = models.load(checkpoints.make(tmp_path / "plain", "gemma3"))
+    tensors = checkpoints.random_of("gemma3")
+    names = {prefix + (name if prefix == "language_model." else name.removeprefix("model.")): array
+             for name, array in tensors.items()}  # fmt: skip
+    names["vision_tower.embeddings.weight"] = names["multi_modal_projector.w"] = mx.zeros((4, 4))
+    wrapped = checkpoints.wrapped(tmp_path / "wrapped", "gemma3", names)
+    assert close(ours_logits(models.load(wrapped), PROMPT)[0], ours_logits(plain, PROMPT)[0], 1e-6)
+
+
+def test_shards_and_overrides(tmp_path):
+    spec = {"group_size": 32, "bits": 4, "mode": "affine"}
+    overrides = {"model.layers.0.self_attn.v_proj": {"group_size": 32, "bits": 8}, "model.layers.1.mlp.up_proj": False}
+    folder = checkpoints.make(tmp_path, "llama", quantization=spec, overrides=overrides, shard_count=3)
+    model = models.load(folder)
+    logits, tokens = reference(folder, PROMPT, NEW_TOKENS)
+    assert isinstance(model.blocks[0].mixer.qkv, tuple) and isinstance(model.blocks[1].mlp.gate_up, tuple)
+    assert not isinstance(model.blocks[1].mixer.qkv, tuple)
+    assert close(ours_logits(model, PROMPT)[0], logits, 2e-5) and ours_greedy(model, PROMPT, NEW_TOKENS) == tokens
+
+
+def test_missing_and_left_over_names_are_listed(tmp_path):
+    folder = checkpoints.make(tmp_path, "llama")
+    tensors = mx.load(str(folder / "model.safetensors"))
+    tensors["model.layers.7.extra"] = tensors.pop("model.layers.1.mlp.up_proj.weight")
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors)
+    with pytest.raises(CheckpointError) as error:
+        models.load(folder)
+    assert "missing: model.layers.1.mlp.up_proj.weight" in str(error.value)
+    assert "left over: model.layers.7.extra" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"model_type": "mamba9"}, ["'mamba9'", "llama", "qwen3"]),
+        ({"rope_scaling": {"rope_type": "spiral", "factor": 2.0}}, ["'spiral'", "llama3", "yarn"]),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, ["'gptq'", "MLX"]),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(tmp_path, change, words):
+    with pytest.raises(CheckpointError) as error:
+        models.load(checkpoints.make(tmp_path, "llama", **change))
+    assert all(word in str(error.value) for word in words)
+
+
+def test_broken_folders_are_told(tmp_path):
+    with pytest.raises(CheckpointError, match="no config.json"):
+        models.load(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="not valid JSON"):
+        models.load(tmp_path)
+    folder = checkpoints.make(tmp_path / "cut", "llama")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        models.load(folder)
+
+
+@pytest.mark.parametrize("kind", ["llama", "llama_yarn", "llama_bias", "qwen3", "gemma3"])
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
+def test_nothing_of_a_16_bit_model_is_promoted(tmp_path, kind, dtype, monkeypatch):
+    """Every operation that a layer is made of gives back the type it was given."""
+    from smelt.kernels import linear as linear_module
+    from smelt.models import parts
+
+    seen = []
+
+    def watching(function):
+        def call(*args, **kwargs):
+            result = function(*args, **kwargs)
+            seen.extend(x.dtype for x in (result if isinstance(result, tuple) else (result,)))
+            return result
+
+        return call
+
+    for name in ("linear", "qk_norm_rope", "attention", "add_norm", "embed"):
+        monkeypatch.setattr(parts, name, watching(getattr(parts, name)))
+    monkeypatch.setattr(linear_module, "matmul", watching(linear_module.matmul))
+    model = models.load(checkpoints.make(tmp_path, kind, dtype=dtype))
+    memory = model.memory()
+    row = memory.open()
+    for size in (5, 1):
+        hidden = model(mx.array([PROMPT[:size]]), memory.step([row], size))
+        assert {hidden.dtype, model.logits(hidden).dtype, memory.arrays[0].dtype} == {dtype}
+    assert set(seen) == {dtype}

@@ -220,7 +220,7 @@ def test_pace_finds_the_chunk_that_fits_the_time():
     assert pace.size == 1024 or pace.size == 512
     for _ in range(8):
         pace.note(pace.size, pace.size * 0.01)
-    assert pace.size == 16
+    assert pace.size == 64
     small = Pace(8)
     small.note(8, 10.0)
     assert small.size == 8

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
+import conftest  # noqa: E402, F401  (makes `smelt` importable)
 import checkpoints  # noqa: E402
 
 PROMPT = [(7 * i * i + 3 * i) % 320 for i in range(40)]
