@@ -1,7 +1,7 @@
-"""One generation in the house: from a `Request` to an answer, whole or streamed, in whatever dialect the renderer speaks.
+"""One generation: from a `Request` to an answer, whole or streamed, in whatever dialect the renderer speaks.
 
-A worker thread of the server runs all of it. While nothing comes (the request waits, or its prompt is being read) the
-thread wakes every `poll_s` to ask whether the client is still there: nobody else would notice, since nothing is written.
+A worker thread of the server runs all of it. While nothing comes (the request waits, or its prompt is being read)
+the thread wakes every `poll_s` to ask whether the client is still there: nothing is written, so nobody else notices.
 """
 
 import json
@@ -43,7 +43,9 @@ class Gate:
             if self.draining:
                 raise NotReady("the server is shutting down")
             if self.inside >= self.size:
-                raise Overloaded(f"{self.size} requests are running or waiting, which is all this server takes: try again soon")
+                raise Overloaded(
+                    f"{self.size} requests are running or waiting, which is all this server takes: try again soon"
+                )
             self.inside += 1
 
     def leave(self) -> None:
@@ -52,7 +54,7 @@ class Gate:
 
 
 class Running:
-    """The stream of one generation, and its place at the gate. `close` gives up both; it may be called again and from any thread."""
+    """The stream of one generation, and its place at the gate. `close` gives up both, once, from any thread."""
 
     def __init__(self, service, request: Request, gate: Gate):
         gate.enter()
@@ -72,7 +74,7 @@ class Running:
         return self.open_choices == 0 and not self.peeked
 
     def peek(self, timeout_s: float) -> None:
-        """Look at what comes soon, up to the first token: a request that fails at once gets its own status, not a broken stream."""
+        """Look at what comes soon, up to the first token: what fails at once gets a status, not a broken stream."""
         until = time.monotonic() + timeout_s
         while event := self.take(max(0.0, until - time.monotonic())):
             if isinstance(event, Failed):
@@ -177,12 +179,16 @@ def check_headers(req, max_bytes: int) -> None:
     kind = (req.content_type or falcon.MEDIA_JSON).partition(";")[0].strip().lower()
     if kind != falcon.MEDIA_JSON and not kind.endswith("+json"):
         raise falcon.HTTPUnsupportedMediaType(
-            description=f"the content type is {kind}; send application/json (curl: -H 'Content-Type: application/json')"
+            description=f"the content type is {kind}; send application/json (curl: -H Content-Type:application/json)"
         )
     if encoding := req.get_header("Content-Encoding"):
-        raise falcon.HTTPUnsupportedMediaType(description=f"the content encoding is {encoding}; send the body as it is")
+        raise falcon.HTTPUnsupportedMediaType(
+            description=f"the content encoding is {encoding}; send the body as it is"
+        )
     if (req.content_length or 0) > max_bytes:  # waitress refuses it earlier; other servers may not
-        raise falcon.HTTPContentTooLarge(description=f"the body has {req.content_length} bytes; {max_bytes} are allowed")
+        raise falcon.HTTPContentTooLarge(
+            description=f"the body has {req.content_length} bytes; {max_bytes} are allowed"
+        )
 
 
 def refuse_constant(text: str):
@@ -190,7 +196,7 @@ def refuse_constant(text: str):
 
 
 def whole_characters(value: Any) -> Any:
-    """Half surrogate pairs, which clients make when they cut a text inside an emoji, become U+FFFD; tokenizers refuse them."""
+    """Half a surrogate pair, left when a client cuts a text inside an emoji, becomes U+FFFD; tokenizers refuse it."""
     if isinstance(value, str):
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, list):

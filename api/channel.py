@@ -1,9 +1,9 @@
-"""A waitress channel that answers bad requests in the dialect of their path, and whose socket a responder may take over.
+"""A waitress channel that refuses in the dialect of the path, and whose socket a responder may take over.
 
-    environ["smelt.upgrade"](session)      after the responder returns, session(sock, environ) runs on a thread of its own
+    environ["smelt.upgrade"](session)   after the responder returns, session(sock, environ) runs on its own thread
 
-That is for the WebSocket upgrade (RFC 6455) on the HTTP port. Waitress never sees the socket again: its main loop drops the
-channel, its worker thread goes back to the pool.
+That is for the WebSocket upgrade (RFC 6455) on the HTTP port. Waitress never sees the socket again: its main loop
+drops the channel, its worker thread goes back to the pool.
 """
 
 import threading
@@ -42,7 +42,9 @@ class JsonErrorTask(ErrorTask):
     def execute(self):
         error = self.request.error
         code, words = WORDS.get(error.code, ("server_error", error.reason))
-        body = encode(envelope_for(getattr(self.request, "path", ""))(error.code, f"{words} ({error.body})", None, code))
+        body = encode(
+            envelope_for(getattr(self.request, "path", ""))(error.code, f"{words} ({error.body})", None, code)
+        )
         self.status = f"{error.code} {error.reason}"
         self.response_headers.append(("Content-Type", "application/json"))
         self.set_close_on_finish()
@@ -74,7 +76,7 @@ class Channel(HTTPChannel):
     parser_class = Parser
 
     def hand_off(self, session, environ):
-        """Called on a worker thread. The main loop itself forgets the channel, so that this does not race with its poll()."""
+        """Called on a worker thread. The main loop itself forgets the channel: no race with its poll()."""
         gone = threading.Event()
         self.server.trigger.pull_trigger(lambda: (self.del_channel(), gone.set()))
         gone.wait()

@@ -42,7 +42,9 @@ TABLE = Table(
         *ANSWER,
         Parameter("max_tokens", rules.integer(1), "of the answer", "", ("max_completion_tokens",)),
         *SAMPLING,
-        Parameter("logprobs", rules.boolean, "log-probabilities of the answer's tokens, before any sampling parameter"),
+        Parameter(
+            "logprobs", rules.boolean, "log-probabilities of the answer's tokens, before any sampling parameter"
+        ),
         Parameter("top_logprobs", TOP_LOGPROBS, "and of this many likeliest ones; needs `logprobs`"),
         Parameter("tools", Rule("array of function tools", conversation.tools), "given to the chat template"),
         Parameter("tool_choice", Rule("`none`, `auto`", check_tool_choice), "`none` keeps the tools from the model"),
@@ -64,15 +66,30 @@ TABLE = Table(
             rules.boolean,
             "whether a last message of the assistant is continued (the default) or answered",
         ),
-        Parameter("response_format", Rule("only `{type: text}`", check_response_format), "the shape of the answer", NO_EFFECT),
+        Parameter(
+            "response_format", Rule("only `{type: text}`", check_response_format), "the shape of the answer", NO_EFFECT
+        ),
         Parameter("modalities", Rule('only `["text"]`', check_modalities), "the kind of answer", NO_EFFECT),
-        Parameter("verbosity", rules.only("medium", why="models here have no such setting"), "length of the answer", NO_EFFECT),
+        Parameter(
+            "verbosity",
+            rules.only("medium", why="models here have no such setting"),
+            "length of the answer",
+            NO_EFFECT,
+        ),
         *UNUSED,
         *ABSENT,
-        Parameter("functions", rules.refused("send tools instead; OpenAI dropped functions in 2023"), "tools' old name"),
-        Parameter("function_call", rules.refused("send tool_choice instead; OpenAI dropped it in 2023"), "tool_choice's old name"),
+        Parameter(
+            "functions", rules.refused("send tools instead; OpenAI dropped functions in 2023"), "tools' old name"
+        ),
+        Parameter(
+            "function_call",
+            rules.refused("send tool_choice instead; OpenAI dropped it in 2023"),
+            "tool_choice's old name",
+        ),
         Parameter("audio", rules.refused("this model answers in text only"), "spoken answers"),
-        Parameter("prediction", rules.refused("drafting from a given text is not in this version of Smelt"), "predicted text"),
+        Parameter(
+            "prediction", rules.refused("drafting from a given text is not in this version of Smelt"), "predicted text"
+        ),
         Parameter("web_search_options", rules.refused("Smelt does not search the web"), "web search"),
     ),
 )
@@ -126,7 +143,7 @@ def logprobs(given) -> dict[str, int]:
 
 
 def template_kwargs(given, enable_thinking: bool | None) -> dict[str, Any]:
-    """The request's own words go before the server's; what is named explicitly goes before what follows from an effort."""
+    """The request's words go before the server's; what it names goes before what follows from an effort."""
     made = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
     effort = given.get("reasoning_effort")
     if effort == "none" or given.get("reasoning_budget_tokens") == 0:
@@ -141,7 +158,8 @@ def continues(messages, wanted: bool | None) -> bool:
     possible = last["role"] == "assistant" and not last.get("tool_calls")
     if wanted and not possible:
         raise BadRequest(
-            "continue_final_message is true, but the last message is not a text of the assistant", "continue_final_message"
+            "continue_final_message is true, but the last message is not a text of the assistant",
+            "continue_final_message",
         )
     return possible and wanted is not False
 
@@ -220,14 +238,20 @@ class Choice:
         self.reason = choice["finish_reason"] or self.reason
 
     def add_call(self, part: dict) -> None:
-        call = self.calls.setdefault(part["index"], {"id": None, "type": "function", "function": {"name": None, "arguments": ""}})
+        call = self.calls.setdefault(
+            part["index"], {"id": None, "type": "function", "function": {"name": None, "arguments": ""}}
+        )
         call["id"] = part.get("id", call["id"])
         call["function"]["name"] = part["function"].get("name", call["function"]["name"])
         call["function"]["arguments"] += part["function"].get("arguments", "")
 
     def done(self, index: int) -> dict:
         text, thoughts = "".join(self.content), "".join(self.reasoning)
-        message: dict[str, Any] = {"role": "assistant", "content": text or (None if self.calls else ""), "refusal": None}
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": text or (None if self.calls else ""),
+            "refusal": None,
+        }
         if thoughts:
             message["reasoning_content"] = thoughts
         if self.calls:

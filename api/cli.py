@@ -1,4 +1,4 @@
-"""`smelt`: run, chat, serve, models, pull, doctor. Also with mlx-serve's flags alone: smelt --model X --serve --port 11234.
+"""`smelt`: run, chat, serve, models, pull, doctor. Also mlx-serve's flags alone: smelt --model X --serve.
 
 Nothing heavy is imported before it is known what is asked: `smelt --help` and a refused flag answer at once.
 """
@@ -22,8 +22,8 @@ ABOUT = f"""Smelt {VERSION}: a small LLM engine and server for Apple silicon.
   smelt pull ORG/NAME           download from the Hugging Face hub
   smelt doctor                  what this machine has, and whether all of it works
 
-MODEL is a folder, a name that `smelt models` lists, or org/name on the Hugging Face hub; without one the small model inside Smelt
-answers. mlx-serve's flags work without a command as well: --serve serves, --prompt TEXT runs.
+MODEL is a folder, a name that `smelt models` lists, or org/name on the Hugging Face hub; without one the small model
+inside Smelt answers. mlx-serve's flags work without a command as well: --serve serves, --prompt TEXT runs.
 
   smelt run --help              the flags of a command
 """
@@ -68,7 +68,9 @@ def dispatch(words: list[str], make_service: Make | None) -> int:
         print(f"smelt {VERSION}")
         return 0
     handler = {RUN: run, CHAT: chat, SERVE: serve}.get(command)
-    return handler(rest, make_service or real_service) if handler else other(command, rest, make_service or real_service)
+    return (
+        handler(rest, make_service or real_service) if handler else other(command, rest, make_service or real_service)
+    )
 
 
 def choose(words: list[str]) -> tuple[str, list[str]]:
@@ -80,7 +82,9 @@ def choose(words: list[str]) -> tuple[str, list[str]]:
     if words[0] in COMMANDS:
         return words[0], words[1:]
     if not words[0].startswith("-"):
-        raise Refused(f"{words[0]!r} is not a command ({', '.join(COMMANDS[:6])}). To answer it: smelt run {words[0]!r}")
+        raise Refused(
+            f"{words[0]!r} is not a command ({', '.join(COMMANDS[:6])}). To answer it: smelt run {words[0]!r}"
+        )
     return (SERVE if "--serve" in words else RUN), words
 
 
@@ -103,7 +107,9 @@ def set_up_logging(values: dict[str, Any], default: str) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if path := values.get("log_file"):
         handlers.append(file_handler(path))
-    logging.basicConfig(level=level, handlers=handlers, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    logging.basicConfig(
+        level=level, handlers=handlers, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
 
 
 def file_handler(path: str) -> logging.Handler:

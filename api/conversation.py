@@ -1,8 +1,9 @@
 """The messages of OpenAI's chat dialect, checked and made what chat templates expect.
 
-Content becomes one string (text parts are joined by newlines), `developer` becomes `system`, and a tool call's arguments become
-the object that they spell: templates write them as JSON themselves. Keys that are not named here are notes which clients add for
-themselves and send back (`refusal`, `annotations`, `provider_specific_fields`); no template reads them, so they are dropped.
+Content becomes one string (text parts are joined by newlines), `developer` becomes `system`, and a tool call's
+arguments become the object that they spell: templates write them as JSON themselves. Keys that are not named here are
+notes which clients add for themselves and send back (`refusal`, `annotations`, `provider_specific_fields`); no
+template reads them, so they are dropped.
 """
 
 import json
@@ -32,7 +33,10 @@ def message(name: str, value: Any) -> dict[str, Any]:
     given = rules.expect(name, value, dict)
     role = rules.one_of(*ROLES).check(f"{name}.role", rules.require(given, "role", name + "."))
     calls = tool_calls(f"{name}.tool_calls", given.get("tool_calls")) if role == "assistant" else []
-    made = {"role": "system" if role == "developer" else role, "content": content(f"{name}.content", given.get("content"))}
+    made = {
+        "role": "system" if role == "developer" else role,
+        "content": content(f"{name}.content", given.get("content")),
+    }
     if made["content"] is None:
         if role != "assistant":
             raise BadRequest(f"{name}.content is missing; a message of the role {role} needs one", f"{name}.content")
@@ -65,7 +69,9 @@ def part(name: str, value: Any) -> str:
     given = rules.expect(name, value, dict)
     kind = rules.expect(f"{name}.type", rules.require(given, "type", name + "."), str)
     if kind in MEDIA:
-        raise Unsupported(f"{name} is of the type {kind}, and this model reads text only: leave it out", f"{name}.type")
+        raise Unsupported(
+            f"{name} is of the type {kind}, and this model reads text only: leave it out", f"{name}.type"
+        )
     key = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}.get(kind)
     if key is None:
         raise BadRequest(f"{name}.type is {rules.shown(kind)}; it must be text", f"{name}.type")
@@ -107,7 +113,9 @@ def tool(name: str, value: Any) -> dict[str, Any]:
     given = rules.expect(name, value, dict)
     kind = rules.require(given, "type", name + ".")
     if kind != "function":
-        raise Unsupported(f"{name}.type is {rules.shown(kind)}; only function tools can be called here", f"{name}.type")
+        raise Unsupported(
+            f"{name}.type is {rules.shown(kind)}; only function tools can be called here", f"{name}.type"
+        )
     function = rules.expect(f"{name}.function", rules.require(given, "function", name + "."), dict)
     if not rules.expect(f"{name}.function.name", rules.require(function, "name", f"{name}.function."), str):
         raise BadRequest(f"{name}.function.name is empty", f"{name}.function.name")

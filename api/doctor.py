@@ -1,4 +1,4 @@
-"""`smelt doctor`: what this machine has, where models are looked for, which way every kernel runs, and one answer as a test.
+"""`smelt doctor`: what this machine has, where models are looked for, one answer, and the way each kernel ran.
 
 Each check is a function that returns lines, or raises; the exit status is 1 when one raised.
 """
@@ -29,7 +29,9 @@ class Broken(Exception):
 
 
 def main(words: list[str], make: Callable) -> int:
-    parser = Parser(prog="smelt doctor", allow_abbrev=False, description="What this machine has, and whether all of it works.")
+    parser = Parser(
+        prog="smelt doctor", allow_abbrev=False, description="What this machine has, and whether all of it works."
+    )
     parser.add_argument("model", nargs="?", help="the model to try (default: the built-in one)")
     parser.add_argument("--model-dir", action="append", default=[], metavar="DIR", help="a further folder to look in")
     given = parser.parse_args(words)
@@ -69,7 +71,9 @@ def version_of(name: str) -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        raise Broken(f"{name} is not installed: pip install smelt brings it (on Linux: smelt[cpu] or smelt[cuda])") from None
+        raise Broken(
+            f"{name} is not installed: pip install smelt brings it (on Linux: smelt[cpu] or smelt[cuda])"
+        ) from None
 
 
 def machine() -> Iterator[Line]:
@@ -85,7 +89,10 @@ def chip() -> str:
         return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or "?")
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.processor() or "?",
+    )
 
 
 def mlx() -> Iterator[Line]:
@@ -129,7 +136,9 @@ class Trial:
         try:
             yield "model", service.name
             yield "loaded in", f"{time.monotonic() - began:.2f} s"
-            request = Request(messages=[{"role": "user", "content": "Hello"}], max_tokens=SMOKE_TOKENS, sampling={"temperature": 0.0})
+            request = Request(
+                messages=[{"role": "user", "content": "Hello"}], max_tokens=SMOKE_TOKENS, sampling={"temperature": 0.0}
+            )
             with open(os.devnull, "w") as nowhere:
                 answer = Answer(out=nowhere)
                 last = answer.show(service.submit(request))

@@ -26,7 +26,13 @@ ANTHROPIC_TYPES = {
     500: "api_error",
     503: "overloaded_error",
 }
-CODES = {401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 415: "unsupported_media_type"}
+CODES = {
+    401: "invalid_api_key",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "request_too_large",
+    415: "unsupported_media_type",
+}
 
 
 class WrongType(BadRequest):
@@ -81,7 +87,7 @@ def install(app: falcon.App) -> None:
     app.set_error_serializer(serialize)
     app.add_error_handler(RequestError, on_request_error)
     app.add_error_handler(Exception, on_any_error)
-    # Falcon picks the most specific handler; its own for HTTPError and HTTPStatus have to be named again beside Exception's.
+    # Falcon picks the most specific handler; beside one for Exception, its own has to be named again.
     app.add_error_handler(falcon.HTTPError, on_http_error)
 
 
@@ -114,7 +120,7 @@ def describe(req, error: falcon.HTTPError) -> str:
     if isinstance(error, falcon.HTTPRouteNotFound):
         return f"there is no {req.path} here: see GET / for the routes"
     if isinstance(error, falcon.HTTPMethodNotAllowed):
-        return f"{req.path} does not take {req.method}: it takes {dict(error.headers or {}).get('Allow', 'other methods')}"
+        return f"{req.path} does not take {req.method}, only {dict(error.headers or {}).get('Allow', 'others')}"
     return error.description or error.title or "the request could not be answered"
 
 

@@ -29,7 +29,7 @@ class Origins:
         origin = req.get_header("Origin")
         if origin and req.method not in SAFE and not self.allows(origin):
             raise falcon.HTTPForbidden(
-                description=f"pages of {origin} may not use this server: start it with --cors-origin {origin} to allow them"
+                description=f"pages of {origin} may not use this server; --cors-origin {origin} would allow them"
             )
         if req.method == "OPTIONS":
             resp.status, resp.complete = falcon.HTTP_204, True
@@ -58,7 +58,7 @@ def preflight(req, resp) -> None:
 
 
 def is_within(origin: str, local: str) -> bool:
-    """`local` is a scheme (app://) or a host, which may be followed by a port; evil.com may not hide in localhost.evil.com."""
+    """`local` is a scheme (app://), or a host that a port may follow: localhost.evil.com is not localhost."""
     return origin == local or (origin.startswith(local) if local.endswith("://") else origin.startswith(local + ":"))
 
 
@@ -75,7 +75,8 @@ class ApiKey:
         if not any(hmac.compare_digest(key, self.key) for key in given):
             what = "the API key is wrong" if given else "an API key is needed"
             raise falcon.HTTPUnauthorized(
-                description=f"{what}: send it as Authorization: Bearer KEY, or as x-api-key: KEY", challenges=["Bearer"]
+                description=f"{what}: send it as Authorization: Bearer KEY, or as x-api-key: KEY",
+                challenges=["Bearer"],
             )
 
 

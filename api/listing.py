@@ -29,7 +29,14 @@ def as_table(found) -> str:
 
 def row(model) -> tuple[str, ...]:
     supported = "yes" if model.supported else f"no: {model.reason}"
-    return (model.name, size(model.bytes), model.architecture or "?", model.quantisation or "?", model.source, supported)
+    return (
+        model.name,
+        size(model.bytes),
+        model.architecture or "?",
+        model.quantisation or "?",
+        model.source,
+        supported,
+    )
 
 
 def as_json(found) -> str:
@@ -39,7 +46,9 @@ def as_json(found) -> str:
 
 
 def pull(words: list[str]) -> int:
-    parser = Parser(prog="smelt pull", allow_abbrev=False, description="Download a model; an interrupted download goes on.")
+    parser = Parser(
+        prog="smelt pull", allow_abbrev=False, description="Download a model; an interrupted download goes on."
+    )
     parser.add_argument("names", nargs="+", metavar="ORG/NAME")
     parser.add_argument("--revision", help="a branch, tag or commit (default: main)")
     parser.add_argument("--into", metavar="DIR", help="a folder for the files, instead of the Hugging Face cache")

@@ -1,4 +1,4 @@
-"""What the two OpenAI dialects that stream chunks share: the head of a chunk, usage, timings, and the fold to a whole answer."""
+"""What OpenAI's two dialects of chunks share: their head, usage, timings, and the fold to a whole answer."""
 
 import time
 import uuid
@@ -113,7 +113,7 @@ def usage(over: list[Finished]) -> dict[str, Any]:
 
 
 def timings(over: list[Finished]) -> dict[str, float]:
-    """By the names of llama.cpp, which many clients show. `prompt_n` counts what was computed, `cache_n` what was not."""
+    """By the names of llama.cpp, which many clients show. `prompt_n` was computed, `cache_n` was there."""
     cached = max(done.usage.cached_tokens for done in over)
     read = max(done.usage.prompt_tokens for done in over) - cached
     written = sum(done.usage.completion_tokens for done in over)

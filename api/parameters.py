@@ -23,7 +23,7 @@ BOUNDS = {name: (low, high) for name, low, high in LIMITS}
 class Parameter:
     """
     name     as `read` returns it; `aliases` are read as it is, and both at once must agree
-    group    "sampling" and "template" are collected for the engine; "" the dialect handles itself; NO_EFFECT is dropped
+    group    "sampling" and "template" go to the engine, "" is handled by the dialect, NO_EFFECT is dropped
     """
 
     name: str
@@ -128,7 +128,9 @@ SAMPLING = (
     ),
     Parameter("presence_penalty", ranged("presence_penalty"), "once for each token already in the answer", "sampling"),
     Parameter("frequency_penalty", ranged("frequency_penalty"), "for each time it is in the answer", "sampling"),
-    Parameter("logit_bias", Rule("object, token id to -100...100", check_bias), "added to these tokens' logits", "sampling"),
+    Parameter(
+        "logit_bias", Rule("object, token id to -100...100", check_bias), "added to these tokens' logits", "sampling"
+    ),
     Parameter(
         "seed",
         Rule("integer, 0 to 2^63 - 1; -1 for a random one", check_seed),
@@ -142,7 +144,9 @@ def check_stream_options(name: str, value: Any) -> dict[str, bool]:
     options = rules.expect(name, value, dict)
     for key, on in options.items():
         if key not in ("include_usage", "include_obfuscation"):
-            raise UnknownParameter(f"{name}.{rules.shown(key)} is unknown; include_usage is what there is", f"{name}.{key[:64]}")
+            raise UnknownParameter(
+                f"{name}.{rules.shown(key)} is unknown; include_usage is what there is", f"{name}.{key[:64]}"
+            )
         if on is not None:
             rules.expect(f"{name}.{key}", on, bool)
     return options

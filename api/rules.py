@@ -11,7 +11,14 @@ from typing import Any
 from ..engine.errors import BadRequest
 from .errors import Missing, Unsupported, WrongType
 
-JSON_NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "an integer", float: "a number"}
+JSON_NAMES = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a number",
+}
 
 
 @dataclass(frozen=True, slots=True)

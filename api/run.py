@@ -57,7 +57,9 @@ def names_a_model(word: str, model_dirs: Iterable[str]) -> bool:
         return True
     from ..models.source import installed
 
-    return any(word.lower() in (found.name.lower(), found.name.lower().split("/")[-1]) for found in installed(model_dirs))
+    return any(
+        word.lower() in (found.name.lower(), found.name.lower().split("/")[-1]) for found in installed(model_dirs)
+    )
 
 
 def run(options: Options, prompt: str, settings: RunSettings, make: Callable) -> int:

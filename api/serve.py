@@ -2,11 +2,10 @@
 
 The settings of waitress, and why (measured on a 2-core Linux machine, Python 3.11, waitress 3.0.2):
 
-threads              one a stream, which waits in it (12 KB each), and some to spare: with none left, /health waits for a stream
-                     to end
-lookahead 1          waitress reads ahead only then, and only by reading does it notice that a client has left
-poll                 select() cannot take file descriptors above 1023
-recv and inbuf       a body stays in memory: 27 MB of JSON take 90 ms instead of 139
+threads          one a stream, which waits in it (12 KB each), and some to spare: with none left, even /health waits
+lookahead 1      waitress reads ahead only then, and only by reading does it notice that a client has left
+poll             select() cannot take file descriptors above 1023
+recv and inbuf   a body stays in memory: 27 MB of JSON take 90 ms instead of 139
 """
 
 import errno
@@ -41,7 +40,7 @@ class WsgiServer(TcpWSGIServer):
 
 
 class Server:
-    """waitress on every address of a host. `run` returns after `stop`, or after `drain` has seen the last request off."""
+    """waitress on every address of a host. `run` returns after `stop`, or after `drain` saw the last request off."""
 
     def __init__(self, app: App, settings: Settings):
         self.app, self.settings = app, settings
@@ -53,11 +52,13 @@ class Server:
         self.threads.set_thread_count(settings.threads)
 
     def listen(self) -> list[WsgiServer]:
-        """One listener an address of the host. `localhost` may have one that this machine lacks (::1 in containers)."""
+        """One listener an address of the host; `localhost` may have one that is not here (::1 in containers)."""
         made, errors = [], []
         for sockinfo in self.adjustments.listen:
             try:
-                made.append(WsgiServer(self.app, self.map, dispatcher=self.threads, adj=self.adjustments, sockinfo=sockinfo))
+                made.append(
+                    WsgiServer(self.app, self.map, dispatcher=self.threads, adj=self.adjustments, sockinfo=sockinfo)
+                )
             except OSError as error:
                 errors.append(error)
         if errors and (not made or errors[0].errno != errno.EADDRNOTAVAIL):
@@ -68,7 +69,9 @@ class Server:
     @property
     def url(self) -> str:
         host = self.settings.host
-        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)
+        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(
+            host, f"[{host}]" if ":" in host else host
+        )
         return f"http://{shown}:{self.port}"
 
     def run(self) -> None:
@@ -78,7 +81,7 @@ class Server:
     # Called on any thread.
 
     def drain(self, on_deadline: Callable[[], None] = lambda: None) -> None:
-        """Take no more requests, let those that run finish, then end `run`. At the deadline `on_deadline` has to end them."""
+        """Take no more requests, let those that run finish, then end `run`. `on_deadline` has to end what is left."""
         self.app.gate.draining = True
         self.on_loop(self.close_listeners)
         if not self.wait_idle(self.settings.drain_s):
@@ -142,7 +145,9 @@ def why_not(error: OSError, settings: Settings) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"{where} is in use by another program: choose another --port, or 0 for any free one"
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{settings.host} is not an address of this machine: --host 127.0.0.1 is this machine only, 0.0.0.0 is every network"
+        return (
+            f"{settings.host} is not an address of this machine: --host 127.0.0.1 is this machine, 0.0.0.0 any network"
+        )
     if error.errno == errno.EACCES:
         return f"{where} is not allowed ({error.strerror}): ports below 1024 need root"
     return f"cannot listen on {where}: {error.strerror or error}"
@@ -174,7 +179,7 @@ class Outcome:
             signal.signal(signum, self.on_signal)
 
     def on_signal(self, signum, frame) -> None:
-        """The first signal drains; the next one, of either kind, does what it does to any program: the process ends at once."""
+        """The first signal drains; the next one, of either kind, ends the process at once."""
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, signal.SIG_DFL)
         threading.Thread(target=self.server.drain, args=(self.service.close,), name="drain", daemon=True).start()

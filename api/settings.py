@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-# Pages that run on this machine: what a browser sends as Origin for them. Other web sites may not talk to a local server
-# behind their visitor's back unless the user lists them (--cors-origin); mlx-serve lets any site (`*`).
+# What a browser sends as Origin for pages that run on this machine. Other web sites may not talk to a local server
+# behind their visitor's back, unless the user lists them (--cors-origin); mlx-serve lets any site (`*`).
 LOCAL_ORIGINS = (
     "http://localhost",
     "https://localhost",

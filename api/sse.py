@@ -12,8 +12,8 @@ MOST_AT_ONCE = 64  # events joined to one write when they are there already; bou
 class SseBody:
     """The bytes of a streamed answer, as WSGI wants them. Closing it, finished or not, ends the generation.
 
-    A class and not a generator: `close` on a generator that was never started does not run its `finally`, and the server
-    closes a body unstarted when the client left before the first byte.
+    A class and not a generator: `close` on a generator that was never started does not run its `finally`, and the
+    server closes a body unstarted when the client left before the first byte.
     """
 
     def __init__(self, running, renderer, gone: Callable[[], bool], settings: Settings):

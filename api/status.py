@@ -11,7 +11,7 @@ OWNER = "smelt"
 
 
 class Health:
-    """200 when requests are answered, else 503 with the reason; load balancers and start scripts look at the number."""
+    """200 when requests are answered, else 503 with the reason; start scripts look at the number."""
 
     def __init__(self, service, gate: Gate):
         self.service, self.gate = service, gate
@@ -92,7 +92,7 @@ def meta(info) -> dict:
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Smelt</title>
-<style>body{{font:16px/1.6 system-ui;max-width:40em;margin:4em auto;padding:0 1em}}code{{background:#8882;padding:.1em .3em}}</style>
+<style>body{{font:16px/1.6 system-ui;max-width:40em;margin:4em auto}} code{{background:#8882}}</style>
 <h1>Smelt {version}</h1>
 <p>This server answers for <code>{model}</code>.</p>
 <ul>{routes}</ul>

@@ -40,6 +40,11 @@ def words(request, texts=WORDS):
     return [Started(7), *said, *(finished(index) for index in range(request.n))]
 
 
+def says(*events):
+    """A script that says these events to every request."""
+    return lambda request: list(events)
+
+
 def slowly(step_s, texts=WORDS):
     """A script that waits before each event."""
 

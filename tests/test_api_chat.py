@@ -4,8 +4,7 @@ import json
 
 import falcon.testing
 import pytest
-from fakes import FakeService, finished, words
-
+from fakes import FakeService, finished, says, words
 from smelt.api.app import create_app
 from smelt.api.settings import Settings
 from smelt.engine.errors import ContextExceeded, EngineFailed, NotReady, Overloaded
@@ -106,8 +105,17 @@ def test_tool_calls_and_reasoning():
     ]
     assert whole["choices"][0]["finish_reason"] == "tool_calls"
     assert whole["usage"]["completion_tokens_details"]["reasoning_tokens"] == 2
-    parts = [c["choices"][0]["delta"]["tool_calls"][0] for c in chunks(post(client, stream=True)) if "tool_calls" in str(c["choices"][0]["delta"])]
-    assert parts[0] == {"index": 0, "id": "call_a", "type": "function", "function": {"name": "weather", "arguments": ""}}
+    parts = [
+        c["choices"][0]["delta"]["tool_calls"][0]
+        for c in chunks(post(client, stream=True))
+        if "tool_calls" in str(c["choices"][0]["delta"])
+    ]
+    assert parts[0] == {
+        "index": 0,
+        "id": "call_a",
+        "type": "function",
+        "function": {"name": "weather", "arguments": ""},
+    }
     assert parts[1] == {"index": 0, "function": {"arguments": '{"city"'}} and parts[3]["index"] == 1
 
 
@@ -117,10 +125,10 @@ def test_parallel_tool_calls_off_keeps_the_first():
 
 
 def test_content_is_null_beside_tool_calls_only():
-    only_call = lambda request: [Started(1), ToolOpened(0, "c", "f"), ToolArguments(0, "{}"), ToolClosed(0), finished(reason="tool_calls")]  # noqa: E731
+    done = finished(reason="tool_calls")
+    only_call = says(Started(1), ToolOpened(0, "c", "f"), ToolArguments(0, "{}"), ToolClosed(0), done)
     assert post(client_of(only_call)[0]).json["choices"][0]["message"]["content"] is None
-    silent = lambda request: [Started(1), finished()]  # noqa: E731
-    assert post(client_of(silent)[0]).json["choices"][0]["message"]["content"] == ""
+    assert post(client_of(says(Started(1), finished()))[0]).json["choices"][0]["message"]["content"] == ""
 
 
 def test_n_choices():
@@ -131,7 +139,11 @@ def test_n_choices():
     assert service.requests[0].n == 3
     got = chunks(post(client, n=3, stream=True))
     assert [c["choices"][0]["index"] for c in got[:3]] == [0, 1, 2]
-    assert sum(c["choices"][0]["finish_reason"] == "stop" for c in got) == 3 and "timings" in got[-1] and "timings" not in got[-2]
+    assert (
+        sum(c["choices"][0]["finish_reason"] == "stop" for c in got) == 3
+        and "timings" in got[-1]
+        and "timings" not in got[-2]
+    )
 
 
 def test_logprobs_whole_and_streamed():
@@ -141,7 +153,10 @@ def test_logprobs_whole_and_streamed():
         "token": "Hello",
         "logprob": -0.5,
         "bytes": list(b"Hello"),
-        "top_logprobs": [{"token": "t0", "logprob": -1.0, "bytes": [116]}, {"token": "t1", "logprob": -2.0, "bytes": [116]}],
+        "top_logprobs": [
+            {"token": "t0", "logprob": -1.0, "bytes": [116]},
+            {"token": "t1", "logprob": -2.0, "bytes": [116]},
+        ],
     }
     streamed = [c["choices"][0]["logprobs"] for c in chunks(post(client, logprobs=True, top_logprobs=2, stream=True))]
     assert [score for part in streamed if part for score in part["content"]] == whole["content"]
@@ -260,7 +275,9 @@ def test_a_last_message_of_the_assistant_is_continued():
 def test_half_a_surrogate_pair_is_replaced():
     client, service = client_of()
     body = '{"model":"m\\udc00","messages":[{"role":"user","content":"a\\ud83d b\\ud83d\\ude00"}]}'
-    assert client.simulate_post(PATH, body=body, headers={"Content-Type": "application/json"}).json["model"] == "m\ufffd"
+    assert (
+        client.simulate_post(PATH, body=body, headers={"Content-Type": "application/json"}).json["model"] == "m\ufffd"
+    )
     assert service.requests[0].messages[0]["content"] == "a\ufffd b\U0001f600"
 
 
@@ -275,10 +292,16 @@ WRONG = [
     ({"messages": [{"role": "user"}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": [{"text": "Hi"}]}]}, "messages[0].content[0].type"),
-    ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages[0].content[0].type"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+        "messages[0].content[0].type",
+    ),
     ({"messages": [{"role": "user", "content": [{"type": "text", "text": 1}]}]}, "messages[0].content[0].text"),
     ({"messages": [{"role": "assistant", "tool_calls": 5}]}, "messages[0].tool_calls"),
-    ({"messages": [{"role": "assistant", "tool_calls": [{"function": {}}]}]}, "messages[0].tool_calls[0].function.name"),
+    (
+        {"messages": [{"role": "assistant", "tool_calls": [{"function": {}}]}]},
+        "messages[0].tool_calls[0].function.name",
+    ),
     ({"temperature": "hot"}, "temperature"),
     ({"temperature": True}, "temperature"),
     ({"temperature": -1}, "temperature"),
@@ -345,7 +368,7 @@ def test_a_misspelled_parameter_is_guessed():
     ],
 )
 def test_errors_have_their_status(raised, status, code):
-    for script in (raised, lambda request: [Failed(raised)], lambda request: [Progress(0, 5), 0.0, Failed(raised)]):
+    for script in (raised, says(Failed(raised)), says(Progress(0, 5), 0.0, Failed(raised))):
         stream = isinstance(script, Exception)
         error = post(client_of(script)[0], stream=stream)
         assert (error.status_code, error.json["error"]["code"]) == (status, code)
@@ -354,24 +377,34 @@ def test_errors_have_their_status(raised, status, code):
 
 
 def test_a_stream_that_fails_at_once_has_a_status():
-    assert post(client_of(lambda request: [Failed(EngineFailed("step"))])[0], stream=True).status_code == 500
+    assert post(client_of(says(Failed(EngineFailed("step"))))[0], stream=True).status_code == 500
 
 
 def test_an_error_in_mid_stream_ends_it():
-    client, service = client_of(lambda request: [Started(1), Text("Hel"), Failed(EngineFailed("the step raised"))])
+    client, service = client_of(says(Started(1), Text("Hel"), Failed(EngineFailed("the step raised"))))
     got = chunks(post(client, stream=True))
-    assert got[-1] == {"error": {"message": "the step raised", "type": "server_error", "param": None, "code": "engine_failed"}}
+    assert got[-1] == {
+        "error": {"message": "the step raised", "type": "server_error", "param": None, "code": "engine_failed"}
+    }
     assert service.streams[0].cancelled.is_set()
     assert post(client).status_code == 500
 
 
 def test_cancelled_is_stop_to_clients():
-    assert post(client_of(lambda r: [Started(1), finished(reason="cancelled")])[0]).json["choices"][0]["finish_reason"] == "stop"
+    assert (
+        post(client_of(says(Started(1), finished(reason="cancelled")))[0]).json["choices"][0]["finish_reason"]
+        == "stop"
+    )
 
 
 def test_the_gate_is_left_whatever_happens():
     client, service = client_of(settings=Settings(max_streams=1))
-    for script in (words, EngineFailed("x"), lambda r: [Failed(EngineFailed("x"))], lambda r: [Started(1), Failed(ValueError())]):
+    for script in (
+        words,
+        EngineFailed("x"),
+        says(Failed(EngineFailed("x"))),
+        says(Started(1), Failed(ValueError())),
+    ):
         for stream in (False, True):
             service.script = script
             post(client, stream=stream)

@@ -3,7 +3,6 @@
 import falcon.testing
 import pytest
 from fakes import FakeService
-
 from smelt.api.app import create_app
 from smelt.api.settings import Settings
 
@@ -77,7 +76,18 @@ def test_wrong_routes_and_methods(method, path, status, word):
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b'"x"', b"null", b"\xff\xfe\x00", b'{"a":NaN}', b"[" * 100_000, b'{"seed":' + b"9" * 5000 + b"}", b"{}\x00"],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b"null",
+        b"\xff\xfe\x00",
+        b'{"a":NaN}',
+        b"[" * 100_000,
+        b'{"seed":' + b"9" * 5000 + b"}",
+        b"{}\x00",
+    ],
 )
 def test_what_is_not_json_is_400(body):
     answer = client_of().simulate_post(CHAT, body=body, headers={"Content-Type": "application/json"})
@@ -88,7 +98,9 @@ def test_media_types():
     client = client_of()
 
     def status(**headers):
-        return client.simulate_post(CHAT, body='{"messages":[{"role":"user","content":"Hi"}]}', headers=headers).status_code
+        return client.simulate_post(
+            CHAT, body='{"messages":[{"role":"user","content":"Hi"}]}', headers=headers
+        ).status_code
 
     assert status() == status(**{"Content-Type": "application/json; charset=utf-8"}) == 200
     assert status(**{"Content-Type": "text/plain"}) == 415
@@ -104,11 +116,17 @@ def test_a_body_over_the_limit_is_413():
 
 
 def preflight(client, origin, path=CHAT):
-    asked = {"Origin": origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-stainless-os"}
+    asked = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "x-stainless-os",
+    }
     return client.simulate_options(path, headers=asked)
 
 
-@pytest.mark.parametrize("origin", ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:8080", "tauri://localhost", "file://"])
+@pytest.mark.parametrize(
+    "origin", ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:8080", "tauri://localhost", "file://"]
+)
 def test_local_pages_may_call(origin):
     client = client_of()
     answer = preflight(client, origin)

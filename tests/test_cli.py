@@ -9,9 +9,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from fakes import FakeService, finished, words
-
-from smelt.api import chat, cli, flags, parameters, run
+from fakes import FakeService, finished, says, words
+from smelt.api import chat, cli, flag, flags, parameters, run
 from smelt.api.dialects import TABLES
 from smelt.api.flags import CHAT, RUN, SERVE, Refused
 from smelt.api.terminal import Bar, size
@@ -133,7 +132,11 @@ def test_what_is_wrong_takes_one_line(smelt, line, words):
 
 @pytest.mark.parametrize("flag", [flag for flag in flags.FLAGS if flag.absent], ids=lambda flag: flag.key)
 def test_flags_of_absent_features(flag):
-    samples = [] if flag.read is None else [sample for sample in ("3", "x", "4", "fused", "1GB") if readable(flag, sample)][:1]
+    samples = (
+        []
+        if flag.read is None
+        else [sample for sample in ("3", "x", "4", "fused", "1GB") if readable(flag, sample)][:1]
+    )
     with pytest.raises(Refused, match=re.escape(flag.names[0])) as refused:
         values(flag.commands[0], flag.names[0], *samples)
     assert "not in this version of Smelt" in str(refused.value)
@@ -154,17 +157,18 @@ def test_flags_that_switch_absent_features_off_are_fine():
 
 
 def test_every_flag_of_mlx_serve_is_known():
-    theirs = """--model --serve --host --port --ctx-size --prompt --stream --max-tokens --temp --timeout --reasoning-budget --no-vision
-    --pld --no-pld --pld-draft-len --pld-key-len --drafter --draft-block-size --kv-quant --kv-attn-mode --prefix-cache-entries
-    --prefix-cache-mem --max-concurrent --model-dir --max-resident-models --max-resident-mem --idle-evict-secs --warmup-eager
-    --no-warmup-eager --prefill-chunk --prefill-trace --log-level"""
+    theirs = """--model --serve --host --port --ctx-size --prompt --stream --max-tokens --temp --timeout
+    --reasoning-budget --no-vision --pld --no-pld --pld-draft-len --pld-key-len --drafter --draft-block-size --kv-quant --kv-attn-mode
+    --prefix-cache-entries --prefix-cache-mem --max-concurrent --model-dir --max-resident-models --max-resident-mem
+    --idle-evict-secs --warmup-eager --no-warmup-eager --prefill-chunk --prefill-trace --log-level"""
     assert set(theirs.split()) <= {name for flag in flags.FLAGS for name in flag.names}
 
 
 def test_flags_become_options_and_settings(monkeypatch):
-    line = """--model m --model-dir a --model-dir b --ctx-size 4096 --max-concurrent 4 --max-queue 2 --prefill-chunk 512 --timeout 9
-    --max-tokens 50 --temp 0.5 --top-p 0.9 --top-k 40 --min-p 0.1 --repeat-penalty 1.1 --presence-penalty 0.2 --frequency-penalty 0.3
-    --seed 7 --no-warmup-eager --host 0.0.0.0 --port 80 --api-key k --cors-origin x --max-body-mb 1 --keep-alive-secs 3
+    line = """--model m --model-dir a --model-dir b --ctx-size 4096 --max-concurrent 4 --max-queue 2
+    --prefill-chunk 512 --timeout 9 --max-tokens 50 --temp 0.5 --top-p 0.9 --top-k 40 --min-p 0.1 --repeat-penalty 1.1
+    --presence-penalty 0.2 --frequency-penalty 0.3 --seed 7 --no-warmup-eager --host 0.0.0.0 --port 80
+    --api-key k --cors-origin x --max-body-mb 1 --keep-alive-secs 3
     --drain-secs 4 --reasoning-budget 0"""
     given = values(SERVE, *line.split())
     options, settings = flags.options_of(given, SERVE), flags.settings_of(given)
@@ -182,7 +186,12 @@ def test_flags_become_options_and_settings(monkeypatch):
         "seed": 7,
     }
     assert (settings.host, settings.port, settings.api_key, settings.origins) == ("0.0.0.0", 80, "k", ("x",))
-    assert (settings.max_body_bytes, settings.keep_alive_s, settings.drain_s, settings.max_streams) == (1 << 20, 3, 4, 6)
+    assert (settings.max_body_bytes, settings.keep_alive_s, settings.drain_s, settings.max_streams) == (
+        1 << 20,
+        3,
+        4,
+        6,
+    )
     assert settings.enable_thinking is False and settings.threads == 14
 
 
@@ -203,9 +212,9 @@ def test_the_key_may_come_from_the_environment(monkeypatch):
 
 def test_ctx_size_and_sizes():
     assert values(SERVE, "--ctx-size", "auto") == {"ctx_size": None}
-    assert [flags.size(text) for text in ("1GB", "2kb", "5", "3M")] == [1 << 30, 2048, 5, 3 << 20]
+    assert [flag.size(text) for text in ("1GB", "2kb", "5", "3M")] == [1 << 30, 2048, 5, 3 << 20]
     with pytest.raises(ValueError):
-        flags.size("GB")
+        flag.size("GB")
 
 
 def test_tables_for_the_documentation(smelt):
@@ -265,7 +274,7 @@ def test_a_folder_is_a_model(tmp_path):
 
 
 def test_thinking_is_not_in_a_pipe(smelt):
-    script = lambda request: [Started(1), Reasoning("hm"), Text("Yes."), finished()]  # noqa: E731
+    script = says(Started(1), Reasoning("hm"), Text("Yes."), finished())
     assert smelt("run", "hi", script=script)[1] == "Yes.\n"
     out = Terminal()
     run.Answer(out=out).show(FakeService(script=script).submit(run.Request(text="x")))
@@ -371,7 +380,11 @@ def test_models(smelt, tmp_path, monkeypatch):
 
 def test_pull_of_a_bad_name_takes_one_line(smelt):
     status, out, err = smelt("pull", "not-a-name")
-    assert status == 1 and err.startswith("smelt: 'not-a-name' is not a name on the Hugging Face hub") and err.count("\n") == 1
+    assert (
+        status == 1
+        and err.startswith("smelt: 'not-a-name' is not a name on the Hugging Face hub")
+        and err.count("\n") == 1
+    )
 
 
 def test_doctor(smelt, made):
@@ -405,7 +418,13 @@ def test_a_long_prompt_gets_a_bar():
 
 
 def test_sizes():
-    assert [size(count) for count in (5, 1500, 2_500_000, 3.1e9, 5e12)] == ["5 B", "2 kB", "2.50 MB", "3.10 GB", "5000.00 GB"]
+    assert [size(count) for count in (5, 1500, 2_500_000, 3.1e9, 5e12)] == [
+        "5 B",
+        "2 kB",
+        "2.50 MB",
+        "3.10 GB",
+        "5000.00 GB",
+    ]
 
 
 def test_python_m():

@@ -2,12 +2,11 @@
 
 import openai
 import pytest
-from fakes import slowly, words
-from test_api_chat import tool_script
-from test_serve import served
-
+from fakes import says, slowly, words
 from smelt.engine.errors import ContextExceeded, EngineFailed, NotReady, Overloaded
 from smelt.engine.events import Failed, Started, Text
+from test_api_chat import tool_script
+from test_serve import served
 
 ASK = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
@@ -98,7 +97,7 @@ def test_wrong_parameters(client):
 
 
 def test_an_error_in_mid_stream(house, client):
-    house[1].script = lambda request: [Started(1), Text("Hel"), Failed(EngineFailed("the step raised"))]
+    house[1].script = says(Started(1), Text("Hel"), Failed(EngineFailed("the step raised")))
     with pytest.raises(openai.APIError, match="the step raised"):
         list(client.chat.completions.create(**ASK, stream=True))
 

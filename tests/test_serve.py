@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import pytest
 from fakes import FakeService, prefill, slowly, words
-
 from smelt.api.app import create_app
 from smelt.api.serve import CannotListen, Server
 from smelt.api.settings import Settings
@@ -34,7 +33,11 @@ def served(script=words, app=None, **settings):
 
 
 def raw(method, path, body=b"", headers=()):
-    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *(f"{name}: {value}" for name, value in dict(headers).items())]
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        "Host: localhost",
+        *(f"{name}: {value}" for name, value in dict(headers).items()),
+    ]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
@@ -116,7 +119,11 @@ def test_one_more_than_it_takes_is_429_while_health_answers():
         client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
         client.request("POST", "/v1/chat/completions", json.dumps(BODY), {"Content-Type": "application/json"})
         refused = client.getresponse()
-        assert refused.status == 429 and refused.getheader("Retry-After") and json.load(refused)["error"]["type"] == "rate_limit_error"
+        assert (
+            refused.status == 429
+            and refused.getheader("Retry-After")
+            and json.load(refused)["error"]["type"] == "rate_limit_error"
+        )
         client.request("GET", "/health")  # on the same connection
         assert client.getresponse().status == 200
         for sock in running:
@@ -135,7 +142,9 @@ def test_connections_are_kept_for_whole_answers():
 def test_a_large_body_is_refused_before_it_is_sent():
     with served(max_body_bytes=1 << 20) as (server, service):
         for header in ({"Content-Length": 100 << 20}, {"Content-Length": 100 << 20, "Expect": "100-continue"}):
-            sock = connect(server, raw("POST", "/v1/chat/completions", b"", {"Content-Type": "application/json", **header}))
+            sock = connect(
+                server, raw("POST", "/v1/chat/completions", b"", {"Content-Type": "application/json", **header})
+            )
             head, body = read_all(sock).split(b"\r\n\r\n", 1)
             assert b"413" in head and json.loads(body)["error"]["code"] == "request_too_large"
         messages = raw("POST", "/v1/messages", b"", {"Content-Length": 100 << 20})
@@ -165,7 +174,10 @@ def test_a_chunked_body_is_read():
         assert b"Hello from the fake." in read_all(connect(server, raw("POST", "/v1/chat/completions", chunked, head)))
 
 
-@pytest.mark.parametrize("data", [b"BREW / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"\x16\x03\x01\x02\x00\r\n\r\n", b"GET\r\n\r\n"])
+@pytest.mark.parametrize(
+    "data",
+    [b"BREW / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"\x16\x03\x01\x02\x00\r\n\r\n", b"GET\r\n\r\n"],
+)
 def test_what_is_no_http_does_no_harm(data):
     with served() as (server, _):
         assert b" 400 " in read_all(connect(server, data)).split(b"\r\n")[0]

@@ -14,7 +14,8 @@ import pytest
 
 TESTS = Path(__file__).resolve().parent
 HEAVY = {
-    "mlx", "mlx_lm", "transformers", "torch", "numpy", "sentencepiece", "huggingface_hub", "tokenizers", "jinja2", "httpx", "openai",
+    "mlx", "mlx_lm", "transformers", "torch", "numpy", "sentencepiece", "huggingface_hub", "tokenizers", "jinja2", "httpx",
+    "openai",
     "multiprocessing", "tqdm", "requests", "importlib.metadata",
 }  # fmt: skip
 CHILD = """
@@ -164,7 +165,7 @@ def test_the_real_service_says_what_model_is_missing():
 def test_a_taken_port_takes_one_line():
     with Smelt() as first, Smelt("--port", str(first.port)) as second:
         status, err = second.left()
-        assert status == 1 and err == f"smelt: 127.0.0.1:{first.port} is in use by another program: choose another --port, or 0 for any free one\n"
+        assert status == 1 and err.startswith(f"smelt: 127.0.0.1:{first.port} is in use") and err.count("\n") == 1
 
 
 def test_an_open_address_without_a_key_is_warned_of():

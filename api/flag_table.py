@@ -1,0 +1,238 @@
+"""Every flag of the command line: its values, its default, and what it does.
+
+A flag is honoured or refused. One whose feature is not in this version is accepted only with a value that switches the
+feature off, so that a script written for mlx-serve runs where it does not ask for more than there is.
+"""
+
+import math
+
+from .flag import CHAT, RUN, SERVE, Flag, auto_or, integer, number, ranged, size, words_of
+
+LOG_LEVELS = {"error": "ERROR", "warn": "WARNING", "info": "INFO", "debug": "DEBUG"}
+
+MODEL_FLAGS = (
+    Flag(
+        ("--model",),
+        "a folder, an installed model's name, or org/name on the Hugging Face hub",
+        str,
+        "MODEL",
+        "the built-in one",
+    ),
+    Flag(("--model-dir",), "a further folder to look for models in; may be repeated", str, "DIR", many=True),
+    Flag(
+        ("--ctx-size",),
+        "tokens of the context window",
+        auto_or(integer(1)),
+        "N",
+        "auto: from the model and the memory",
+    ),
+    Flag(
+        ("--prefill-chunk",),
+        "prompt tokens a step at most; smaller ones let other streams through sooner",
+        integer(1),
+        "N",
+        "2048",
+        differs="8192",
+    ),
+    Flag(
+        ("--warmup-eager",),
+        "one short answer after loading, so that the first request does not pay for it",
+        default="on",
+    ),
+    Flag(("--no-warmup-eager",), "do without", value=False),
+    Flag(
+        ("--timeout",),
+        "seconds a request may take; then it ends with finish_reason `length`; 0 for no limit",
+        number(0, math.inf),
+        "S",
+        "300",
+    ),
+)
+
+SAMPLING_FLAGS = (
+    Flag(
+        ("--max-tokens",),
+        "tokens of an answer that does not say",
+        integer(1),
+        "N",
+        "run: 100; else what the context leaves",
+    ),
+    Flag(
+        ("--temp", "--temperature"),
+        "0 always takes the likeliest token",
+        ranged("temperature"),
+        "F",
+        "run: 0; else the model's own",
+    ),
+    Flag(
+        ("--top-p",),
+        "the smallest set of tokens that reaches this probability",
+        ranged("top_p"),
+        "F",
+        "the model's own, or 1",
+    ),
+    Flag(("--top-k",), "the k likeliest tokens; 0 keeps all", integer(0), "N", "the model's own, or 0"),
+    Flag(
+        ("--min-p",),
+        "tokens at least this times as likely as the likeliest",
+        ranged("min_p"),
+        "F",
+        "the model's own, or 0",
+    ),
+    Flag(
+        ("--repetition-penalty", "--repeat-penalty"),
+        "divides the logits of recent tokens",
+        ranged("repetition_penalty"),
+        "F",
+        "the model's own, or 1",
+    ),
+    Flag(("--presence-penalty",), "once for each token already in the answer", ranged("presence_penalty"), "F", "0"),
+    Flag(("--frequency-penalty",), "for each time it is in the answer", ranged("frequency_penalty"), "F", "0"),
+    Flag(("--seed",), "the same seed gives the same answer", integer(0, 2**63 - 1), "N", "random"),
+)
+
+THINKING_FLAGS = (
+    Flag(
+        ("--reasoning-budget",),
+        "0: ask the model not to think; -1: no limit",
+        integer(-1),
+        "N",
+        "-1",
+        absent="a limit on thinking",
+        off=(-1, 0),
+    ),
+    Flag(("--no-thinking",), "the same as --reasoning-budget 0"),
+)
+
+RUN_FLAGS = (
+    Flag(
+        ("--prompt",),
+        "what to answer; `-` reads it from standard input",
+        str,
+        "TEXT",
+        "the words after the model",
+        (RUN,),
+    ),
+    Flag(("--system",), "a system message before it", str, "TEXT", commands=(RUN, CHAT)),
+    Flag(("--stream",), "write the text as it comes", default="on", commands=(RUN,)),
+    Flag(("--no-stream",), "write it when it is whole", value=False, commands=(RUN,)),
+)
+
+SERVE_FLAGS = (
+    Flag(("--serve",), "mlx-serve's word for `smelt serve`", commands=(SERVE,)),
+    Flag(
+        ("--host",),
+        "the address to listen on; 0.0.0.0 is every network of this machine",
+        str,
+        "ADDR",
+        "127.0.0.1",
+        (SERVE,),
+    ),
+    Flag(("--port",), "0 takes any free one", integer(0, 65535), "N", "11234", (SERVE,)),
+    Flag(
+        ("--api-key",),
+        "ask every request for this key (also: SMELT_API_KEY, which `ps` does not show)",
+        str,
+        "KEY",
+        "none",
+        (SERVE,),
+    ),
+    Flag(
+        ("--cors-origin",),
+        "let pages of this site call, or `*` for all; may be repeated. Pages on this machine may",
+        str,
+        "ORIGIN",
+        "none",
+        (SERVE,),
+        many=True,
+        differs="`*`",
+    ),
+    Flag(("--max-concurrent",), "answers decoded together", integer(1, 1024), "N", "64", (SERVE,), differs="1"),
+    Flag(
+        ("--max-queue",),
+        "requests that may wait beyond those; more are answered 429",
+        integer(0, 4096),
+        "N",
+        "64",
+        (SERVE,),
+    ),
+    Flag(("--max-body-mb",), "larger requests are answered 413", integer(1, 4096), "N", "128", (SERVE,), differs="64"),
+    Flag(
+        ("--keep-alive-secs",), "silence after which a stream sends a comment", number(0.1, 3600), "S", "15", (SERVE,)
+    ),
+    Flag(
+        ("--drain-secs",),
+        "what running answers get to finish in after SIGTERM or Ctrl-C",
+        number(0, 86400),
+        "S",
+        "30",
+        (SERVE,),
+    ),
+)
+
+GENERAL_FLAGS = (
+    Flag(
+        ("--log-level",), "how much to say on standard error", words_of(*LOG_LEVELS), "LEVEL", "serve: info; else warn"
+    ),
+    Flag(("--log-file",), "say it to this file, too", str, "FILE"),
+)
+
+SPECULATION, KV_QUANT = "speculative decoding", "a quantised KV cache"
+PREFIXES, RESIDENTS = "the prefix cache", "keeping several models loaded"
+
+ABSENT_FLAGS = (
+    Flag(("--no-vision",), "read no images; this version reads none"),
+    Flag(("--pld",), "prompt lookup decoding", absent=SPECULATION, default="off", differs="on"),
+    Flag(("--no-pld",), "no prompt lookup decoding"),
+    Flag(("--pld-draft-len",), "tokens drafted a step", integer(1), "N", absent=SPECULATION),
+    Flag(("--pld-key-len",), "tokens that have to match", integer(1), "N", absent=SPECULATION),
+    Flag(("--drafter",), "a drafting model", str, "DIR", absent=SPECULATION),
+    Flag(("--no-drafter",), "no drafting model"),
+    Flag(("--draft-block-size",), "tokens drafted a round", auto_or(integer(1)), "N", absent=SPECULATION, off=(None,)),
+    Flag(
+        ("--kv-quant",),
+        "bits of the KV cache",
+        words_of("off", "4", "8", "turbo2", "turbo4"),
+        "MODE",
+        "off",
+        absent=KV_QUANT,
+        off=("off",),
+    ),
+    Flag(
+        ("--kv-attn-mode",),
+        "how a quantised KV cache is read",
+        words_of("auto", "dense", "fused"),
+        "MODE",
+        "auto",
+        absent=KV_QUANT,
+        off=("auto", "dense"),
+    ),
+    Flag(
+        ("--prefix-cache-entries",), "prompts remembered", integer(0), "N", "0", absent=PREFIXES, off=(0,), differs="1"
+    ),
+    Flag(("--prefix-cache-mem",), "memory for them", size, "SIZE", "0", absent=PREFIXES, off=(0,), differs="2GB"),
+    Flag(
+        ("--max-resident-models",), "models kept loaded", integer(1), "N", "1", absent=RESIDENTS, off=(1,), differs="3"
+    ),
+    Flag(
+        ("--max-resident-mem",),
+        "memory for them; 0 for no limit",
+        auto_or(size),
+        "SIZE",
+        "auto",
+        absent=RESIDENTS,
+        off=(None, 0),
+    ),
+    Flag(
+        ("--idle-evict-secs",),
+        "unload after so long; 0 for never",
+        number(0, math.inf),
+        "S",
+        "0",
+        absent="unloading idle models",
+        off=(0,),
+    ),
+    Flag(("--prefill-trace",), "time every part of the prefill", absent="tracing the prefill"),
+)
+
+FLAGS = (*MODEL_FLAGS, *SAMPLING_FLAGS, *THINKING_FLAGS, *RUN_FLAGS, *SERVE_FLAGS, *GENERAL_FLAGS, *ABSENT_FLAGS)
