@@ -12,6 +12,7 @@ import functools
 import math
 import platform
 import shutil
+import threading
 from collections.abc import Callable
 
 import mlx.core as mx
@@ -25,15 +26,17 @@ def can_compile() -> bool:
 
 
 def compiled(fun: Callable) -> Callable:
-    """`mx.compile(fun)`, made on first call: decorating at import would touch mlx before the engine thread does."""
+    """`mx.compile(fun)`, made on a thread's first call.
 
-    @functools.cache
-    def fused():
-        return mx.compile(fun, shapeless=True) if can_compile() else fun
+    One a thread: MLX keeps traces by thread, and one that outlives its Python thread aborts the process at exit.
+    """
+    own = threading.local()
 
     @functools.wraps(fun)
     def call(*args):
-        return fused()(*args)
+        if not hasattr(own, "fused"):
+            own.fused = mx.compile(fun, shapeless=True) if can_compile() else fun
+        return own.fused(*args)
 
     return call
 
