@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
+from . import launch, linear_kernel
 from .activations import ACT, GLU
 from .norm import Norm, rms_norm
 
@@ -68,6 +69,9 @@ def linear(
     glu: str | None = None,
     act: str | None = None,
 ) -> mx.array:
+    refusal = linear_kernel.covers(x, weight, norm, residual, glu, act)
+    if launch.uses_kernel("linear", linear_kernel.case(x, weight, glu, act), refusal):
+        return linear_kernel.fused(x, weight, norm, residual, glu, act)
     return reference(x, weight, norm=norm, residual=residual, glu=glu, act=act)
 
 

@@ -1,0 +1,284 @@
+"""The `linear` kernel against mx.quantized_matmul, and a search of its knobs.
+
+    python -m smelt.bench.bench_linear                   the knobs in force, rows 1, 2, 4, 8
+    python -m smelt.bench.bench_linear --sweep           every candidate at 1 row and 8, best first
+    python -m smelt.bench.bench_linear --out FILE.json   also kept as JSON
+
+Weights are random, 4-bit in groups of 64, and rotate through more memory than the last-level cache. Time on CUDA is
+the device's (see kernels_cuda.py). A candidate is checked against float32 before it is timed.
+"""
+
+import argparse
+import itertools
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from ..kernels import cuda, launch, linear_kernel
+from ..kernels.linear import Weight
+from ..kernels.norm import Norm
+from . import kernels_cuda as device
+
+
+@dataclass(frozen=True)
+class Shape:
+    name: str
+    width: int
+    rows: int  # of the matrix
+    norm: bool = False
+    glu: str | None = None
+    residual: bool = False
+
+    @property
+    def outputs(self) -> int:
+        return self.rows // 2 if self.glu else self.rows
+
+    def bytes(self, bits: int, group: int) -> int:
+        return self.rows * self.width * bits // 8 + 4 * self.rows * self.width // group
+
+
+SHAPES = [
+    Shape("qwen3-4b gate_up", 2560, 19456, norm=True, glu="silu"),
+    Shape("qwen3-4b qkv", 2560, 6144, norm=True),
+    Shape("qwen3-4b o", 4096, 2560, residual=True),
+    Shape("qwen3-4b down", 9728, 2560, residual=True),
+    Shape("qwen3-4b lm_head", 2560, 151936, norm=True),
+    Shape("llama-1b qkv", 2048, 3072, norm=True),
+    Shape("llama-1b o", 2048, 2048, residual=True),
+    Shape("llama-1b gate_up", 2048, 16384, norm=True, glu="silu"),
+    Shape("llama-1b down", 8192, 2048, residual=True),
+]
+
+
+class Case:
+    """One shape, type and quantisation with random data, and enough copies of the matrix to miss the cache."""
+
+    def __init__(self, shape: Shape, dtype, bits: int, group: int, megabytes: int = 300):
+        self.shape, self.dtype, self.bits, self.group = shape, dtype, bits, group
+        rng = np.random.default_rng(1)
+        words = rng.integers(0, 2**32, (shape.rows, shape.width * bits // 32), np.uint32)
+        groups = (shape.rows, shape.width // group)
+        scale = rng.uniform(0.5, 1.5, groups) / (2**bits * shape.width**0.5)
+        self.weight = Weight(
+            mx.array(words), mx.array(scale).astype(dtype), mx.array(-(2 ** (bits - 1)) * scale).astype(dtype),
+            None, group, bits,
+        )  # fmt: skip
+        self.norm = Norm(mx.array(rng.uniform(0.5, 1.5, shape.width)).astype(dtype), 1e-6) if shape.norm else None
+        self.x = mx.array(rng.normal(size=(8, shape.width))).astype(dtype)
+        self.residual = mx.array(rng.normal(size=(8, shape.outputs))).astype(dtype) if shape.residual else None
+        self.copies = max(2, -(-(megabytes << 20) // shape.bytes(bits, group)))
+        self.sets = None
+
+    def truth(self) -> np.ndarray:
+        """All 8 rows in float32."""
+        x = self.x.astype(mx.float32)
+        if self.norm:
+            x = mx.fast.rms_norm(x, self.norm.weight.astype(mx.float32), self.norm.eps)
+        w = self.weight
+        y = x @ mx.dequantize(w.weight, w.scales.astype(mx.float32), w.biases.astype(mx.float32),
+                              group_size=w.group_size, bits=w.bits).T  # fmt: skip
+        if self.shape.glu:
+            gate, up = mx.split(y, 2, axis=-1)
+            y = gate * mx.sigmoid(gate) * up
+        return np.array(y if self.residual is None else y + self.residual.astype(mx.float32))
+
+    def fused(self, rows: int, through) -> list:
+        """What linear_kernel launches for that many rows, caught by `through`."""
+        residual = None if self.residual is None else self.residual[:rows]
+        with launch.through(through):
+            return linear_kernel.fused(self.x[:rows], self.weight, self.norm, residual, self.shape.glu, None)
+
+    def memories(self) -> list[list[device.Memory]]:
+        """Per copy of the matrix, device memory for every argument of the kernel."""
+        if self.sets is None:
+            x = device.Memory(device.raw(self.x))
+            gain = device.Memory(device.raw(self.norm.weight)) if self.norm else x
+            residual = x if self.residual is None else device.Memory(device.raw(self.residual))
+            y = device.Memory(np.zeros((8, self.shape.outputs), np.uint32))
+            packed = [device.raw(a) for a in (self.weight.weight, self.weight.scales, self.weight.biases)]
+            self.sets = [
+                [x, *(device.Memory(a) for a in packed), x, gain, residual, y] for _ in range(self.copies)
+            ]  # fmt: skip
+        return self.sets
+
+
+class Knobs:
+    """Knobs in force, instead of a table's."""
+
+    def __init__(self, knobs: dict | None):
+        self.knobs = knobs
+
+    def __enter__(self):
+        self.before = linear_kernel.chosen_knobs
+        if self.knobs:
+            linear_kernel.chosen_knobs = lambda *_: self.knobs
+
+    def __exit__(self, *_):
+        linear_kernel.chosen_knobs = self.before
+
+
+def candidates(case: Case) -> list[dict]:
+    tiles = [
+        {"kernel": "tiles", "simds": simds, "slice": length, "pairs": pairs}
+        for simds, length, pairs in itertools.product((4, 5, 8, 10, 16, 19, 20), (1, 2, 4, 5, 8), (1, 2, 3, 4, 5, 8))
+    ]
+    lanes = [
+        {"kernel": "lanes", "simds": simds, "split": split, "rows": rows, "values": values}
+        for simds, split, rows, values in itertools.product((2, 4, 8), (1, 2, 4, 8), (2, 4, 8), (8, 16, 32))
+    ]
+    group = case.bits, case.group, case.shape.width
+    return [k for k in tiles + lanes if not linear_kernel.impossible(k, *group, case.dtype) and sensible(k, case)]
+
+
+def sensible(knobs: dict, case: Case) -> bool:
+    """Not more simdgroups than k has slices for, and no k left to half of them."""
+    if knobs["kernel"] == "lanes":
+        return knobs["split"] in (1, knobs["simds"])
+    units = case.shape.width // linear_kernel.unit_of(case.bits, case.group)
+    slots = knobs["simds"] * knobs["slice"]
+    return units / (-(-units // slots) * slots) > 0.9
+
+
+def variant(case: Case, knobs: dict | None, rows: int) -> tuple:
+    """What is launched: kernel, types, template, groups, threads."""
+    caught = []
+
+    def catch(kernel, inputs, outputs, template, groups, threads):
+        caught.append((kernel, [x.dtype for x in inputs], [outputs[0][1]], template, groups, threads))
+        return [mx.zeros(shape, dtype) for shape, dtype in outputs]
+
+    with Knobs(knobs):
+        case.fused(rows, catch)
+    return caught[0]
+
+
+def build(jobs: list[tuple]) -> None:
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda job: cuda.build(*job[:4], job[5]), jobs))
+
+
+def error(case: Case, knobs: dict | None, rows: int, truth: np.ndarray) -> float:
+    with Knobs(knobs):
+        y = np.array(case.fused(rows, launch.RUN[launch.machine()]).astype(mx.float32))
+    return float(np.linalg.norm(y - truth[:rows]) / np.linalg.norm(truth[:rows]))
+
+
+def chain_us(step, x: mx.array, count: int) -> float:
+    """Microseconds of step(x, i), each call after the one before, through MLX and compiled."""
+
+    def chained(x):
+        for i in range(count):
+            x = mx.depends([x], [step(x, i)])[0]
+        return x
+
+    chained = mx.compile(chained)
+    times = []
+    for _ in range(7):
+        start = time.perf_counter()
+        mx.eval(chained(x))
+        times.append((time.perf_counter() - start) * 1e6 / count)
+    return sorted(times[2:])[len(times[2:]) // 2]
+
+
+def mlx_us(case: Case, rows: int) -> float:
+    """The matrix product alone, by MLX."""
+    w, copies = case.weight, min(case.copies, 40)
+    parts = [(w.weight + mx.array(0, mx.uint32), w.scales + 0, w.biases + 0) for _ in range(copies)]
+    mx.eval(parts)
+    return chain_us(
+        lambda x, i: mx.quantized_matmul(
+            x, *parts[i % copies], transpose=True, group_size=w.group_size, bits=w.bits
+        ), case.x[:rows], 80,
+    )  # fmt: skip
+
+
+def through_mlx_us(case: Case, rows: int) -> float:
+    """`linear` as the engine calls it."""
+    w, copies = case.weight, min(case.copies, 40)
+    parts = [Weight(w.weight + mx.array(0, mx.uint32), w.scales + 0, w.biases + 0, None, w.group_size, w.bits)
+             for _ in range(copies)]  # fmt: skip
+    mx.eval([part.arrays for part in parts])
+    residual = None if case.residual is None else case.residual[:rows]
+    return chain_us(
+        lambda x, i: linear_kernel.fused(x, parts[i % copies], case.norm, residual, case.shape.glu, None),
+        case.x[:rows], 80,
+    )  # fmt: skip
+
+
+def time_rows(case: Case, knobs: dict | None, rows: list[int]) -> dict[int, float]:
+    return {r: device.launch_us(device.Launcher(*variant(case, knobs, r)), case.memories()) for r in rows}
+
+
+def sweep(case: Case, rows: list[int], seconds: float) -> list[dict]:
+    """Candidates, best first; those that are wrong are left out and said."""
+    start = time.perf_counter()
+    found = candidates(case)
+    build([variant(case, knobs, r) for knobs in found for r in rows])
+    truth = case.truth()
+    results = []
+    for knobs in found:
+        if time.perf_counter() - start > seconds:
+            print(f"  out of time: {len(found) - len(results)} candidates not tried")
+            break
+        wrong = error(case, knobs, max(rows), truth)
+        if not wrong < 5e-3:
+            print(f"  WRONG {knobs}: error {wrong:.2g}")
+            continue
+        results.append({"knobs": knobs, "error": wrong, "us": time_rows(case, knobs, rows)})
+    return sorted(results, key=lambda r: sum(r["us"].values()))
+
+
+def in_force(case: Case, rows: list[int]) -> dict:
+    build([variant(case, None, r) for r in rows])
+    truth = case.truth()
+    errors = {r: error(case, None, r, truth) for r in rows}
+    return {"us": time_rows(case, None, rows), "error": errors, "mlx_us": {r: mlx_us(case, r) for r in rows},
+            "through_mlx_us": {r: through_mlx_us(case, r) for r in rows}}  # fmt: skip
+
+
+def show(case: Case, result: dict, copy: float) -> None:
+    size = case.shape.bytes(case.bits, case.group)
+    times = " ".join(f"{r}:{us:7.2f}" for r, us in result["us"].items())
+    first = next(iter(result["us"].values()))
+    knobs = " ".join(str(v) for v in result.get("knobs", {}).values())
+    print(f"  {times} us  {size / first / 1e3:5.0f} GB/s {100e-3 * size / first / copy:3.0f}%  {knobs}", flush=True)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--sweep", action="store_true", help="try every candidate")
+    options.add_argument("--only", default="", help="shapes whose name contains this")
+    options.add_argument("--seconds", type=float, default=20.0, help="of a shape's sweep")
+    options.add_argument("--show", type=int, default=6, help="candidates to print")
+    options.add_argument("--bits", type=int, default=4)
+    options.add_argument("--group", type=int, default=64)
+    options.add_argument("--out", help="a file for all numbers")
+    args = options.parse_args()
+    copy = device.copy_gbps()
+    print(f"{launch.chip()[1]}, MLX {mx.__version__}, copy {copy:.0f} GB/s", flush=True)
+    kept = []
+    for shape in SHAPES:
+        if args.only not in shape.name:
+            continue
+        case = Case(shape, mx.bfloat16, args.bits, args.group)
+        print(f"{shape.name} {shape.width}->{shape.rows}", flush=True)
+        if args.sweep:
+            results = sweep(case, [1, 8], args.seconds)
+        else:
+            results = [in_force(case, [1, 2, 4, 8])]
+        for result in results[: args.show]:
+            show(case, result, copy)
+        if not args.sweep:
+            print("    through MLX", results[0]["through_mlx_us"], "\n    mx.quantized_matmul", results[0]["mlx_us"])
+        kept.append({"shape": shape.name, "bytes": shape.bytes(args.bits, args.group), "results": results})
+    if args.out:
+        with open(args.out, "w") as file:
+            json.dump({"chip": launch.chip()[1], "mlx": mx.__version__, "copy_gbps": copy, "shapes": kept}, file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""One kernel body, launched where it can run; which way every op went, and why.
+
+A body is MSL text in msl/<name>.metal: helper functions, the line `// ---- body`, then the statements of the kernel.
+Metal gets it untouched (mx.fast.metal_kernel), CUDA through `cuda.translate`. An op asks `uses_kernel`, which says no
+where there is no GPU, where the kernel is switched off, and where the op's own predicate names a reason.
+
+    SMELT_KERNELS=reference        no kernel at all
+    SMELT_KERNELS=-linear,-router  all but these
+"""
+
+import functools
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+
+MSL = Path(__file__).parent / "msl"
+BODY = "// ---- body\n"
+INCLUDE = re.compile(r'^#include "(\w+\.metal)"\n', re.M)
+
+Output = tuple[tuple[int, ...], mx.Dtype]  # shape, type
+Template = dict[str, bool | int | mx.Dtype]
+
+
+class Kernel:
+    """msl/<name>.metal as a function of arrays.
+
+    inputs, outputs   the names the body uses; every input has at least one dimension, scalars are template values
+    """
+
+    def __init__(self, name: str, inputs: Sequence[str], outputs: Sequence[str]):
+        self.name, self.inputs, self.outputs = name, tuple(inputs), tuple(outputs)
+
+    @functools.cached_property
+    def text(self) -> tuple[str, str]:
+        """Helpers and body."""
+        text = expanded((MSL / f"{self.name}.metal").read_text(), set())
+        if text.count(BODY) != 1:
+            raise ValueError(f"msl/{self.name}.metal needs the line {BODY.strip()!r} once, it has {text.count(BODY)}")
+        helpers, body = text.split(BODY)
+        return helpers, body
+
+    def __call__(
+        self,
+        inputs: Sequence[mx.array],
+        outputs: Sequence[Output],
+        *,
+        template: Template,
+        groups: tuple[int, int, int],
+        threads: int,
+    ) -> list[mx.array]:
+        """Launch groups[0] * groups[1] * groups[2] threadgroups of `threads` threads, a multiple of 32."""
+        assert threads % 32 == 0 and 0 < threads <= 1024, f"{self.name}: {threads} threads in a threadgroup"
+        assert len(inputs) == len(self.inputs), f"{self.name} takes {self.inputs}, not {len(inputs)} arrays"
+        run = _stand_in or RUN[machine()]
+        return run(self, inputs, outputs, template, groups, threads)
+
+    @functools.cached_property
+    def metal(self) -> Callable:
+        helpers, body = self.text
+        return mx.fast.metal_kernel(
+            name=f"smelt_{self.name}", input_names=self.inputs, output_names=self.outputs, source=body, header=helpers
+        )
+
+
+def expanded(text: str, seen: set[str]) -> str:
+    """`#include "other.metal"` replaced by that file, each file once."""
+
+    def insert(match):
+        name = match.group(1)
+        if name in seen:
+            return ""
+        seen.add(name)
+        return expanded((MSL / name).read_text(), seen)
+
+    return INCLUDE.sub(insert, text)
+
+
+def run_metal(kernel, inputs, outputs, template, groups, threads):
+    return kernel.metal(
+        inputs=list(inputs),
+        template=list(template.items()),
+        grid=(groups[0] * threads, groups[1], groups[2]),
+        threadgroup=(threads, 1, 1),
+        output_shapes=[shape for shape, _ in outputs],
+        output_dtypes=[dtype for _, dtype in outputs],
+    )
+
+
+def run_cuda(kernel, inputs, outputs, template, groups, threads):
+    from . import cuda  # ctypes and NVRTC: only where there is a CUDA GPU
+
+    return cuda.run(kernel, inputs, outputs, template, groups, threads)
+
+
+RUN = {"metal": run_metal, "cuda": run_cuda}
+_stand_in: Callable | None = None
+
+
+@contextmanager
+def through(run: Callable) -> Iterator[None]:
+    """Every launch goes to run(kernel, inputs, outputs, template, groups, threads): how tests emulate a GPU."""
+    global _stand_in
+    before, _stand_in = _stand_in, run
+    try:
+        yield
+    finally:
+        _stand_in = before
+
+
+def machine() -> str:
+    """"metal" or "cuda", else "cpu": where MLX computes now."""
+    if mx.default_device().type == mx.DeviceType.cpu:
+        return "cpu"
+    return "metal" if mx.metal.is_available() else "cuda"
+
+
+# ---- which way an op runs
+
+
+@dataclass
+class Way:
+    """How an op ran for one case: by "kernel" or by "reference", and then why."""
+
+    op: str
+    case: str
+    way: str
+    why: str
+    calls: int = 0
+
+
+_ways: dict[tuple, Way] = {}
+
+
+def uses_kernel(op: str, case: tuple, refusal: str | None) -> bool:
+    """Whether `op` launches its kernel. `refusal` is why its predicate says no; `case` tells calls apart in `report`."""
+    why = unavailable(op) or refusal
+    key = (op, case, why)
+    if key not in _ways:
+        _ways[key] = Way(op, " ".join(map(str, case)), "reference" if why else "kernel", why or "")
+    _ways[key].calls += 1
+    return why is None
+
+
+def report() -> list[Way]:
+    """Every way that every op has gone in this process. Inside mx.compile a call counts once, when it is traced."""
+    return sorted(_ways.values(), key=lambda way: (way.op, way.case))
+
+
+def unavailable(op: str) -> str | None:
+    """Why this op has no kernel here whatever its arguments, or None."""
+    if _stand_in is None and machine() == "cpu":
+        return "MLX computes on the CPU"
+    if switched_off(op, os.environ.get("SMELT_KERNELS", "")):
+        return f"switched off by SMELT_KERNELS={os.environ['SMELT_KERNELS']}"
+    return chip_table().get("off", {}).get(op)
+
+
+@functools.cache
+def switched_off(op: str, setting: str) -> bool:
+    words = [word.strip() for word in setting.split(",") if word.strip()]
+    for word in words:
+        if word != "reference" and not word.startswith("-"):
+            raise ValueError(f"SMELT_KERNELS={setting}: {word!r} is neither 'reference' nor a name with '-' before it")
+    return "reference" in words or f"-{op}" in words
+
+
+# ---- knobs: what was found best on a chip
+
+
+def knobs(op: str, key: str, default: dict) -> dict:
+    """`default`, with what the tables know about `op` on this chip: for all shapes ("*"), then for the shape `key`."""
+    table = chip_table().get(op, {})
+    return default | table.get("*", {}).get("knobs", {}) | table.get(key, {}).get("knobs", {})
+
+
+def chip() -> tuple[str, str]:
+    """Class and name of the GPU: ("applegpu_g16s", "Apple M4 Max"), ("sm_90", "NVIDIA H200")."""
+    return _chip(machine())
+
+
+@functools.cache
+def _chip(machine: str) -> tuple[str, str]:
+    if machine == "cpu":
+        return "cpu", "cpu"
+    info = mx.device_info()
+    return str(info.get("architecture", "unknown")), str(info.get("device_name", "unknown"))
+
+
+def chip_table() -> dict:
+    """What the shipped table and then the user's say about this chip: its class first, then its name."""
+    return _chip_table(chip())
+
+
+@functools.cache
+def _chip_table(names: tuple[str, str]) -> dict:
+    found: dict = {}
+    for table in (read_table(Path(__file__).parent / "tuning.json"), _user_table):
+        for name in names:
+            for op, entries in table.get(name, {}).items():
+                found[op] = found.get(op, {}) | entries
+    return found
+
+
+_user_table: dict = {}
+
+
+def use_table(path: Path | None) -> None:
+    """Let the user's own tuning table (`smelt tune`), if there is one, override the shipped one."""
+    global _user_table
+    _user_table = read_table(path) if path is not None and path.exists() else {}
+    _chip_table.cache_clear()
+
+
+def read_table(path: Path) -> dict:
+    """chip name or class -> {op: {shape: {"knobs": {...}, "note": ...}}, "off": {op: why}}"""
+    try:
+        table = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: not a tuning table ({error}); delete it, or run `smelt tune` again") from error
+    if not isinstance(table, dict):
+        raise ValueError(f"{path}: a tuning table is an object of chips, this is {type(table).__name__}; delete it")
+    return table

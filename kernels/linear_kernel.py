@@ -1,0 +1,176 @@
+"""`linear` for 1 to 8 rows on a GPU: which of two kernels, with which knobs, and what they do not cover.
+
+msl/linear_tiles.metal computes on the matrix units, at the same cost for 1 to 8 rows; msl/linear.metal computes dot
+products lane by lane, in any float type. Which one a shape takes never depends on the number of rows, and neither
+kernel's order of additions does, so that a row has the same bits alone and beside others.
+
+Knobs of "tiles": simds (simdgroups in a threadgroup, which share k), slice (loads of k that one simdgroup keeps of x),
+pairs (pairs of 8-row tiles a threadgroup). Of "lanes": simds, split (how many of them share k), rows (of the matrix,
+a simdgroup; gate and up count as two), values (of k, a lane and step).
+"""
+
+import math
+import struct
+from functools import cache
+
+import mlx.core as mx
+
+from . import launch
+
+MAX_ROWS = 8
+ACTS = {None: 0, "silu": 1, "gelu_tanh": 2, "relu2": 3}  # as activation.metal numbers them
+FLOATS = (mx.float16, mx.bfloat16, mx.float32)
+
+INPUTS = ("x", "w", "scales", "biases", "bias", "gain", "residual")
+LANES = launch.Kernel("linear", INPUTS, ("y",))
+TILES = launch.Kernel("linear_tiles", INPUTS, ("y",))
+
+
+def case(x, weight, glu, act) -> tuple:
+    """What tells calls apart in launch.report."""
+    parts = weight if isinstance(weight, tuple) else (weight,)
+    kinds = "+".join(f"{w.bits}-bit" if w.packed else str(w.weight.dtype).split(".")[-1] for w in parts)
+    return (kinds, f"{x.shape[-1]}->{sum(w.rows for w in parts)}", *filter(None, (glu, act)))
+
+
+def covers(x, weight, norm, residual, glu, act) -> str | None:
+    """Why there is no kernel for this call, or None."""
+    if x.size > MAX_ROWS * x.shape[-1]:
+        return f"more than {MAX_ROWS} rows"
+    if isinstance(weight, tuple):
+        return "parts that differ in quantisation"
+    return refuses_matrix(x, weight) or refuses_extras(x, weight, norm, residual, glu, act)
+
+
+def refuses_matrix(x, weight) -> str | None:
+    if x.dtype not in FLOATS:
+        return f"x is {x.dtype}"
+    if weight.packed and (weight.mode != "affine" or weight.bits not in (4, 8)):
+        return f"{weight.bits}-bit {weight.mode} weights"
+    if weight.packed and weight.group_size not in (32, 64, 128):
+        return f"groups of {weight.group_size}"
+    if (weight.scales if weight.packed else weight.weight).dtype != x.dtype:
+        return "weights and x differ in type"
+    if x.shape[-1] % 32:
+        return "a width that is no multiple of 32"
+    return None
+
+
+def refuses_extras(x, weight, norm, residual, glu, act) -> str | None:
+    if act not in ACTS or glu not in ACTS or (glu and act):
+        return f"no epilogue {glu or ''} {act or ''}"
+    if glu == "relu2" or act in ("silu", "gelu_tanh"):
+        return f"{glu or act} only as {'act' if glu else 'glu'}"
+    extras = {"bias": weight.bias, "norm": norm and norm.weight, "residual": residual}
+    for name, array in extras.items():
+        if array is not None and array.dtype != x.dtype:
+            return f"{name} and x differ in type"
+    if norm is not None and norm.weight is None:
+        return "a norm without a weight"
+    return None
+
+
+def fused(x, weight, norm, residual, glu, act) -> mx.array:
+    width, rows, gated = x.shape[-1], weight.weight.shape[0], glu is not None
+    outputs = rows // 2 if gated else rows
+    bits = weight.bits if weight.packed else 8 * x.dtype.size
+    group = weight.group_size if weight.packed else width
+    knobs = chosen_knobs(bits, group, width, rows, gated, x.dtype)
+    kernel = TILES if knobs["kernel"] == "tiles" else LANES
+    template = {
+        "T": x.dtype, "M": x.size // width, "K": width, "O": outputs, "BITS": bits, "GROUP": group,
+        "ACT": ACTS[glu or act], "NORM": norm is not None, "EPS": float_bits(norm.eps if norm else 0.0),
+        "BIAS": weight.bias is not None, "RESIDUAL": residual is not None,
+        **{name.upper(): value for name, value in knobs.items() if name != "kernel"},
+    }  # fmt: skip
+    w = weight.weight if weight.packed or kernel is LANES else weight.weight.view(mx.uint32)
+    given = [w, weight.scales, weight.biases, weight.bias, norm and norm.weight, residual]
+    (y,) = kernel(
+        [x, *(x if array is None else array for array in given)],  # x stands where there is nothing
+        [((*x.shape[:-1], outputs), x.dtype)],
+        template=template,
+        groups=(-(-outputs // outputs_of_group(knobs, gated)), 1, 1),
+        threads=32 * knobs["simds"],
+    )
+    return y
+
+
+@cache
+def float_bits(value: float) -> int:
+    """A float as the integer that a template can carry."""
+    return struct.unpack("i", struct.pack("f", value))[0]
+
+
+def outputs_of_group(knobs: dict, gated: bool) -> int:
+    if knobs["kernel"] == "tiles":
+        return (8 if gated else 16) * knobs["pairs"]
+    return knobs["rows"] // (2 if gated else 1) * (knobs["simds"] // knobs["split"])
+
+
+# ---- knobs
+
+
+def shape_key(bits: int, width: int, rows: int) -> str:
+    return f"{bits}-bit {width}->{rows}"
+
+
+def chosen_knobs(bits: int, group: int, width: int, rows: int, gated: bool, dtype: mx.Dtype) -> dict:
+    """From the tuning tables where they know this shape on this chip and it is possible, else the default."""
+    tiles = launch.chip()[0].startswith("sm_") and dtype != mx.float32
+    default = default_tiles(bits, group, width, rows) if tiles else default_lanes(bits, group, width)
+    found = launch.knobs("linear", shape_key(bits, width, rows), {})
+    if found and not impossible(found, bits, group, width, dtype):
+        return found
+    return default
+
+
+def impossible(knobs: dict, bits: int, group: int, width: int, dtype: mx.Dtype) -> str | None:
+    """Why a kernel cannot run with these knobs, or None."""
+    if not 1 <= knobs["simds"] <= 32:
+        return "a threadgroup has 1 to 32 simdgroups"
+    if knobs["kernel"] == "lanes":
+        return impossible_lanes(knobs, bits, group, width)
+    return impossible_tiles(knobs, bits, group, width, dtype)
+
+
+def impossible_lanes(knobs: dict, bits: int, group: int, width: int) -> str | None:
+    values = knobs["values"]
+    if values * bits // 32 not in (1, 2, 4) or group % values or width % values or values % 4:
+        return "values must fill 1, 2 or 4 words, and divide a group and the width"
+    if knobs["simds"] % knobs["split"]:
+        return "split must divide simds"
+    if knobs["rows"] % 2:
+        return "rows must be even: gate and up go together"
+    return None
+
+
+def impossible_tiles(knobs: dict, bits: int, group: int, width: int, dtype: mx.Dtype) -> str | None:
+    if dtype == mx.float32:
+        return "tiles take float16 and bfloat16"
+    unit = unit_of(bits, group)
+    units, per_group = width // unit, max(1, group // unit) if bits < 16 else 1
+    if width % unit or units % knobs["slice"] or knobs["slice"] % per_group:
+        return "slice must divide the width's units, and hold whole groups"
+    own = max(4 * unit, 16 * MAX_ROWS * knobs["pairs"])
+    if 4 * knobs["simds"] * (own + 8) > 32768:
+        return "more than 32 KiB of threadgroup memory at 8 rows"
+    return None
+
+
+def unit_of(bits: int, group: int) -> int:
+    """k of one load of "tiles": four lanes of 16 values, or of 8 where a group or a load is not longer."""
+    return 32 if bits == 16 or group < 64 else 64
+
+
+def default_tiles(bits: int, group: int, width: int, rows: int) -> dict:
+    """The slices as long as 4 units, then as many simdgroups as there are slices, up to 16."""
+    units = width // unit_of(bits, group)
+    per_group = max(1, group // unit_of(bits, group)) if bits < 16 else 1
+    length = next((s for s in (4, 2, 5, 3, 1) if units % s == 0 and s % per_group == 0), per_group)
+    simds = max(1, min(16, units // length))
+    return {"kernel": "tiles", "simds": simds, "slice": length, "pairs": 1}
+
+
+def default_lanes(bits: int, group: int, width: int) -> dict:
+    values = {4: 16, 8: 16, 16: 8, 32: 4}[bits]
+    return {"kernel": "lanes", "simds": 2, "split": 1, "rows": 4, "values": math.gcd(values, width)}

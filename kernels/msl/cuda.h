@@ -1,0 +1,143 @@
+// cuda.h: Metal's vocabulary on CUDA. kernels/cuda.py puts it in front of a translated kernel; it needs only
+// cuda_fp16.h and cuda_bf16.h, so that NVRTC takes 0.1 s and not the 1.5 s that MLX's own headers cost.
+#include <cuda_fp16.h>
+#include <cuda_bf16.h>
+#define MSL_CUDA 1
+#define MSL_FN __device__ __forceinline__
+#define METAL_FUNC __device__ __forceinline__
+#define MSL_COPY memcpy
+#define MSL_RSQRT ::rsqrtf
+#define MSL_POPCOUNT(x) uint(__popc(x))
+#define MSL_CLZ(x) uint(__clz(int(x)))
+#undef INFINITY
+#define INFINITY __builtin_bit_cast(float, 0x7f800000u)
+
+namespace smelt {
+typedef unsigned char uchar;
+typedef unsigned short ushort;
+typedef unsigned int uint;
+typedef unsigned long ulong;
+typedef unsigned long size_t;
+typedef signed char int8_t;
+typedef short int16_t;
+typedef int int32_t;
+typedef long int64_t;
+typedef uchar uint8_t;
+typedef ushort uint16_t;
+typedef uint uint32_t;
+typedef ulong uint64_t;
+typedef __half half;
+typedef __nv_bfloat16 bfloat;
+typedef half float16_t;
+typedef bfloat bfloat16_t;
+
+#include "core.h"
+
+namespace metal {
+MSL_FN void threadgroup_barrier(mem_flags) { __syncthreads(); }
+MSL_FN void simdgroup_barrier(mem_flags) { __syncwarp(); }
+MSL_FN uint msl_lane() {
+  uint lane;
+  asm("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane;
+}
+
+// Shuffles of any type, word by word.
+#define MSL_SHUFFLE(NAME, WORD)                             \
+  template <typename T> MSL_FN T NAME(T value, ushort n) {  \
+    constexpr int words = (sizeof(T) + 3) / 4;              \
+    uint word[words];                                       \
+    word[words - 1] = 0u;                                   \
+    MSL_COPY(word, &value, sizeof(T));                      \
+    for (int i = 0; i < words; i++) word[i] = WORD;         \
+    MSL_COPY(&value, word, sizeof(T));                      \
+    return value;                                           \
+  }
+MSL_SHUFFLE(simd_shuffle, __shfl_sync(0xffffffffu, word[i], int(n)))
+MSL_SHUFFLE(simd_broadcast, __shfl_sync(0xffffffffu, word[i], int(n)))
+MSL_SHUFFLE(simd_shuffle_xor, __shfl_xor_sync(0xffffffffu, word[i], int(n)))
+MSL_SHUFFLE(simd_shuffle_down, __shfl_down_sync(0xffffffffu, word[i], n))
+MSL_SHUFFLE(simd_shuffle_up, __shfl_up_sync(0xffffffffu, word[i], n))
+#undef MSL_SHUFFLE
+
+// Reductions by the ascending butterfly, the order that the emulator has too.
+#define MSL_REDUCE(NAME, JOINED)                                      \
+  template <typename T> MSL_FN T NAME(T a) {                          \
+    for (ushort d = 1; d < 32; d <<= 1) {                             \
+      T b = simd_shuffle_xor(a, d);                                   \
+      a = JOINED;                                                     \
+    }                                                                 \
+    return a;                                                         \
+  }
+MSL_REDUCE(simd_sum, T(a + b)) MSL_REDUCE(simd_min, metal::min(a, b)) MSL_REDUCE(simd_max, metal::max(a, b))
+MSL_REDUCE(simd_and, T(a & b)) MSL_REDUCE(simd_or, T(a | b))
+#undef MSL_REDUCE
+template <typename T> MSL_FN T simd_prefix_inclusive_sum(T x) {
+  for (ushort d = 1; d < 32; d <<= 1) {
+    T y = simd_shuffle_up(x, d);
+    if (msl_lane() >= d) x = T(x + y);
+  }
+  return x;
+}
+template <typename T> MSL_FN T simd_prefix_exclusive_sum(T x) {
+  T before = simd_shuffle_up(simd_prefix_inclusive_sum(x), ushort(1));
+  return msl_lane() ? before : T(0);
+}
+MSL_FN bool simd_all(bool x) { return __all_sync(0xffffffffu, x); }
+MSL_FN bool simd_any(bool x) { return __any_sync(0xffffffffu, x); }
+struct simd_vote {
+  ulong bits;
+  MSL_FN explicit operator ulong() const { return bits; }
+};
+MSL_FN simd_vote simd_ballot(bool x) { return simd_vote{ulong(__ballot_sync(0xffffffffu, x))}; }
+
+// Atomics on threadgroup memory.
+template <typename T> struct atomic { T value; };
+typedef atomic<uint> atomic_uint;
+typedef atomic<int> atomic_int;
+#define MSL_ATOMIC(NAME, CALL) \
+  template <typename T> MSL_FN T NAME(atomic<T>* p, same_as_t<T> v, memory_order) { return CALL(&p->value, v); }
+MSL_ATOMIC(atomic_fetch_add_explicit, atomicAdd) MSL_ATOMIC(atomic_fetch_min_explicit, atomicMin)
+MSL_ATOMIC(atomic_fetch_max_explicit, atomicMax) MSL_ATOMIC(atomic_exchange_explicit, atomicExch)
+#undef MSL_ATOMIC
+template <typename T> MSL_FN T atomic_load_explicit(const atomic<T>* p, memory_order) { return *(const volatile T*)&p->value; }
+template <typename T> MSL_FN void atomic_store_explicit(atomic<T>* p, same_as_t<T> v, memory_order) { *(volatile T*)&p->value = v; }
+}  // namespace metal
+
+// ---- tile.metal's functions on tensor cores, whose fragments differ from Metal's 8x8 matrices
+
+template <typename T> struct Tile {
+  vec<T, 2> pair;
+  MSL_FN vec<T, 2>& thread_elements() { return pair; }
+};
+MSL_FN uint tile_row(uint lane) { return lane >> 2; }
+MSL_FN uint tile_column(uint lane) { return 2u * (lane & 3u); }
+
+// The pair a lane brings is the one its fragment needs: no exchange.
+template <int N, typename T> MSL_FN void columns_of_rows(vec<T, 2> (&pairs)[N], Tile<T> (&tiles)[N], T*, uint) {
+  for (int i = 0; i < N; i++) tiles[i].pair = pairs[i];
+}
+
+#define MSL_MMA(T, NAME)                                                                                          \
+  MSL_FN void multiply(Tile<float>& c0, Tile<float>& c1, const Tile<T> (&a0)[2], const Tile<T> (&a1)[2],          \
+                       const Tile<T>& b0, const Tile<T>& b1) {                                                    \
+    asm("mma.sync.aligned.m16n8k16.row.col.f32." NAME "." NAME ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" \
+        : "+f"(c0.pair.x), "+f"(c0.pair.y), "+f"(c1.pair.x), "+f"(c1.pair.y)                                      \
+        : "r"(as_type<uint>(a0[0].pair)), "r"(as_type<uint>(a1[0].pair)), "r"(as_type<uint>(a0[1].pair)),         \
+          "r"(as_type<uint>(a1[1].pair)), "r"(as_type<uint>(b0.pair)), "r"(as_type<uint>(b1.pair)));              \
+  }
+MSL_MMA(half, "f16") MSL_MMA(bfloat, "bf16")
+#undef MSL_MMA
+}  // namespace smelt
+
+#define MSL_UINT3(V) (::smelt::metal::vec<unsigned, 3>(V.x, V.y, V.z))
+#define threadgroup_position_in_grid MSL_UINT3(blockIdx)
+#define thread_position_in_threadgroup MSL_UINT3(threadIdx)
+#define threads_per_threadgroup MSL_UINT3(blockDim)
+#define threadgroups_per_grid MSL_UINT3(gridDim)
+#define thread_position_in_grid \
+  (::smelt::metal::vec<unsigned, 3>(blockIdx.x * blockDim.x + threadIdx.x, blockIdx.y, blockIdx.z))
+#define thread_index_in_threadgroup (threadIdx.x)
+#define thread_index_in_simdgroup (threadIdx.x & 31u)
+#define simdgroup_index_in_threadgroup (threadIdx.x >> 5)
+#define simdgroups_per_threadgroup (blockDim.x >> 5)

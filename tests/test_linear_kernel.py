@@ -1,0 +1,207 @@
+"""linear's two kernels: on the emulator, or on this machine's GPU, against float64."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from msl.accuracy import assert_accurate, kernels_run, wide
+from smelt.kernels import launch, linear_kernel
+from smelt.kernels.linear import Weight, linear, pack, reference, unpack
+from smelt.kernels.norm import Norm
+
+F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
+TILES = {"kernel": "tiles", "simds": 2, "slice": 2, "pairs": 1}
+LANES = {"kernel": "lanes", "simds": 2, "split": 1, "rows": 4, "values": 8}
+ACT = {
+    None: lambda y: y,
+    "silu": lambda y: y / (1 + np.exp(-y)),
+    "gelu_tanh": lambda y: 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3))),
+    "relu2": lambda y: np.maximum(y, 0) ** 2,
+}
+
+
+class Problem:
+    """Random arguments of `linear`, and its value in float64."""
+
+    def __init__(self, rows, width, outputs, dtype, bits=4, group=64, norm=False, residual=False, bias=False, glu=None,
+                 act=None):  # fmt: skip
+        self.seed = int(np.random.SeedSequence().entropy % 2**32)
+        print("seed", self.seed)  # shown when a test fails
+        rng = np.random.default_rng(self.seed)
+        of_matrix = 2 * outputs if glu else outputs
+
+        def draw(*shape, mean=0.0, scale=1.0):
+            return mx.array((mean + scale * rng.normal(size=shape)).astype(np.float32)).astype(dtype)
+
+        matrix = draw(of_matrix, width, scale=width**-0.5)
+        self.x = draw(rows, width, mean=0.3)
+        packed = pack(matrix, group, bits) if bits < 16 else Weight(matrix)
+        extra = draw(of_matrix) if bias else None
+        self.weight = Weight(packed.weight, packed.scales, packed.biases, extra, packed.group_size, packed.bits)
+        self.norm = Norm(draw(width, mean=1.0, scale=0.2), 1e-5) if norm else None
+        self.residual = draw(rows, outputs) if residual else None
+        self.glu, self.act = glu, act
+
+    def extras(self, rows=slice(None)):
+        residual = None if self.residual is None else self.residual[rows]
+        return {"norm": self.norm, "residual": residual, "glu": self.glu, "act": self.act}
+
+    def truth(self) -> np.ndarray:
+        x = wide(self.x)
+        if self.norm:
+            x = x / np.sqrt((x * x).mean(-1, keepdims=True) + self.norm.eps) * wide(self.norm.weight)
+        y = x @ self.wide_matrix().T + (0 if self.weight.bias is None else wide(self.weight.bias))
+        if self.glu:
+            gate, up = np.split(y, 2, axis=-1)
+            y = ACT[self.glu](gate) * up
+        return ACT[self.act](y) + (0 if self.residual is None else wide(self.residual))
+
+    def wide_matrix(self) -> np.ndarray:
+        w = self.weight
+        if not w.packed:
+            return wide(w.weight)
+        scales, biases = w.scales.astype(F32), w.biases.astype(F32)
+        return wide(unpack(Weight(w.weight, scales, biases, None, w.group_size, w.bits)))
+
+    def fused(self, rows=slice(None)) -> mx.array:
+        y = linear(self.x[rows], self.weight, **self.extras(rows))
+        mx.eval(y)
+        return y
+
+    def check(self, order="forward"):
+        with kernels_run(order):
+            y = self.fused()
+        assert_accurate(y, reference(self.x, self.weight, **self.extras()), self.truth())
+
+
+@pytest.fixture
+def force(monkeypatch):
+    """Make `linear` take this kernel with these knobs, which must be possible for its arguments."""
+
+    def force(knobs):
+        def chosen(bits, group, width, rows, gated, dtype):
+            assert linear_kernel.impossible(knobs, bits, group, width, dtype) is None
+            return knobs
+
+        monkeypatch.setattr(linear_kernel, "chosen_knobs", chosen)
+
+    return force
+
+
+@pytest.mark.parametrize("knobs", [TILES, LANES], ids=["tiles", "lanes"])
+@pytest.mark.parametrize("dtype", [F16, BF16, F32], ids=["f16", "bf16", "f32"])
+@pytest.mark.parametrize("bits, group", [(4, 64), (4, 32), (4, 128), (8, 64), (8, 32), (8, 128), (16, 0)])
+def test_every_type_and_packing(force, knobs, dtype, bits, group):
+    if dtype == F32:
+        if knobs is TILES:
+            pytest.skip("tiles take 16-bit types")
+        knobs = LANES | {"values": 4 if bits == 16 else 8}
+    force(knobs)
+    Problem(3, 256, 40, dtype, bits, group).check()
+
+
+EPILOGUES = {
+    "bias": {"bias": True},
+    "norm": {"norm": True},
+    "residual": {"residual": True},
+    "norm, swiglu": {"norm": True, "glu": "silu"},
+    "geglu, bias": {"glu": "gelu_tanh", "bias": True},
+    "relu2": {"act": "relu2"},
+    "all": {"norm": True, "residual": True, "bias": True, "glu": "silu"},
+}
+
+
+@pytest.mark.parametrize("knobs", [TILES, LANES | {"split": 2, "values": 16}], ids=["tiles", "lanes"])
+@pytest.mark.parametrize("extras", EPILOGUES.values(), ids=EPILOGUES)
+@pytest.mark.parametrize("dtype", [F16, BF16], ids=["f16", "bf16"])
+def test_every_prologue_and_epilogue(force, knobs, extras, dtype):
+    force(knobs)
+    Problem(2, 128 if knobs["kernel"] == "tiles" else 192, 24, dtype, **extras).check("random")
+
+
+ODD = [
+    (TILES, 1, 64 * 5, 1, "5 slices for 2 simdgroups, one output", {"slice": 1}),
+    (TILES, 8, 64 * 7, 17, "rows past the end of the last tile", {"slice": 1, "simds": 3, "pairs": 2}),
+    (TILES, 5, 64 * 6, 130, "many tiles a threadgroup", {"slice": 3, "pairs": 4}),
+    (TILES, 8, 64 * 2, 8, "less k than one pass", {"slice": 1, "simds": 5}),
+    (LANES, 1, 64, 1, "fewer k than lanes, one output", {}),
+    (LANES, 8, 64 * 9, 35, "k that the lanes do not divide", {"values": 16, "split": 2}),
+    (LANES, 7, 64 * 17, 10, "four simdgroups share k", {"simds": 4, "split": 4, "values": 32, "rows": 8}),
+]
+
+
+@pytest.mark.parametrize("knobs, rows, width, outputs, changes", [(k, r, w, o, c) for k, r, w, o, _, c in ODD],
+                         ids=[f"{k['kernel']}: {what}" for k, *_, what, _ in ODD])  # fmt: skip
+@pytest.mark.parametrize("glu", [None, "silu"])
+def test_odd_shapes(force, knobs, rows, width, outputs, changes, glu):
+    force(knobs | changes)
+    Problem(rows, width, outputs, BF16, norm=True, glu=glu).check("reverse")
+
+
+@pytest.mark.parametrize("knobs", [TILES, LANES], ids=["tiles", "lanes"])
+@pytest.mark.parametrize("dtype", [F16, BF16], ids=["f16", "bf16"])
+def test_a_row_has_the_same_bits_among_1_to_8(force, knobs, dtype):
+    force(knobs)
+    problem = Problem(8, 256, 24, dtype, norm=True, glu="silu", residual=True)
+    with kernels_run():
+        alone = [problem.fused(slice(i, i + 1)) for i in range(8)]
+        for rows in range(2, 9):
+            together = problem.fused(slice(0, rows))
+            assert mx.array_equal(together, mx.concatenate(alone[:rows])), f"{rows} rows"
+
+
+def test_a_row_that_overflows_leaves_its_neighbours_alone(force):
+    force(TILES)
+    problem = Problem(3, 256, 24, BF16)
+    with kernels_run():
+        before = problem.fused()
+        problem.x[1] = mx.array(float("inf"), BF16)
+        after = problem.fused()
+    assert mx.array_equal(before[0], after[0]) and mx.array_equal(before[2], after[2])
+    assert not mx.isfinite(after[1]).any()
+
+
+def test_it_keeps_leading_dimensions():
+    problem = Problem(6, 256, 24, BF16)
+    with kernels_run():
+        y = linear(problem.x.reshape(2, 3, 256), problem.weight)
+        flat = problem.fused()
+    assert y.shape == (2, 3, 24) and mx.array_equal(y.reshape(6, 24), flat)
+
+
+@pytest.mark.parametrize("rows, width, outputs, bits, group", [(1, 2560, 48, 4, 64), (8, 96, 16, 8, 32), (2, 4096, 16, 16, 0)])
+def test_default_knobs_are_possible(rows, width, outputs, bits, group):
+    Problem(rows, width, outputs, BF16, bits, group).check()
+
+
+def shipped_knobs():
+    table = launch.read_table(linear_kernel.launch.MSL.parent / "tuning.json")
+    for chip, ops in table.items():
+        for shape, entry in ops.get("linear", {}).items():
+            yield pytest.param(shape, entry, id=f"{chip}: {shape}")
+
+
+@pytest.mark.parametrize("shape, entry", shipped_knobs())
+def test_shipped_knobs_are_possible_and_say_what_they_reached(shape, entry):
+    bits, width = int(shape.split("-bit ")[0]), int(shape.split()[1].split("->")[0])
+    group = 0 if bits == 16 else 64
+    assert linear_kernel.impossible(entry["knobs"], bits, group, width, BF16) is None
+    assert entry["note"]
+
+
+REFUSED = {
+    "more than 8 rows": lambda p: linear(mx.zeros((9, 256), BF16), p.weight),
+    "parts that differ in quantisation": lambda p: linear(p.x, (p.weight, pack(mx.zeros((8, 256), BF16), 64, 8))),
+    "6-bit affine weights": lambda p: linear(p.x, pack(mx.zeros((8, 256), BF16), 64, 6)),
+    "4-bit mxfp4 weights": lambda p: linear(p.x, pack(mx.zeros((8, 256), BF16), 32, 4, "mxfp4")),
+    "weights and x differ in type": lambda p: linear(p.x.astype(F16), p.weight),
+    "no epilogue gelu ": lambda p: linear(p.x, p.weight, glu="gelu"),
+    "residual and x differ in type": lambda p: linear(p.x, p.weight, residual=mx.zeros((2, 16), F32)),
+    "a norm without a weight": lambda p: linear(p.x, p.weight, norm=Norm(None, 1e-6)),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_what_it_does_not_cover_falls_to_the_reference_and_says_why(why):
+    with kernels_run():
+        mx.eval(REFUSED[why](Problem(2, 256, 16, BF16)))
+    assert why in {way.why for way in launch.report() if way.op == "linear"}
