@@ -17,7 +17,6 @@ import falcon
 
 from ..engine.errors import NotReady, Overloaded
 from ..engine.events import Event, Failed, Finished, Progress, Started
-from ..engine.request import Request
 from .errors import InvalidJson, as_request_error, send
 from .rules import kind_of
 from .settings import Settings
@@ -56,14 +55,14 @@ class Gate:
 class Running:
     """The stream of one generation, and its place at the gate. `close` gives up both, once, from any thread."""
 
-    def __init__(self, service, request: Request, gate: Gate):
+    def __init__(self, submit: Callable[[], Any], choices: int, gate: Gate):
         gate.enter()
         try:
-            self.stream = service.submit(request)
+            self.stream = submit()
         except BaseException:
             gate.leave()
             raise
-        self.gate, self.open_choices = gate, request.n
+        self.gate, self.open_choices = gate, choices
         self.peeked: deque[Event] = deque()
         self.began = time.monotonic()
         self.lock = threading.Lock()
@@ -215,6 +214,7 @@ class Generation:
     def body(self, req) -> dict[str, Any]:
         return read_json(req, self.settings.max_body_bytes)
 
-    def run(self, req, resp, request: Request, renderer, stream: bool) -> None:
-        running = Running(self.service, request, self.gate)
+    def run(self, req, resp, submit: Callable[[], Any], choices: int, renderer, stream: bool) -> None:
+        """Answer with the events of the stream that `submit` gives."""
+        running = Running(submit, choices, self.gate)
         answer(req, resp, running, renderer, self.settings, stream)

@@ -2,19 +2,48 @@
 
 import falcon
 
-from . import chat_completions, errors
+from . import chat_completions, completions, errors, message_events, messages
 from .answer import Gate, Generation
+from .errors import send
 from .guards import ApiKey, Origins
 from .openai_chunks import Head
 from .settings import Settings
 from .status import Health, Model, Models, Root
+from .text import ApplyTemplate, Detokenize, Props, Tokenize
 
 
 class ChatCompletions(Generation):
     def on_post(self, req, resp):
         call = chat_completions.parse(self.body(req), self.settings.enable_thinking)
         renderer = chat_completions.Renderer(call, Head(call.model or self.service.name))
-        self.run(req, resp, call.request, renderer, call.stream)
+        self.run(req, resp, lambda: self.service.submit(call.request), call.request.n, renderer, call.stream)
+
+
+class Completions(Generation):
+    def on_post(self, req, resp):
+        call = completions.parse(self.body(req))
+        head = Head(call.model or self.service.name, "cmpl")
+        renderer = completions.Renderer(call, head, self.echoed(call) if call.echo else [])
+        self.run(req, resp, lambda: completions.submit(self.service, call), call.choices, renderer, call.stream)
+
+    def echoed(self, call: completions.Call) -> list[str]:
+        self.service.check()
+        decode = self.service.tokenizer.decode
+        return [request.text if request.tokens is None else decode(request.tokens) for request in call.requests]
+
+
+class Messages(Generation):
+    def on_post(self, req, resp):
+        call = messages.parse(self.body(req), self.settings.enable_thinking)
+        renderer = message_events.Renderer(call, call.model or self.service.name)
+        self.run(req, resp, lambda: self.service.submit(call.request), 1, renderer, call.stream)
+
+
+class CountTokens(Generation):
+    def on_post(self, req, resp):
+        call = messages.parse(self.body(req), self.settings.enable_thinking, messages.COUNT_TABLE)
+        self.service.check()
+        send(resp, {"input_tokens": len(self.service.prompt_of(call.request))})
 
 
 class App(falcon.App):
@@ -41,5 +70,12 @@ def routes(service, settings: Settings, gate: Gate) -> dict[str, object]:
         "/v1/models": Models(service),
         "/v1/models/{model:path}": Model(service),
         "/v1/chat/completions": ChatCompletions(*generation),
+        "/v1/completions": Completions(*generation),
+        "/v1/messages": Messages(*generation),
+        "/v1/messages/count_tokens": CountTokens(*generation),
+        "/tokenize": Tokenize(*generation),
+        "/detokenize": Detokenize(*generation),
+        "/apply-template": ApplyTemplate(*generation),
+        "/props": Props(service, settings),
     }
     return made | {"/": Root(service, list(made))}

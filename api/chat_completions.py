@@ -90,6 +90,7 @@ TABLE = Table(
         Parameter(
             "prediction", rules.refused("drafting from a given text is not in this version of Smelt"), "predicted text"
         ),
+        Parameter("moderation", rules.refused("Smelt has no model for moderation"), "checking the content"),
         Parameter("web_search_options", rules.refused("Smelt does not search the web"), "web search"),
     ),
 )

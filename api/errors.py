@@ -25,6 +25,7 @@ ANTHROPIC_TYPES = {
     429: "rate_limit_error",
     500: "api_error",
     503: "overloaded_error",
+    529: "overloaded_error",
 }
 CODES = {
     401: "invalid_api_key",
@@ -68,11 +69,20 @@ def anthropic_envelope(status: int, message: str, param: str | None, code: str |
 
 
 def envelope(path: str, error: RequestError) -> dict[str, Any]:
-    return envelope_for(path)(error.status, error.message, error.param, error.code)
+    return envelope_for(path)(status_of(error, path), error.message, error.param, error.code)
+
+
+def status_of(error: RequestError, path: str) -> int:
+    """Anthropic's clients know 529 as "overloaded, come back"; 429 means a quota to them."""
+    return 529 if isinstance(error, Overloaded) and is_anthropic(path) else error.status
+
+
+def is_anthropic(path: str) -> bool:
+    return path == ANTHROPIC or path.startswith(ANTHROPIC + "/")
 
 
 def envelope_for(path: str):
-    return anthropic_envelope if path == ANTHROPIC or path.startswith(ANTHROPIC + "/") else openai_envelope
+    return anthropic_envelope if is_anthropic(path) else openai_envelope
 
 
 def as_request_error(error: Exception) -> RequestError:
@@ -92,7 +102,7 @@ def install(app: falcon.App) -> None:
 
 
 def on_request_error(req, resp, error: RequestError, params) -> None:
-    resp.status = error.status
+    resp.status = status_of(error, req.path)
     if isinstance(error, Overloaded):
         resp.set_header("Retry-After", str(error.retry_after_s))
     if error.status == 503:

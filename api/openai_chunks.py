@@ -36,8 +36,10 @@ class Chunks:
     ping = b": keep-alive\n\n"
     end = DONE
 
-    def __init__(self, head: Head, n: int, include_usage: bool):
+    def __init__(self, head: Head, n: int, include_usage: bool, per_prompt: int | None = None):
+        """`n` choices in all, `per_prompt` of them to one prompt."""
         self.head, self.n, self.include_usage = head, n, include_usage
+        self.per_prompt = per_prompt or n
         self.fields = head.fields(self.kind + self.stream_kind)
         self.over: list[Finished] = []
         self.by_type: dict[type, Callable[[Any], Iterable[dict]]] = {
@@ -72,13 +74,13 @@ class Chunks:
         self.over.append(event)
         if len(self.over) < self.n:
             return [chunk]
-        timed = {"timings": timings(self.over)}
+        timed = {"timings": timings(self.over, self.per_prompt)}
         if not self.include_usage:
             return [chunk | timed]
-        return [chunk, self.fields | {"choices": [], "usage": usage(self.over)} | timed]
+        return [chunk, self.fields | {"choices": [], "usage": usage(self.over, self.per_prompt)} | timed]
 
     def totals(self) -> dict:
-        return {"usage": usage(self.over), "timings": timings(self.over)}
+        return {"usage": usage(self.over, self.per_prompt), "timings": timings(self.over, self.per_prompt)}
 
     def frame(self, chunk: dict) -> bytes:
         return b"data: " + encode(chunk) + b"\n\n"
@@ -99,31 +101,35 @@ def fold_choices(chunks: Iterable[dict], head: Head, kind: str, make: Callable[[
     return head.fields(kind) | {"choices": [choices[index].done(index) for index in sorted(choices)]}
 
 
-def usage(over: list[Finished]) -> dict[str, Any]:
-    """Of all choices: the prompt was read once, the completions add up."""
-    prompt = max(done.usage.prompt_tokens for done in over)
+def prompts_of(over: list[Finished], per_prompt: int) -> list[Finished]:
+    """One choice of each prompt: n choices share what was read, and its cost is told once."""
+    return [done for done in over if done.index % per_prompt == 0] or over[:1]
+
+
+def usage(over: list[Finished], per_prompt: int) -> dict[str, Any]:
+    read = prompts_of(over, per_prompt)
+    prompt = sum(done.usage.prompt_tokens for done in read)
     completion = sum(done.usage.completion_tokens for done in over)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": max(done.usage.cached_tokens for done in over)},
+        "prompt_tokens_details": {"cached_tokens": sum(done.usage.cached_tokens for done in read)},
         "completion_tokens_details": {"reasoning_tokens": sum(done.usage.reasoning_tokens for done in over)},
     }
 
 
-def timings(over: list[Finished]) -> dict[str, float]:
+def timings(over: list[Finished], per_prompt: int = 1) -> dict[str, float]:
     """By the names of llama.cpp, which many clients show. `prompt_n` was computed, `cache_n` was there."""
-    cached = max(done.usage.cached_tokens for done in over)
-    read = max(done.usage.prompt_tokens for done in over) - cached
+    read = prompts_of(over, per_prompt)
+    cached = sum(done.usage.cached_tokens for done in read)
+    computed = sum(done.usage.prompt_tokens for done in read) - cached
     written = sum(done.usage.completion_tokens for done in over)
-    prefill_s = max(done.timings.prefill_s for done in over)
-    decode_s = max(done.timings.decode_s for done in over)
     return {
         "queue_ms": milliseconds(max(done.timings.queue_s for done in over)),
         "cache_n": cached,
-        **spent("prompt", read, prefill_s),
-        **spent("predicted", written, decode_s),
+        **spent("prompt", computed, max(done.timings.prefill_s for done in read)),
+        **spent("predicted", written, max(done.timings.decode_s for done in over)),
     }
 
 

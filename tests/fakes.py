@@ -13,7 +13,7 @@ from smelt.engine.events import Finished, Started, Text, Timings, TokenLogprob, 
 from smelt.engine.options import ModelInfo, Options
 
 WORDS = ("Hello", " from", " the", " fake", ".")
-INFO = ModelInfo("fake", 4096, 256, 2, 64, "4-bit", 1000, created=1_700_000_000, tools=True, trained_context=8192)
+INFO = ModelInfo("fake", 4096, 257, 2, 64, "4-bit", 1000, created=1_700_000_000, tools=True, trained_context=8192)
 TIMES = Timings(0.001, 0.01, 0.1)
 
 
@@ -59,6 +59,19 @@ def prefill(seconds):
     return lambda request: [seconds, *words(request)]
 
 
+class FakeTokenizer:
+    """One token a byte; 256 stands for the token before every text."""
+
+    def encode(self, text, *, add_bos=False, parse_special=True):
+        return [256] * add_bos + list(text.encode()) + [255] * (not parse_special)
+
+    def decode(self, ids, skip_special=True):
+        return bytes(token for token in ids if token < 256).decode("utf-8", "replace")
+
+    def token_bytes(self, ident):
+        return bytes([ident]) if ident < 256 else b"<bos>"
+
+
 class FakeStream:
     def __init__(self, parts):
         self.parts, self.cancelled, self.cancelled_at = list(parts), threading.Event(), None
@@ -98,6 +111,7 @@ class FakeService:
         self.name, self.info, self.state, self.error = "fake", INFO if state == "ready" else None, state, error
         self.load_s, self.loaded = load_s, threading.Event()
         self.requests, self.streams, self.closed_with = [], [], None
+        self.tokenizer = FakeTokenizer()
         if state in ("ready", "failed"):
             self.loaded.set()
 
@@ -120,9 +134,19 @@ class FakeService:
         if self.error:
             raise self.error
 
-    def submit(self, request):
+    def check(self):
         if self.state != "ready":
             raise NotReady("the model is still loading")
+
+    def render(self, request):
+        turns = "".join(f"<{message['role']}>{message['content']}\n" for message in request.messages)
+        return "".join(f"<tool>{tool['function']['name']}\n" for tool in request.tools) + turns
+
+    def prompt_of(self, request):
+        return self.tokenizer.encode(self.render(request))
+
+    def submit(self, request):
+        self.check()
         if isinstance(self.script, Exception):
             raise self.script
         self.requests.append(request)

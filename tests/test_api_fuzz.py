@@ -34,7 +34,45 @@ VALID = {
     "tool_choice": "auto",
     "reasoning_effort": "low",
 }  # fmt: skip
-ROUTES = {"/v1/chat/completions": VALID}
+COMPLETION = {
+    "prompt": ["Hi", [1, 2]],
+    "logprobs": 2,
+    "stream": False,
+    "stop": "x",
+    "n": 1,
+    "max_tokens": 4,
+    "seed": 1,
+}  # fmt: skip
+MESSAGES = {
+    "model": "m",
+    "max_tokens": 10,
+    "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+    "messages": [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": [
+            {"type": "thinking", "thinking": "hm", "signature": "x"}, {"type": "text", "text": "I look."},
+            {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}}]},
+        {"role": "user", "content": [
+            {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "1"}]}]},
+    ],
+    "tools": [{"name": "f", "description": "d", "input_schema": {"type": "object"}}],
+    "tool_choice": {"type": "auto"},
+    "thinking": {"type": "enabled", "budget_tokens": 1024},
+    "output_config": {"effort": "low"},
+    "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+    "stop_sequences": ["x"],
+    "metadata": {"user_id": "u"},
+}  # fmt: skip
+COUNT = {key: MESSAGES[key] for key in ("model", "system", "messages", "tools", "thinking")}
+ROUTES = {
+    "/v1/chat/completions": VALID,
+    "/v1/completions": COMPLETION,
+    "/v1/messages": MESSAGES,
+    "/v1/messages/count_tokens": COUNT,
+    "/tokenize": {"content": "Hi", "add_special": True, "with_pieces": True},
+    "/detokenize": {"tokens": [1, 2, 3]},
+    "/apply-template": {"messages": VALID["messages"]},
+}
 ODD = (
     None,
     True,
@@ -82,7 +120,7 @@ def mutate(made, path, rng):
         parent = parent[key]
     key, how = path[-1], rng.randrange(4)
     if how == 0:
-        parent[key] = rng.choice(ODD)
+        parent[key] = json.loads(json.dumps(rng.choice(ODD)))  # a copy
     elif how == 1:
         del parent[key]
     elif how == 2 and isinstance(parent, dict):

@@ -14,8 +14,8 @@ import pytest
 
 TESTS = Path(__file__).resolve().parent
 HEAVY = {
-    "mlx", "mlx_lm", "transformers", "torch", "numpy", "sentencepiece", "huggingface_hub", "tokenizers", "jinja2", "httpx",
-    "openai",
+    "mlx", "mlx_lm", "transformers", "torch", "numpy", "sentencepiece", "huggingface_hub", "tokenizers", "jinja2",
+    "httpx", "openai",
     "multiprocessing", "tqdm", "requests", "importlib.metadata",
 }  # fmt: skip
 CHILD = """
