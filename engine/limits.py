@@ -51,7 +51,7 @@ def context_window(model, asked: int | None, budget: int) -> int:
             f"--ctx-size {asked} needs {memory.row_bytes(asked) >> 20} MiB of state, {budget >> 20} MiB are left after"
             f" the weights: at most {fits} tokens fit"
         )
-    if fits < min(LEAST_CONTEXT, model.context):
+    if fits < min(LEAST_CONTEXT, asked or model.context):
         raise MemoryError(
             f"{budget >> 20} MiB are left after the weights, which is too little for {LEAST_CONTEXT} tokens of state"
             f" ({memory.row_bytes(LEAST_CONTEXT) >> 20} MiB): use a smaller model or free some memory"

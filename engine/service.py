@@ -27,7 +27,7 @@ from .tokenizer import Tokenizer, eos_ids
 
 log = logging.getLogger(__name__)
 
-QUEUE_TOKENS = 1  # at least one token of room for an answer
+LEAST_ANSWER = 1  # tokens of room that a prompt must leave
 FROM_CHECKPOINT = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 Progress = Callable[[str, int, int], None]
@@ -114,9 +114,10 @@ class Service:
         model = models.load(self.folder, report)
         o = self.options
         self.context, plan = limits.plan(model, o.ctx_size, o.max_concurrent, o.prefill_chunk)
-        self.info = describe(self.folder, model, self.context)
         if o.warmup:
             warm(model, plan)
+        self.text_ready.wait()
+        self.info = describe(self.folder, model, self.context, self.template)
         return model, plan
 
     # Requests
@@ -126,7 +127,7 @@ class Service:
         self.check()
         prompt = self.prompt_of(request)
         room = self.context - len(prompt)
-        if room < QUEUE_TOKENS:
+        if room < LEAST_ANSWER:
             raise ContextExceeded(len(prompt), self.context, "prompt" if request.messages is None else "messages")
         sampling = self.sampling_of(request)
         seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
@@ -226,13 +227,12 @@ def sampling_defaults(folder: Path) -> dict[str, Any]:
     return found
 
 
-def describe(folder: Path, model, context: int) -> ModelInfo:
+def describe(folder: Path, model, context: int, template: ChatTemplate | None) -> ModelInfo:
     from ..models import checkpoint
 
     config = checkpoint.text_config(checkpoint.read_config(folder))
     found = source.inspect(folder.name, folder, "folder")
     weights = {id(a): a.nbytes for group in model.weights() for a in group}
-    template = folder / "chat_template.jinja"
     return ModelInfo(
         architecture=found.architecture,
         context=context,
@@ -246,7 +246,9 @@ def describe(folder: Path, model, context: int) -> ModelInfo:
         heads=config.get("num_attention_heads"),
         kv_heads=config.get("num_key_value_heads"),
         head_dim=config.get("head_dim"),
-        chat_template=template.read_text() if template.exists() else None,
+        tools=template is not None and template.supports_tools,
+        reasoning=template is not None and template.supports_reasoning,
+        chat_template=template.source if template is not None and not template.builtin else None,
     )
 
 

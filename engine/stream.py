@@ -44,7 +44,7 @@ class Choice:
         if token is not None and token.logprob is not None:
             self.logprobs.append((begin, self.fed, self._logprob(token)))
         emitted, matched = self.stops.feed(text)
-        yield from self._emit(emitted)
+        yield from self._emit(emitted, last=matched is not None)
         if matched is not None:
             self.sequence.cancelled = True
             yield self._finished("stop", matched)
