@@ -55,10 +55,13 @@ class Rows:
 
 
 class Pages:
-    """One layer's pool: keys and values [kv_heads, slots, head_dim], replaced by every write."""
+    """One layer's pool: keys and values [kv_heads, slots, head_dim], replaced by every write.
 
-    def __init__(self, kv_heads: int, head_dim: int, dtype: mx.Dtype):
-        self.kv_heads, self.head_dim, self.dtype = kv_heads, head_dim, dtype
+    window   positions that a token sees, itself included; None: all before it
+    """
+
+    def __init__(self, kv_heads: int, head_dim: int, dtype: mx.Dtype, window: int | None = None):
+        self.kv_heads, self.head_dim, self.dtype, self.window = kv_heads, head_dim, dtype, window
         self.keys = self.values = None
 
     def clear(self) -> None:
@@ -67,6 +70,10 @@ class Pages:
     @property
     def slot_bytes(self) -> int:
         return 2 * self.kv_heads * self.head_dim * self.dtype.size
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        return [] if self.keys is None else [self.keys, self.values]
 
     @property
     def nbytes(self) -> int:
@@ -112,12 +119,11 @@ def attention(
     rows: Rows,
     *,
     scale: float,
-    window: int | None = None,
     cap: float | None = None,
 ) -> mx.array:
     """q [B, heads, T, head_dim], k and v [B, kv_heads, T, head_dim] -> [B, T, heads head_dim]; extends `pages`."""
     pages.write(k, v, rows)
-    return reference(q, pages.keys, pages.values, rows, scale=scale, window=window, cap=cap)
+    return reference(q, pages.keys, pages.values, rows, scale=scale, window=pages.window, cap=cap)
 
 
 def reference(q, keys, values, rows, *, scale, window=None, cap=None) -> mx.array:

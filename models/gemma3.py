@@ -117,8 +117,7 @@ def attention(c: Config, tensors: Tensors, name: str, window: int | None) -> Att
         head_dim=c.head_dim,
         scale=c.scale,
         rope=rope.rope(c.head_dim, params, c.trained),
-        pages=Pages(c.kv_heads, c.head_dim, tensors.dtype),
-        window=window,
+        pages=Pages(c.kv_heads, c.head_dim, tensors.dtype, window),
         q_norm=tensors.norm(f"{name}.q_norm", c.eps, offset=1.0),
         k_norm=tensors.norm(f"{name}.k_norm", c.eps, offset=1.0),
     )

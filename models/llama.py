@@ -97,8 +97,7 @@ def attention(c: Config, tensors: Tensors, name: str, window: int | None, qk_nor
         head_dim=c.head_dim,
         scale=c.head_dim**-0.5,
         rope=rope.rope(c.head_dim, c.rope, c.trained, c.interleaved),
-        pages=Pages(c.kv_heads, c.head_dim, tensors.dtype),
-        window=window,
+        pages=Pages(c.kv_heads, c.head_dim, tensors.dtype, window),
         q_norm=tensors.norm(f"{name}.q_norm", c.eps) if qk_norm else None,
         k_norm=tensors.norm(f"{name}.k_norm", c.eps) if qk_norm else None,
     )

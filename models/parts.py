@@ -15,11 +15,16 @@ from ..kernels.linear import Weight, Weights, embed, linear
 from ..kernels.norm import Norm, add_norm
 from ..kernels.qk_norm_rope import Rope, qk_norm_rope
 from .rope import DynamicRope
-from .state import Memory, Step
+from .state import Memory, Recurrent, Step
 
 
 class Mixer(Protocol):
-    """x [B, T, D] -> [B, T, D], or with `last` [B, 1, D]: the state takes all T tokens, only the last is asked for."""
+    """x [B, T, D] -> [B, T, D], or with `last` [B, 1, D]: the state takes all T tokens, only the last is asked for.
+
+    `states` are the pools that it reads and extends.
+    """
+
+    states: list[Pages | Recurrent]
 
     def __call__(self, x: mx.array, step: Step, norm: Norm, residual: mx.array | None, last: bool) -> mx.array: ...
 
@@ -36,22 +41,25 @@ class Attention:
     scale: float
     rope: Rope | DynamicRope | None
     pages: Pages
-    window: int | None = None
     cap: float | None = None
     q_norm: Norm | None = None
     k_norm: Norm | None = None
 
     def __call__(self, x, step, norm, residual=None, last=False):
         qkv = linear(x, self.qkv, norm=norm)
-        rows = step.rows[self.window]
+        rows = step.rows[self.pages.window]
         rope = self.rope.at(tuple(s.end for s in rows.spans)) if isinstance(self.rope, DynamicRope) else self.rope
         q, k, v = qk_norm_rope(
             qkv, step.position, rope, heads=self.heads, kv_heads=self.kv_heads, head_dim=self.head_dim,
             q_norm=self.q_norm, k_norm=self.k_norm,
         )  # fmt: skip
         q = q[:, :, -1:] if last else q
-        o = attention(q, k, v, self.pages, rows, scale=self.scale, window=self.window, cap=self.cap)
+        o = attention(q, k, v, self.pages, rows, scale=self.scale, cap=self.cap)
         return linear(o, self.o, residual=residual)
+
+    @property
+    def states(self) -> list[Pages]:
+        return [self.pages]
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,10 @@ class PreNormBlock:
         x = self.mixer(x, step, norm=self.mixer_norm, residual=tail(x, last), last=last)
         return self.mlp(x, norm=self.mlp_norm, residual=x)
 
+    @property
+    def states(self):
+        return self.mixer.states
+
 
 @dataclass(frozen=True)
 class SandwichBlock:
@@ -94,6 +106,10 @@ class SandwichBlock:
     def __call__(self, x, step, last=False):
         x = add_norm(tail(x, last), self.mixer(x, step, norm=self.mixer_norm, last=last), self.mixer_post_norm)
         return add_norm(x, self.mlp(x, norm=self.mlp_norm), self.mlp_post_norm)
+
+    @property
+    def states(self):
+        return self.mixer.states
 
 
 @dataclass(frozen=True)
@@ -125,12 +141,16 @@ class Decoder:
         return logits if self.cap is None else soft_cap(logits, self.cap)
 
     def memory(self) -> Memory:
-        return Memory([(block.mixer.window, block.mixer.pages) for block in self.blocks])
+        return Memory(self.states())
 
     def forget(self) -> None:
         """Drop the contents of every layer's state."""
-        for block in self.blocks:
-            block.mixer.pages.clear()
+        for state in self.states():
+            state.clear()
+
+    def states(self) -> list[Pages | Recurrent]:
+        """Of all layers, in order; a block without a mixer has none."""
+        return [state for block in self.blocks for state in block.states]
 
     def weights(self) -> Iterator[list[mx.array]]:
         """All arrays, a group at a time: the embedding, each block, the head. Read one by one they keep the peak low."""

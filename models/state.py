@@ -1,197 +1,225 @@
-"""What a sequence remembers: which pages of which pools hold its keys and values.
+"""What sequences remember: keys and values in pages, and the constant-size states of recurrent mixers.
 
-A geometry is a window (None: everything is kept). All layers of one geometry share page numbers, so the bookkeeping
-is done once a step, on the host, and each layer only follows it.
+Every state extends by T tokens for B rows at their own positions, goes back by a few, and gives and takes snapshots.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import mlx.core as mx
 
-from ..kernels.attention import PAGE, Pages, Rows, Span
-
-REWIND = 8  # a row can go back by so many positions: the longest rejected draft
-GROWTH = 1.5  # spare room given to a row that had to move, so that moving costs a constant a token
+from ..kernels.attention import Pages, Rows, Span, gathered
+from .paging import REWIND, Extent, Paging
 
 
-class Pool:
-    """The free pages of one geometry, as sorted intervals. It grows when it has no room; it never shrinks."""
-
-    def __init__(self):
-        self.pages = 0
-        self.free: list[tuple[int, int]] = []  # (first page, pages)
-
-    def extend(self, after: int, count: int, room: int) -> bool:
-        """Take the `count` pages from `after` on, if they are free or the pool ends there.
-
-        It does not grow for that while `room` consecutive pages are free elsewhere: the row had better move there.
-        """
-        found = next((i for i, (start, _) in enumerate(self.free) if start == after), None)
-        size = 0 if found is None else self.free[found][1]
-        short = count - size
-        if short > 0 and (after + size != self.pages or any(free >= room for _, free in self.free)):
-            return False
-        self.pages += max(0, short)
-        if found is not None:
-            self._shrink(found, min(count, size))
-        return True
-
-    def take(self, count: int) -> int:
-        """The first page of `count` consecutive ones."""
-        for i, (start, size) in enumerate(self.free):
-            if size >= count:
-                self._shrink(i, count)
-                return start
-        start = self.pages
-        if self.free and sum(self.free[-1]) == self.pages:
-            start = self.free.pop()[0]
-        self.pages = start + count
-        return start
-
-    def give(self, start: int, count: int) -> None:
-        """Free these pages again, joining neighbours."""
-        merged = []
-        for begin, size in sorted([*self.free, (start, count)]):
-            if merged and sum(merged[-1]) == begin:
-                begin, size = merged[-1][0], merged.pop()[1] + size
-            merged.append((begin, size))
-        self.free = merged
-
-    def _shrink(self, index: int, count: int) -> None:
-        start, size = self.free[index]
-        self.free[index : index + 1] = [(start + count, size - count)] if size > count else []
-
-
-@dataclass
-class Extent:
-    """The consecutive pages of one row in one geometry; `base` is the position of the first slot."""
-
-    base: int = 0
-    start: int = 0
-    pages: int = 0
-
-    @property
-    def end(self) -> int:
-        """The first position that does not fit."""
-        return self.base + self.pages * PAGE
-
-    def slot(self, position: int) -> int:
-        return self.start * PAGE + position - self.base
-
-
-@dataclass
+@dataclass(eq=False)
 class Row:
-    """One sequence: how many tokens its state holds, and where."""
+    """One sequence: how many tokens its state holds, the pages of each geometry, and its slot in recurrent states."""
 
     length: int = 0
     extents: dict[int | None, Extent] = field(default_factory=dict)
+    slot: int = 0
 
 
 @dataclass(frozen=True)
 class Step:
-    """One forward pass: `new` tokens for each of the rows that stood at `position` [B] before it."""
+    """One forward pass: `new` tokens for each of the rows that stood at `position` [B] before it.
+
+    rows    where each geometry's keys and values of these rows are
+    slots   of the rows in recurrent states; `fresh` says which rows have no state yet
+    keep    recurrent mixers keep the state after every token, so that some of them can be taken back
+    """
 
     position: mx.array
+    new: int
     rows: dict[int | None, Rows]
+    slots: tuple[int, ...]
+    fresh: tuple[bool, ...]
+    keep: bool = False
+
+
+class Recurrent:
+    """One layer's constant-size states: a pool [slots, *shape] for each name.
+
+    shapes   name -> (shape of one row's state, dtype)
+    """
+
+    def __init__(self, shapes: dict[str, tuple[tuple[int, ...], mx.Dtype]]):
+        self.shapes = shapes
+        self.clear()
+
+    def clear(self) -> None:
+        self.pools: dict[str, mx.array] = {}
+        self.trail: dict[str, mx.array] = {}
+        self.trail_slots: tuple[int, ...] = ()
+
+    def read(self, step: Step) -> dict[str, mx.array]:
+        """The rows' states [B, *shape]; zeros for rows that have none yet."""
+        self._grow(max(step.slots) + 1)
+        return {name: self._rows(pool, step) for name, pool in self.pools.items()}
+
+    def _rows(self, pool: mx.array, step: Step) -> mx.array:
+        rows = [
+            mx.zeros((1, *pool.shape[1:]), pool.dtype) if fresh else pool[slot : slot + 1]
+            for slot, fresh in zip(step.slots, step.fresh, strict=True)
+        ]
+        return rows[0] if len(rows) == 1 else mx.concatenate(rows)
+
+    def write(self, step: Step, states: dict[str, mx.array], trail: dict[str, mx.array] | None = None) -> None:
+        """states [B, *shape] after the step; with step.keep also `trail` [B, T, *shape], the states after each token."""
+        assert (trail is not None) == step.keep, "a step that keeps its states needs all of them"
+        self.trail, self.trail_slots = (trail or {}), (step.slots if trail else ())
+        for name, state in states.items():
+            pool = self.pools[name]
+            for i, slot in enumerate(step.slots):
+                pool[slot : slot + 1] = state[i : i + 1].astype(pool.dtype)
+            self.pools[name] = pool
+
+    def rewind(self, slot: int, count: int) -> None:
+        """Back to the state before the last `count` tokens of the last step, which must have kept them."""
+        assert slot in self.trail_slots, "the last step did not keep this row's states: it cannot go back"
+        i = self.trail_slots.index(slot)
+        for name, trail in self.trail.items():
+            self.pools[name][slot] = trail[i, trail.shape[1] - 1 - count].astype(self.pools[name].dtype)
+
+    def take(self, slot: int) -> dict[str, mx.array]:
+        return {name: mx.contiguous(pool[slot : slot + 1]) for name, pool in self.pools.items()}
+
+    def put(self, slot: int, states: dict[str, mx.array]) -> None:
+        self._grow(slot + 1)
+        for name, state in states.items():
+            self.pools[name][slot : slot + 1] = state
+
+    def _grow(self, slots: int) -> None:
+        for name, (shape, dtype) in self.shapes.items():
+            pool = self.pools.get(name)
+            have = 0 if pool is None else len(pool)
+            if have < slots:
+                more = mx.zeros((slots - have, *shape), dtype)
+                self.pools[name] = more if pool is None else mx.concatenate([pool, more])
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        return [*self.pools.values(), *self.trail.values()]
+
+    @property
+    def row_bytes(self) -> int:
+        return sum(mx.zeros(shape, dtype).nbytes for shape, dtype in self.shapes.values())
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of one sequence at some length, by itself: its rows can go on, and close, without it."""
+
+    length: int
+    states: tuple[Any, ...]  # one a layer state: (first position, keys, values), or a recurrent state's arrays
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        parts = [s.values() if isinstance(s, dict) else s[1:] for s in self.states]
+        return [array for part in parts for array in part]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays)
 
 
 class Memory:
-    """The state of all sequences of a model. `layers` are its pools, one a layer; layers may share one."""
+    """The state of all sequences of a model. `states` are its layers' pools; layers may share one."""
 
-    def __init__(self, layers: Sequence[tuple[int | None, Pages]]):
-        self.layers = layers
-        self.pools = {window: Pool() for window, _ in layers}
-        self.pages = [pages for _, pages in unique(layers)]
+    def __init__(self, states: Sequence[Pages | Recurrent]):
+        self.states = list({id(state): state for state in states}.values())
+        self.pages = [state for state in self.states if isinstance(state, Pages)]
+        self.recurrent = [state for state in self.states if isinstance(state, Recurrent)]
+        self.paging = {pages.window: Paging(pages.window) for pages in self.pages}
+        self.free_slots: list[int] = []
+        self.slots = 0
 
     def open(self, expected: int = 0) -> Row:
-        """A new sequence; room for `expected` tokens is taken at once, which saves moving them later."""
-        row = Row(extents={window: Extent() for window in self.pools})
-        for window, extent in row.extents.items():
-            tokens = expected if window is None else min(expected, window + REWIND + PAGE)
-            if tokens:
-                self._relocate(extent, self.pools[window], -(-tokens // PAGE), 0)
-        return row
+        """A new sequence, with room for `expected` tokens from the start."""
+        return self._row(0, lambda paging: paging.open(expected))
+
+    def _row(self, length: int, extent: Callable[[Paging], Extent]) -> Row:
+        if not self.free_slots:
+            self.free_slots, self.slots = [self.slots], self.slots + 1
+        slot = self.free_slots.pop()
+        return Row(length, {window: extent(paging) for window, paging in self.paging.items()}, slot)
 
     def close(self, row: Row) -> None:
         for window, extent in row.extents.items():
-            if extent.pages:
-                self.pools[window].give(extent.start, extent.pages)
+            self.paging[window].close(extent)
+        self.free_slots.append(row.slot)
         row.extents, row.length = {}, 0
 
-    def step(self, rows: Sequence[Row], new: int) -> Step:
-        """Make room for `new` tokens a row and move the rows' lengths past them."""
-        position = mx.array([row.length for row in rows], mx.int32)
-        placed = {window: self._place(window, rows, new) for window in self.pools}
+    def step(self, rows: Sequence[Row], new: int, keep: bool = False) -> Step:
+        """Make room for `new` tokens a row and move the rows' lengths past them. keep: see `Step`."""
+        assert not keep or new <= REWIND + 1, f"{new} states cannot be kept, {REWIND + 1} can"
+        step = Step(
+            position=mx.array([row.length for row in rows], mx.int32),
+            new=new,
+            rows={w: p.place([(row.extents[w], row.length) for row in rows], new) for w, p in self.paging.items()},
+            slots=tuple(row.slot for row in rows),
+            fresh=tuple(row.length == 0 for row in rows),
+            keep=keep,
+        )
         for row in rows:
             row.length += new
-        return Step(position, placed)
+        return step
 
     def rewind(self, row: Row, count: int) -> None:
-        """Forget the last `count` tokens: the next step writes over them."""
+        """Forget the last `count` tokens: the next step writes over them.
+
+        A model with recurrent layers can only go back within the last step, which must have been made with `keep`.
+        """
         assert 0 <= count <= min(REWIND, row.length), f"cannot go back {count} of {row.length}, at most {REWIND}"
+        if count:
+            for state in self.recurrent:
+                state.rewind(row.slot, count)
         row.length -= count
 
-    def _place(self, window: int | None, rows: Sequence[Row], new: int) -> Rows:
-        moves = []
-        for row in rows:
-            self._forget(window, row)
-            moves += self._reserve(window, row, row.length + new)
-        spans = tuple(self._span(window, row, new) for row in rows)
-        return Rows(spans, self.pools[window].pages * PAGE, tuple(moves))
+    def snapshot(self, row: Row) -> Snapshot:
+        return Snapshot(row.length, tuple(self._taken(state, row) for state in self.states))
 
-    def _forget(self, window: int | None, row: Row) -> None:
-        """Free the pages that no later token can see, even after going back."""
-        if window is None:
-            return
-        extent = row.extents[window]
-        spare = max(0, row.length - REWIND - window + 1 - extent.base) // PAGE
-        if spare:
-            self.pools[window].give(extent.start, spare)
-            extent.base, extent.start, extent.pages = extent.base + spare * PAGE, extent.start + spare, extent.pages - spare
+    def _taken(self, state: Pages | Recurrent, row: Row):
+        if isinstance(state, Recurrent):
+            return state.take(row.slot)
+        span = self._span(state, row.extents[state.window], row.length)
+        return span.first, *(mx.contiguous(gathered(pool, span.runs)) for pool in (state.keys, state.values))
 
-    def _reserve(self, window: int | None, row: Row, end: int) -> list:
-        """Pages for positions up to `end`; a move where the row's run cannot be continued in place."""
-        extent, pool = row.extents[window], self.pools[window]
-        more = -(-(end - extent.end) // PAGE)
-        if more <= 0:
-            return []
-        wanted = extent.pages + more
-        if extent.pages and pool.extend(extent.start + extent.pages, more, int(wanted * GROWTH)):
-            extent.pages = wanted
-            return []
-        return self._relocate(extent, pool, wanted, row.length)
+    def _span(self, pages: Pages, extent: Extent, length: int) -> Span:
+        return self.paging[pages.window].span(extent, max(0, length - REWIND), length)
 
-    def _relocate(self, extent: Extent, pool: Pool, pages: int, length: int) -> list:
-        old, held = (extent.start, extent.pages), length - extent.base
-        wanted = int(pages * GROWTH) if extent.pages else pages
-        extent.start, extent.pages = pool.take(wanted), wanted
-        if not old[1]:
-            return []
-        pool.give(*old)
-        return [(((old[0] * PAGE, held),), extent.start * PAGE)] if held else []
-
-    def _span(self, window: int | None, row: Row, new: int) -> Span:
-        extent, end = row.extents[window], row.length + new
-        first = extent.base if window is None else max(extent.base, row.length - window + 1)
-        return Span(first, ((extent.slot(first), end - first),))
+    def restore(self, snapshot: Snapshot) -> Row:
+        """A new sequence that stands where the snapshot was taken."""
+        row = self._row(snapshot.length, lambda paging: paging.resume(snapshot.length))
+        for state, taken in zip(self.states, snapshot.states, strict=True):
+            if isinstance(state, Recurrent):
+                state.put(row.slot, taken)
+                continue
+            first, keys, values = taken
+            extent = row.extents[state.window]
+            where = Rows((Span(first, ((extent.slot(first), snapshot.length - first),)),), self.paging[state.window].slots)
+            state.write(keys[None], values[None], where)
+        return row
 
     @property
     def arrays(self) -> list[mx.array]:
         """All pools: evaluating them computes the state, and nothing that only a logit needs."""
-        return [array for pages in self.pages for array in (pages.keys, pages.values)]
+        return [array for state in self.states for array in state.arrays]
 
     @property
     def nbytes(self) -> int:
-        return sum(pages.nbytes for pages in self.pages)
+        return sum(state.nbytes for state in self.states)
 
     def row_bytes(self, tokens: int) -> int:
         """What one sequence of `tokens` tokens needs; a sliding layer holds its window, and as much to move into."""
-        return sum(
-            pages.slot_bytes * (tokens if window is None else min(tokens, 2 * (window + REWIND + PAGE)))
-            for window, pages in unique(self.layers)
+        constant = sum(state.row_bytes for state in self.recurrent)
+        return constant + sum(
+            pages.slot_bytes * (tokens if pages.window is None else min(tokens, 2 * self.paging[pages.window].kept(tokens)))
+            for pages in self.pages
         )
-
-
-def unique(layers):
-    return list({id(pages): (window, pages) for window, pages in layers}.values())

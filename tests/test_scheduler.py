@@ -161,7 +161,7 @@ def test_cancel_frees_a_row_while_it_waits_fills_and_decodes(llama):
         while not one.queue.empty():
             one.take(one.queue.get())
         assert one.end.reason == "cancelled" and scheduler.idle
-        assert all(sum(n for _, n in pool.free) == pool.pages for pool in scheduler.memory.pools.values())
+        assert all(sum(n for _, n in pool.free) == pool.pages for pool in (p.pool for p in scheduler.memory.paging.values()))
 
 
 def test_a_long_prompt_does_not_stop_the_streams(llama):

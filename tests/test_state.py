@@ -8,27 +8,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from smelt.kernels.attention import PAGE, Pages, gathered
-from smelt.models.state import REWIND, Memory, Pool
+from smelt.models.paging import REWIND, Pool
+from smelt.models.state import Memory
 
 
 def memory(*windows):
-    return Memory([(window, Pages(1, 1, mx.float32)) for window in windows])
+    return Memory([Pages(1, 1, mx.float32, window) for window in windows])
 
 
 def put(m, rows, values):
     """Write one number a position; returns the step."""
     step = m.step(rows, len(values[0]))
-    for window, pages in m.layers:
+    for pages in m.pages:
         new = mx.array(values, mx.float32)[:, None, :, None]
-        pages.write(new, new, step.rows[window])
+        pages.write(new, new, step.rows[pages.window])
     return step
 
 
 def held(m, step, row):
     """What each layer sees of one row: (first position, values)."""
     seen = []
-    for window, pages in m.layers:
-        span = step.rows[window].spans[row]
+    for pages in m.pages:
+        span = step.rows[pages.window].spans[row]
         seen.append((span.first, np.array(gathered(pages.keys, span.runs)[0, :, 0]).tolist()))
     return seen
 
@@ -58,12 +59,12 @@ def test_rows_see_their_own_tokens_through_growth_moves_and_reuse(seed):
             for i, (_, tokens) in enumerate(chosen):
                 before = len(tokens)
                 tokens += values[i]
-                for (window, _), (first, seen) in zip(m.layers, held(m, step, i), strict=True):
+                for pages, (first, seen) in zip(m.pages, held(m, step, i), strict=True):
                     assert seen == tokens[first:]
-                    assert first <= (0 if window is None else max(0, before - window + 1))
+                    assert first <= (0 if pages.window is None else max(0, before - pages.window + 1))
     for row, _ in rows.values():
         m.close(row)
-    assert all(sum(size for _, size in pool.free) == pool.pages for pool in m.pools.values())
+    assert all(sum(size for _, size in pool.free) == pool.pages for pool in (p.pool for p in m.paging.values()))
 
 
 def test_a_sliding_layer_does_not_grow_with_the_sequence():
