@@ -4,27 +4,24 @@ A worker thread of the server runs all of it. While nothing comes (the request w
 the thread wakes every `poll_s` to ask whether the client is still there: nothing is written, so nobody else notices.
 """
 
-import json
 import logging
-import re
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
-
-import falcon
 
 from ..engine.errors import NotReady, Overloaded
 from ..engine.events import Event, Failed, Finished, Progress, Started
-from .errors import InvalidJson, as_request_error, send
-from .rules import kind_of
+from .body import read_json
+from .errors import as_request_error, send
+from .metrics import Metrics
 from .settings import Settings
 from .sse import SseBody
 
 log = logging.getLogger("smelt")
 CLIENT_GONE = "499 Client Closed Request"  # nobody reads it; nginx's number for it shows in logs
-SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class Gate:
@@ -55,16 +52,16 @@ class Gate:
 class Running:
     """The stream of one generation, and its place at the gate. `close` gives up both, once, from any thread."""
 
-    def __init__(self, submit: Callable[[], Any], choices: int, gate: Gate):
+    def __init__(self, submit: Callable[[], Any], choices: int, gate: Gate, metrics: Metrics):
         gate.enter()
         try:
             self.stream = submit()
         except BaseException:
             gate.leave()
             raise
-        self.gate, self.open_choices = gate, choices
+        self.gate, self.open_choices, self.metrics = gate, choices, metrics
         self.peeked: deque[Event] = deque()
-        self.began = time.monotonic()
+        self.began, self.spoke = time.monotonic(), False
         self.lock = threading.Lock()
         self.closed = False
 
@@ -87,12 +84,21 @@ class Running:
 
     def take(self, timeout_s: float) -> Event | None:
         event = self.stream.next(timeout_s)
+        if event is not None:
+            self.note(event, time.monotonic() - self.began)
+        return event
+
+    def note(self, event: Event, seconds: float) -> None:
         if isinstance(event, Finished):
             self.open_choices -= 1
-            log_finished(event, time.monotonic() - self.began)
+            self.metrics.finished(event)
+            log_finished(event, seconds)
         elif isinstance(event, Failed):
             self.open_choices = 0
-        return event
+            self.metrics.count("generations", reason="failed")
+        elif not self.spoke and not isinstance(event, (Started, Progress)):
+            self.spoke = True
+            self.metrics.observe("time_to_first_token", seconds)
 
     def close(self) -> None:
         with self.lock:
@@ -159,62 +165,26 @@ def until_over(running: Running, gone: Callable[[], bool], poll_s: float) -> Ite
             return
 
 
-def read_json(req, max_bytes: int) -> dict[str, Any]:
-    """The object that a request's body holds."""
-    check_headers(req, max_bytes)
-    raw = req.bounded_stream.read()
-    try:
-        body = json.loads(raw, parse_constant=refuse_constant)
-    except RecursionError:
-        raise InvalidJson("the body is nested too deeply") from None
-    except ValueError as error:  # also bad UTF-8, and integers of thousands of digits
-        raise InvalidJson(f"the body is not valid JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise InvalidJson(f"the body is {kind_of(body)}; it must be a JSON object")
-    return whole_characters(body) if SURROGATE.search(raw) else body
+@dataclass(frozen=True, slots=True)
+class House:
+    """What the resources of an application share."""
 
-
-def check_headers(req, max_bytes: int) -> None:
-    kind = (req.content_type or falcon.MEDIA_JSON).partition(";")[0].strip().lower()
-    if kind != falcon.MEDIA_JSON and not kind.endswith("+json"):
-        raise falcon.HTTPUnsupportedMediaType(
-            description=f"the content type is {kind}; send application/json (curl: -H Content-Type:application/json)"
-        )
-    if encoding := req.get_header("Content-Encoding"):
-        raise falcon.HTTPUnsupportedMediaType(
-            description=f"the content encoding is {encoding}; send the body as it is"
-        )
-    if (req.content_length or 0) > max_bytes:  # waitress refuses it earlier; other servers may not
-        raise falcon.HTTPContentTooLarge(
-            description=f"the body has {req.content_length} bytes; {max_bytes} are allowed"
-        )
-
-
-def refuse_constant(text: str):
-    raise ValueError(f"{text} is not JSON")
-
-
-def whole_characters(value: Any) -> Any:
-    """Half a surrogate pair, left when a client cuts a text inside an emoji, becomes U+FFFD; tokenizers refuse it."""
-    if isinstance(value, str):
-        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    if isinstance(value, list):
-        return [whole_characters(item) for item in value]
-    if isinstance(value, dict):
-        return {whole_characters(key): whole_characters(item) for key, item in value.items()}
-    return value
+    service: Any
+    settings: Settings
+    gate: Gate
+    metrics: Metrics
 
 
 class Generation:
     """What the resource of every dialect does with a parsed body."""
 
-    def __init__(self, service, settings: Settings, gate: Gate):
-        self.service, self.settings, self.gate = service, settings, gate
+    def __init__(self, house: House):
+        self.house, self.service, self.settings = house, house.service, house.settings
 
     def body(self, req) -> dict[str, Any]:
         return read_json(req, self.settings.max_body_bytes)
 
     def run(self, req, resp, submit: Callable[[], Any], choices: int, renderer, stream: bool) -> None:
         """Answer with the events of the stream that `submit` gives."""
-        running = Running(submit, choices, self.gate)
+        running = Running(submit, choices, self.house.gate, self.house.metrics)
         answer(req, resp, running, renderer, self.settings, stream)

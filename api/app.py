@@ -3,9 +3,10 @@
 import falcon
 
 from . import chat_completions, completions, errors, message_events, messages
-from .answer import Gate, Generation
+from .answer import Gate, Generation, House
 from .errors import send
 from .guards import ApiKey, Origins
+from .metrics import Metrics, Scrape
 from .openai_chunks import Head
 from .settings import Settings
 from .status import Health, Model, Models, Root
@@ -53,29 +54,31 @@ class App(falcon.App):
 
 
 def create_app(service, settings: Settings = Settings()) -> App:
+    house = House(service, settings, Gate(settings.max_streams), Metrics())
     guards = [Origins(settings)] + ([ApiKey(settings.api_key)] if settings.api_key else [])
-    app = App(middleware=guards)
-    app.gate = Gate(settings.max_streams)
+    app = App(middleware=[house.metrics, *guards])
+    app.gate = house.gate
     app.req_options.strip_url_path_trailing_slash = True
     errors.install(app)
-    for path, resource in routes(service, settings, app.gate).items():
+    for path, resource in routes(house).items():
         app.add_route(path, resource)
     return app
 
 
-def routes(service, settings: Settings, gate: Gate) -> dict[str, object]:
-    generation = (service, settings, gate)
+def routes(house: House) -> dict[str, object]:
+    service = house.service
     made: dict[str, object] = {
-        "/health": Health(service, gate),
+        "/health": Health(service, house.gate),
         "/v1/models": Models(service),
         "/v1/models/{model:path}": Model(service),
-        "/v1/chat/completions": ChatCompletions(*generation),
-        "/v1/completions": Completions(*generation),
-        "/v1/messages": Messages(*generation),
-        "/v1/messages/count_tokens": CountTokens(*generation),
-        "/tokenize": Tokenize(*generation),
-        "/detokenize": Detokenize(*generation),
-        "/apply-template": ApplyTemplate(*generation),
-        "/props": Props(service, settings),
+        "/v1/chat/completions": ChatCompletions(house),
+        "/v1/completions": Completions(house),
+        "/v1/messages": Messages(house),
+        "/v1/messages/count_tokens": CountTokens(house),
+        "/tokenize": Tokenize(house),
+        "/detokenize": Detokenize(house),
+        "/apply-template": ApplyTemplate(house),
+        "/props": Props(service, house.settings),
+        "/metrics": Scrape(house),
     }
     return made | {"/": Root(service, list(made))}

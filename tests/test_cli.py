@@ -159,7 +159,8 @@ def test_flags_that_switch_absent_features_off_are_fine():
 def test_every_flag_of_mlx_serve_is_known():
     theirs = """--model --serve --host --port --ctx-size --prompt --stream --max-tokens --temp --timeout
     --reasoning-budget --no-vision --pld --no-pld --pld-draft-len --pld-key-len --drafter --draft-block-size --kv-quant
-    --kv-attn-mode     --prefix-cache-entries --prefix-cache-mem --max-concurrent --model-dir --max-resident-models --max-resident-mem
+    --kv-attn-mode --prefix-cache-entries --prefix-cache-mem --max-concurrent --model-dir --max-resident-models
+    --max-resident-mem
     --idle-evict-secs --warmup-eager --no-warmup-eager --prefill-chunk --prefill-trace --log-level"""
     assert set(theirs.split()) <= {name for flag in flags.FLAGS for name in flag.names}
 

@@ -1,0 +1,69 @@
+"""/metrics: what was counted, in a form that Prometheus reads."""
+
+import falcon.testing
+import pytest
+from fakes import FakeService, finished, says
+from smelt.api.app import create_app
+from smelt.api.metrics import Metrics, sample
+from smelt.engine.events import Failed, Started
+from test_api_chat import HELLO, PATH, tool_script
+
+
+def scrape(client):
+    answer = client.simulate_get("/metrics")
+    assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+
+def test_what_is_counted():
+    service = FakeService()
+    client = falcon.testing.TestClient(create_app(service))
+    client.simulate_post(PATH, json=HELLO)
+    client.simulate_post(PATH, json=HELLO | {"stream": True, "n": 2})
+    service.script = tool_script
+    client.simulate_post(PATH, json=HELLO)
+    service.script = says(Started(1), Failed(ValueError()))
+    client.simulate_post(PATH, json=HELLO)
+    client.simulate_post(PATH, json={})
+    client.simulate_get("/made-up/7")
+    found = scrape(client)
+    assert found['smelt_generations_total{reason="stop"}'] == 3
+    assert found['smelt_generations_total{reason="tool_calls"}'] == 1
+    assert found['smelt_generations_total{reason="failed"}'] == 1
+    assert found["smelt_prompt_tokens_total"] == 21 and found["smelt_cached_prompt_tokens_total"] == 9
+    assert found["smelt_completion_tokens_total"] == 20
+    assert found[f'smelt_http_requests_total{{route="{PATH}",status="200"}}'] == 3
+    assert found[f'smelt_http_requests_total{{route="{PATH}",status="400"}}'] == 1
+    assert found['smelt_http_requests_total{route="none",status="404"}'] == 1
+    assert found["smelt_time_to_first_token_seconds_count"] == 3
+    assert found['smelt_decode_seconds_bucket{le="0.1"}'] == found['smelt_decode_seconds_bucket{le="+Inf"}'] == 4
+    assert found['smelt_decode_seconds_bucket{le="0.05"}'] == 0
+    assert found["smelt_ready"] == 1 and found["smelt_memory_peak_bytes"] == 3 << 20
+
+
+def test_while_loading():
+    found = scrape(falcon.testing.TestClient(create_app(FakeService(state="loading"))))
+    assert found["smelt_ready"] == 0 and "smelt_rows_running" not in found
+
+
+def test_labels_are_escaped():
+    assert sample("a", 1, (("x", 'q"\\\n'),)) == 'a{x="q\\"\\\\\\n"} 1'
+
+
+def test_prometheus_reads_it():
+    parser = pytest.importorskip("prometheus_client.parser")
+    client = falcon.testing.TestClient(create_app(FakeService()))
+    client.simulate_post(PATH, json=HELLO)
+    families = {
+        family.name: family for family in parser.text_string_to_metric_families(client.simulate_get("/metrics").text)
+    }
+    assert families["smelt_prompt_tokens"].type == "counter" and families["smelt_decode_seconds"].type == "histogram"
+
+
+def test_a_value_beyond_every_bucket():
+    metrics = Metrics()
+    metrics.observe("decode", 1e6)
+    metrics.finished(finished(index=1))
+    lines = list(metrics.histograms["decode"].lines("d"))
+    assert 'd_bucket{le="300"} 1' in lines and 'd_bucket{le="+Inf"} 2' in lines
