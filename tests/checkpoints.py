@@ -33,6 +33,8 @@ CONFIGS = {
                "tie_word_embeddings": True, "hidden_activation": "gelu_pytorch_tanh"},
 }  # fmt: skip
 
+UNKNOWN_TO_TRANSFORMERS = {"llama_sliding"}  # its Llama has no sliding layers
+
 
 def make(folder, kind: str, *, dtype=None, quantization=None, overrides=None, prefix="", shard_count=1, **changes):
     """Write the checkpoint of a kind, with changes to its config, and return its folder."""

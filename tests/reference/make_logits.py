@@ -1,10 +1,13 @@
-"""Write logits.npz: what Hugging Face transformers computes from the checkpoints of tests/checkpoints.py.
+"""Write what Hugging Face transformers computes from the small random checkpoints of the tests.
 
-    pip install torch transformers && python tests/reference/make_logits.py
+    pip install torch transformers && python tests/reference/make_logits.py [checkpoints checkpoints_gemma4 ...]
 
-Float32 logits of the last 8 of 40 prompt tokens, for each kind. The tests read the file and need neither package.
+For each module of tests/ that is named: float32 logits of the last 8 of 40 prompt tokens for each of its CONFIGS, as
+`make(folder, kind)` writes them, but for those in its UNKNOWN_TO_TRANSFORMERS; in logits.npz or logits_<family>.npz.
+The tests read these files and need neither package.
 """
 
+import importlib
 import pathlib
 import sys
 import tempfile
@@ -16,20 +19,25 @@ from transformers import AutoModelForCausalLM
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 import conftest  # noqa: E402, F401  (makes `smelt` importable)
-import checkpoints  # noqa: E402
 
 PROMPT = [(7 * i * i + 3 * i) % 320 for i in range(40)]
-UNKNOWN_THERE = {"llama_sliding"}  # transformers' Llama has no sliding layers
 
 
-def logits(kind: str) -> np.ndarray:
+def logits(module, kind: str) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
-        checkpoints.make(pathlib.Path(folder), kind)
+        module.make(pathlib.Path(folder), kind)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
         with torch.no_grad():
-            return model(torch.tensor([PROMPT])).logits[0, -8:].numpy()
+            return model(torch.tensor([PROMPT])).logits[0, -8:].float().numpy()
+
+
+def write(name: str) -> None:
+    module = importlib.import_module(name)
+    kinds = [kind for kind in module.CONFIGS if kind not in module.UNKNOWN_TO_TRANSFORMERS]
+    file = HERE / f"{name.replace('checkpoints', 'logits')}.npz"
+    np.savez_compressed(file, **{kind: logits(module, kind) for kind in kinds})
 
 
 if __name__ == "__main__":
-    kinds = [kind for kind in checkpoints.CONFIGS if kind not in UNKNOWN_THERE]
-    np.savez_compressed(HERE / "logits.npz", **{kind: logits(kind) for kind in kinds})
+    for name in sys.argv[1:] or ["checkpoints"]:
+        write(name)
