@@ -104,6 +104,8 @@ class Running:
         with self.lock:
             first, self.closed = not self.closed, True
         if first:
+            if self.open_choices:  # the client left
+                self.metrics.count("generations", self.open_choices, reason="cancelled")
             self.stream.cancel()
             self.gate.leave()
 

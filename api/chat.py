@@ -72,6 +72,7 @@ def talk(service, conversation: Conversation, read: Callable[[str], str]) -> Non
         except KeyboardInterrupt:  # at the prompt: drop the line
             print(file=sys.stderr)
         except (EOFError, Leave):
+            print(file=sys.stderr)
             return
 
 

@@ -66,6 +66,7 @@ TABLE = Table(
             rules.boolean,
             "whether a last message of the assistant is continued (the default) or answered",
         ),
+        Parameter("return_progress", rules.boolean, "chunks with `prompt_progress` while the prompt is being read"),
         Parameter(
             "response_format", Rule("only `{type: text}`", check_response_format), "the shape of the answer", NO_EFFECT
         ),
@@ -105,6 +106,7 @@ class Call:
     include_usage: bool
     model: str | None
     single_call: bool = False
+    progress: bool = False
 
 
 def parse(body: Mapping[str, Any], enable_thinking: bool | None = None) -> Call:
@@ -118,6 +120,7 @@ def parse(body: Mapping[str, Any], enable_thinking: bool | None = None) -> Call:
         include_usage=bool(options.get("include_usage")),
         model=given.get("model"),
         single_call=given.get("parallel_tool_calls") is False,
+        progress=given.get("return_progress", False),
     )
 
 
@@ -172,7 +175,7 @@ class Renderer(Chunks):
 
     def __init__(self, call: Call, head: Head):
         super().__init__(head, call.request.n, call.include_usage)
-        self.single_call = call.single_call
+        self.single_call, self.shows_progress = call.single_call, call.progress
         self.logprobs = "top_logprobs" in call.request.sampling
         self.opened: set[int] = set()
 
@@ -189,6 +192,13 @@ class Renderer(Chunks):
 
     def chunk(self, index: int, delta: dict, reason: str | None = None, logprobs: Any = None) -> dict:
         return self.wrap({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason})
+
+    def progress(self, event) -> Iterable[dict]:
+        """As llama.cpp has it; `ahead` counts the requests before this one while it waits."""
+        if not self.shows_progress:
+            return []
+        progress = {"total": event.total, "processed": event.done, "ahead": event.ahead}
+        return [self.fields | {"choices": [], "prompt_progress": progress}]
 
     def text(self, event) -> Iterable[dict]:
         if not event.text and not event.logprobs:

@@ -44,6 +44,7 @@ class Chunks:
         self.over: list[Finished] = []
         self.by_type: dict[type, Callable[[Any], Iterable[dict]]] = {
             events.Started: self.started,
+            events.Progress: self.progress,
             events.Text: self.text,
             events.Reasoning: self.reasoning,
             events.ToolOpened: self.tool_opened,
@@ -58,7 +59,7 @@ class Chunks:
     def nothing(self, event) -> Iterable[dict]:
         return []
 
-    started = text = reasoning = tool_opened = tool_arguments = finished = nothing
+    started = progress = text = reasoning = tool_opened = tool_arguments = finished = nothing
 
     def failed(self, event) -> Iterable[dict]:
         error = as_request_error(event.error)

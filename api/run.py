@@ -165,7 +165,9 @@ def statistics(last: Finished, memory: Mapping[str, int]) -> str:
         f"decode {used.completion_tokens} tokens, {rate(used.completion_tokens, timed.decode_s)}",
         f"peak memory {size(memory['peak_bytes'])}",
     ]
-    return " | ".join(parts) + (" | stopped at --max-tokens" if last.reason == "length" else "")
+    return " | ".join(parts) + (
+        " | stopped by --max-tokens, --ctx-size or --timeout" if last.reason == "length" else ""
+    )
 
 
 def rate(tokens: int, seconds: float) -> str:

@@ -131,6 +131,15 @@ def test_content_is_null_beside_tool_calls_only():
     assert post(client_of(says(Started(1), finished()))[0]).json["choices"][0]["message"]["content"] == ""
 
 
+def test_progress_is_shown_to_who_asks():
+    script = says(Started(9), Progress(0, 9, 2), Progress(4, 9), Text("a"), finished())
+    got = chunks(post(client_of(script)[0], stream=True, return_progress=True))
+    shown = [chunk["prompt_progress"] for chunk in got if "prompt_progress" in chunk]
+    assert shown == [{"total": 9, "processed": 0, "ahead": 2}, {"total": 9, "processed": 4, "ahead": 0}]
+    assert "prompt_progress" not in str(chunks(post(client_of(script)[0], stream=True)))
+    assert "prompt_progress" not in post(client_of(script)[0], return_progress=True).text
+
+
 def test_n_choices():
     client, service = client_of()
     body = post(client, n=3, seed=5).json

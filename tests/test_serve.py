@@ -87,6 +87,9 @@ def test_a_killed_client_frees_its_row(script, stream):
         until(service.streams[0].cancelled.is_set)
         assert service.streams[0].cancelled_at - killed < 0.3
         until(lambda: server.app.gate.inside == 0)
+        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+        client.request("GET", "/metrics")
+        assert b'smelt_generations_total{reason="cancelled"} 1' in client.getresponse().read()
 
 
 def test_keep_alives_in_silence():
