@@ -14,9 +14,11 @@ from .errors import Overloaded
 from .sampler import Sampler
 from .sequence import Prefilled, Sequence, Token
 
-CHUNK_S = 0.12  # a chunk of prompt holds up the streams, and a cancelled prefill, for about so long
-FIRST_CHUNK = 128  # before anything was measured
-LEAST_CHUNK = 64
+CHUNK_S = 0.1  # a chunk of prompt holds up the running streams for about so long
+ALONE_S = 1.0  # without streams, chunks are as long as this, for progress to be told now and then
+LOOK_S = 0.05  # a prompt that is no longer wanted is left within about so long, in the middle of a chunk
+FIRST_CHUNK = 64  # before anything was measured
+LEAST_CHUNK = 32
 GROWTH_TOKENS = 512  # completion tokens that must fit, besides the prompt, for a sequence to be let in
 CLEAR_EVERY = 256  # steps after which MLX's cache of free buffers is emptied
 
@@ -39,18 +41,27 @@ class Pending:
 
 
 class Pace:
-    """How many prompt tokens fit CHUNK_S: a power of two, found from what chunks took."""
+    """How many prompt tokens go into a chunk, and how many layers between two looks at the flags; from what was measured."""
 
     def __init__(self, most: int):
-        self.most, self.size = most, min(FIRST_CHUNK, most)
+        self.most, self.rate = most, None  # tokens a second
 
     def note(self, tokens: int, seconds: float) -> None:
-        if tokens < self.size:
-            return  # a prompt's end tells little
-        if seconds > 1.5 * CHUNK_S:
-            self.size = max(min(LEAST_CHUNK, self.most), self.size // 2)
-        elif seconds < 0.5 * CHUNK_S:
-            self.size = min(self.most, self.size * 2)
+        if tokens >= min(LEAST_CHUNK, self.most) and seconds > 0:  # a prompt's end tells little
+            rate = tokens / seconds
+            self.rate = rate if self.rate is None else (self.rate + rate) / 2
+
+    def chunk(self, alone: bool) -> int:
+        """A power of two, so that the same few shapes come again."""
+        if self.rate is None:
+            return min(FIRST_CHUNK, self.most)
+        tokens = int(self.rate * (ALONE_S if alone else CHUNK_S))
+        return min(self.most, max(LEAST_CHUNK, 1 << max(0, tokens.bit_length() - 1)))
+
+    def layers(self, tokens: int, layers: int) -> int:
+        if self.rate is None:
+            return max(1, layers // 8)
+        return max(1, min(layers, int(LOOK_S * self.rate * layers / tokens)))
 
 
 def read(arrays: list[mx.array]) -> list[list]:
@@ -72,7 +83,7 @@ class Scheduler:
         self.sampler: Sampler | None = None
         self.tokens: mx.array | None = None  # [B], the last draw of sampler.sequences, perhaps not computed yet
         self.first: dict[Sequence, mx.array] = {}  # first draws of rows that have not decoded yet
-        self.chunk: tuple[list[mx.array], int, float] | None = None  # the chunk in flight: arrays, tokens, since when
+        self.ahead: list[mx.array] = []  # the last part of a prompt that was started, perhaps not computed yet
         self.steps = 0
 
     @property
@@ -157,10 +168,10 @@ class Scheduler:
     # Reading prompts
 
     def prefill(self) -> None:
-        """Submit prompt tokens, of one prompt or of several short ones, up to the pace."""
-        budget = self.pace.size
-        while budget > 0 and (self.filling or self.admit()):
-            budget -= self.fill(self.filling, budget)
+        """Submit a chunk of prompt tokens, of one prompt or of several short ones."""
+        used = 0
+        while used < self.pace.chunk(alone=not self.running) and (self.filling or self.admit()):
+            used += self.fill(self.filling, self.pace.chunk(alone=not self.running) - used)
 
     def admit(self) -> bool:
         if not self.waiting or len(self.running) >= self.limits.rows:
@@ -175,17 +186,32 @@ class Scheduler:
         return True
 
     def fill(self, sequence: Sequence, budget: int) -> int:
-        context, start = sequence.context, sequence.prefilled
+        """Read on with a prompt; how many tokens were read."""
+        context, start, begun = sequence.context, sequence.prefilled, time.monotonic()
         count = min(budget, len(context) - start)
         step = self.memory.step([sequence.row], count)
-        hidden = self.model(mx.array([context[start : start + count]]), step, last=True)
+        hidden = self.through(sequence, mx.array([context[start : start + count]]), step)
+        if hidden is None:
+            return count  # no longer wanted: the next tick takes it out
         sequence.prefilled += count
         sequence.put(Prefilled(sequence.prefilled, len(context)))
         if sequence.prefilled == len(context):
             self.begin(sequence, hidden)
         else:
-            self.follow(self.memory.arrays, count)
+            self.follow(self.memory.arrays)
+        self.pace.note(count, time.monotonic() - begun)
         return count
+
+    def through(self, sequence: Sequence, tokens: mx.array, step) -> mx.array | None:
+        """The hidden state of the last token; None if the sequence was cancelled on the way."""
+        layers = len(self.model.blocks)
+        every = self.pace.layers(tokens.size, layers)
+        for done, hidden in enumerate(self.model.stages(tokens, step, last=True), 1):
+            if done % every == 0 and done < layers:
+                self.follow([hidden])
+                if sequence.cancelled:
+                    return None
+        return hidden
 
     def begin(self, sequence: Sequence, hidden: mx.array) -> None:
         """The prompt is read: draw the first token, and decode from the next tick on."""
@@ -193,15 +219,13 @@ class Scheduler:
         self.first[sequence] = self.pending[-1].arrays[0][0]
         self.running.append(sequence)
         self.filling = None
-        self.follow([], 0)
+        self.ahead = []
 
-    def follow(self, arrays: list[mx.array], tokens: int) -> None:
-        """Start a chunk, then wait for the one before, so that no more than one is ever queued ahead."""
+    def follow(self, arrays: list[mx.array]) -> None:
+        """Start computing, then wait for what was started before: never more than two parts are queued."""
         mx.async_eval(arrays)
-        last, self.chunk = self.chunk, (arrays, tokens, time.monotonic()) if arrays else None
-        if last:
-            mx.eval(last[0])
-            self.pace.note(last[1], time.monotonic() - last[2])
+        mx.eval(self.ahead)
+        self.ahead = arrays
 
     # Memory
 

@@ -128,12 +128,19 @@ class Decoder:
 
     def __call__(self, tokens: mx.array, step: Step, last: bool = False) -> mx.array:
         """tokens [B, T] -> hidden [B, T, D] before the last norm; with `last` only the last position's, [B, 1, D]."""
+        for x in self.stages(tokens, step, last):
+            pass
+        return x
+
+    def stages(self, tokens: mx.array, step: Step, last: bool = False) -> Iterator[mx.array]:
+        """What `__call__` computes, after each block: a caller can look around in between."""
         x = embed(tokens, self.embedding).astype(self.dtype)
         if self.embed_scale is not None:
             x = x * mx.array(self.embed_scale, x.dtype)
         for block in self.blocks[:-1]:
             x = block(x, step)
-        return self.blocks[-1](x, step, last=last)
+            yield x
+        yield self.blocks[-1](x, step, last=last)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """hidden [..., D] -> [..., V], in the model's dtype."""

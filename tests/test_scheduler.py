@@ -213,17 +213,44 @@ def test_time_runs_out(llama):
     assert one.end.reason == "length" and len(one.tokens) == 0
 
 
-def test_pace_finds_the_chunk_that_fits_the_time():
+def test_pace_fits_the_chunk_to_the_time():
     pace = Pace(2048)
-    for _ in range(8):
-        pace.note(pace.size, pace.size * 0.0001)
-    assert pace.size == 1024 or pace.size == 512
-    for _ in range(8):
-        pace.note(pace.size, pace.size * 0.01)
-    assert pace.size == 64
-    small = Pace(8)
-    small.note(8, 10.0)
-    assert small.size == 8
+    assert pace.chunk(alone=True) == module.FIRST_CHUNK
+    pace.note(64, 0.0128)  # 5,000 tokens a second
+    assert (pace.chunk(alone=False), pace.chunk(alone=True)) == (256, 2048)
+    assert pace.layers(2048, 40) == 4 and pace.layers(256, 40) == 39
+    for _ in range(20):
+        pace.note(64, 1.0)
+    assert (pace.chunk(alone=False), pace.chunk(alone=True)) == (module.LEAST_CHUNK, 64)
+    assert pace.layers(64, 10) == 1
+    assert Pace(8).chunk(alone=True) == 8
+
+
+def test_a_cancelled_prompt_is_left_in_the_middle_of_a_chunk(llama):
+    scheduler, one, two = fresh(llama, chunk=256), Run(PROMPT, 10), Run(PROMPT[:40], 12)
+    expected = greedy(llama, PROMPT[:40], 12)
+    llama.forget()
+    scheduler.pace.rate = 20.0  # slow: a look after every layer
+    seen = []
+    stages = type(llama).stages
+
+    def cancelling(tokens, step, last=False):
+        for hidden in stages(llama, tokens, step, last):
+            seen.append(hidden)
+            one.sequence.cancelled = True
+            yield hidden
+
+    object.__setattr__(llama, "stages", cancelling)
+    try:
+        scheduler.add(one.sequence)
+        scheduler.tick()
+    finally:
+        object.__delattr__(llama, "stages")
+    assert len(seen) == 1 and one.sequence.prefilled == 0
+    scheduler.tick()
+    assert scheduler.idle
+    run(scheduler, two)
+    assert two.tokens == expected
 
 
 def test_sampling_defaults_are_neutral():
