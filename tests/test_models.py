@@ -6,51 +6,11 @@ import checkpoints
 import mlx.core as mx
 import numpy as np
 import pytest
-from mlx_lm.models.cache import make_prompt_cache
-from mlx_lm.utils import load_model
+from parity import NEW_TOKENS, PROMPT, QUANTIZATIONS, close, goes_back, ours_greedy, ours_logits, reference, rows_stand_alone
 from smelt import models
 from smelt.models.checkpoint import CheckpointError
 
-PROMPT = [(7 * i * i + 3 * i) % 320 for i in range(40)]
-NEW_TOKENS = 32
 LOGITS = Path(__file__).parent / "reference" / "logits.npz"
-
-
-def ours_logits(model, tokens, sizes=()):
-    """Logits of the last position after feeding `tokens` in chunks, and the memory to go on with."""
-    memory, start = model.memory(), 0
-    row = memory.open()
-    for size in (*sizes, len(tokens) - sum(sizes)):
-        chunk = mx.array([tokens[start : start + size]])
-        hidden = model(chunk, memory.step([row], size))
-        mx.eval(hidden)
-        start += size
-    return model.logits(hidden[:, -1])[0], memory, row
-
-
-def ours_greedy(model, tokens, count):
-    logits, memory, row = ours_logits(model, tokens)
-    found = [int(mx.argmax(logits))]
-    while len(found) < count:
-        hidden = model(mx.array([found[-1:]]), memory.step([row], 1))
-        found.append(int(mx.argmax(model.logits(hidden[:, -1])[0])))
-    return found
-
-
-def reference(folder, tokens, count):
-    model, _ = load_model(folder)
-    cache = make_prompt_cache(model)
-    first = model(mx.array([tokens]), cache=cache)[0, -1]
-    found, logits = [int(mx.argmax(first))], first
-    while len(found) < count:
-        logits = model(mx.array([found[-1:]]), cache=cache)[0, -1]
-        found.append(int(mx.argmax(logits)))
-    return first, found
-
-
-def close(ours, theirs, tolerance):
-    ours, theirs = (np.array(x.astype(mx.float32)) for x in (ours, theirs))
-    return np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
 
 
 # mlx-lm leaves Mistral's sliding_window unread; that one is compared with transformers below.
@@ -61,15 +21,6 @@ def test_float32_equals_mlx_lm(tmp_path, kind):
     logits, tokens = reference(folder, PROMPT, NEW_TOKENS)
     assert close(ours_logits(model, PROMPT)[0], logits, 2e-5)
     assert ours_greedy(model, PROMPT, NEW_TOKENS) == tokens
-
-
-QUANTIZATIONS = [
-    *({"group_size": 32, "bits": bits, "mode": "affine"} for bits in (2, 3, 4, 5, 6, 8)),
-    {"group_size": 64, "bits": 4, "mode": "affine"},
-    {"group_size": 32, "bits": 4, "mode": "mxfp4"},
-    {"group_size": 32, "bits": 8, "mode": "mxfp8"},
-    {"group_size": 16, "bits": 4, "mode": "nvfp4"},
-]
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma3"])
@@ -202,45 +153,15 @@ def test_nothing_of_a_16_bit_model_is_promoted(tmp_path, kind, dtype, monkeypatc
     assert set(seen) == {dtype}
 
 
-def feed(model, memory, row, tokens):
-    hidden = model(mx.array([tokens]), memory.step([row], len(tokens), keep=1 < len(tokens) <= 8))
-    return model.logits(hidden[:, -1])[0]
-
-
 @pytest.mark.parametrize("kind", checkpoints.CONFIGS)
 @pytest.mark.parametrize("back", [1, 3, 8])
 def test_going_back_and_restoring_equal_a_cold_run(tmp_path, kind, back):
-    """30 tokens, a draft of which `back` are rejected, a snapshot, other work in between, restored: as if never drafted."""
     model = models.load(checkpoints.make(tmp_path, kind))
     if kind == "llama_dynamic":
         return  # exact only within the trained length: its keys depend on how long the sequence was
-    memory = model.memory()
-    row = memory.open()
-    feed(model, memory, row, PROMPT[:30])
-    feed(model, memory, row, [PROMPT[30]] + [9] * back)
-    memory.rewind(row, back)
-    taken = memory.snapshot(row)
-    feed(model, memory, row, [5, 6, 7])
-    memory.close(row)
-    other = memory.open()
-    feed(model, memory, other, PROMPT[::-1])
-    again = memory.restore(taken)
-    assert again.length == 31
-    found = [feed(model, memory, again, PROMPT[31:36]), feed(model, memory, again, PROMPT[36:37])]
-    cold = [ours_logits(model, PROMPT[:36])[0], ours_logits(model, PROMPT[:37])[0]]
-    assert all(close(a, b, 2e-5) for a, b in zip(found, cold, strict=True))
+    goes_back(model, back)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3"])
 def test_rows_of_a_batch_equal_the_rows_alone(tmp_path, kind):
-    """Three rows of different lengths decode and verify together."""
-    model = models.load(checkpoints.make(tmp_path, kind))
-    memory, lengths = model.memory(), (7, 31, 18)
-    rows = [memory.open() for _ in lengths]
-    for row, n in zip(rows, lengths, strict=True):
-        feed(model, memory, row, PROMPT[:n])
-    for new in (1, 4):
-        tokens = mx.array([PROMPT[row.length : row.length + new] for row in rows])
-        hidden = model(tokens, memory.step(rows, new))
-        for i, row in enumerate(rows):
-            assert close(model.logits(hidden[i, -1:])[0], ours_logits(model, PROMPT[: row.length])[0], 2e-5)
+    rows_stand_alone(models.load(checkpoints.make(tmp_path, kind)))
