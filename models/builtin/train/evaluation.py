@@ -1,0 +1,113 @@
+"""Held-out cases by task, and what counts as right. Needs only the standard library."""
+
+import json
+import re
+
+from . import mixture
+from .sample import answer_text
+from .tasks import arithmetic, chat, code, dialog, extract, passages, results, summary, tools, unknown
+from .world import World
+
+LONGEST = 4200  # characters of a case, so that prompt and answer stay within 2048 tokens
+
+
+def _sums(digits):
+    def make(world):
+        return arithmetic.finish(world, *arithmetic.problem(world, digits, "+-"), thinking=False)
+
+    return make
+
+
+def _answered_by_tool(world):
+    return world.pick((results.one, results.one, results.one_field, results.several))(world)
+
+
+# row -> (maker, the share that the card promises, or None)
+ROWS = {
+    "one-digit sums and differences": (_sums(1), 0.95),
+    "two-digit sums and differences": (_sums(2), 0.95),
+    "arithmetic with reasoning, up to four digits": (arithmetic.reasoned, None),
+    "word problems": (arithmetic.story, None),
+    "tool call, unseen tools": (tools.one, 0.95),
+    "parallel tool calls, unseen tools": (tools.parallel, None),
+    "tool call, everyday tools": (tools.common, None),
+    "tools given, none needed": (tools.not_needed, None),
+    "tools given, none fits": (tools.no_such_tool, None),
+    "argument missing": (tools.missing_argument, None),
+    "answer from tool results": (_answered_by_tool, None),
+    "call from an earlier result": (results.then, None),
+    "JSON extraction": (extract.make, 0.95),
+    "passage questions": (passages.make, 0.90),
+    "code: rename": (code.rename, 0.90),
+    "code: add a parameter": (code.add_parameter, None),
+    "code: change a constant": (code.change_constant, None),
+    "code: repeat": (code.unchanged, None),
+    "summary": (summary.make, None),
+    "several turns": (dialog.make, None),
+    "facts and small talk": (chat.make, None),
+    "refusal to invent": (unknown.make, None),
+}
+
+
+def _length(sample):
+    return sum(len(str(m)) for m in sample.messages) + len(json.dumps(sample.tools))
+
+
+def cases(row, n, seed=0):
+    """n held-out samples of one row, with system prompts and noise as in training."""
+    maker = ROWS[row][0]
+    found = []
+    while len(found) < n:
+        world = World(f"evaluation/{row}/{seed}/{len(found)}", "heldout")
+        sample = mixture.dressed(world, maker(world), "code" if row.startswith("code") else row)
+        while _length(sample) > LONGEST:
+            sample = mixture.dressed(world, maker(world), "code" if row.startswith("code") else row)
+        found.append(sample)
+    return found
+
+
+def visible(text):
+    """The answer without its reasoning."""
+    return text.split("</think>")[-1].strip()
+
+
+def calls_in(text):
+    """[(name, arguments)] of all call blocks; None if one is malformed."""
+    try:
+        blocks = [json.loads(b) for b in re.findall(r"<tool_call>\n(.*?)\n</tool_call>", text, re.DOTALL)]
+        return [(b["name"], b["arguments"]) for b in blocks]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _number(text):
+    found = re.findall(r"-?\d+", text.replace("−", "-"))
+    return found[-1] if found else None
+
+
+def _json(text):
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def right(sample, text):
+    """Whether `text`, as generated (reasoning included), is the expected answer."""
+    wanted, got = answer_text(sample.messages[-1]).strip(), visible(text)
+    if sample.thinking and "</think>" not in text:
+        return False
+    if sample.check == "number":
+        return _number(got) == _number(wanted)
+    if sample.check == "calls":
+        return calls_in(got) == calls_in(wanted)
+    return _json(got) == _json(wanted) if sample.check == "json" else got == wanted
+
+
+def table(counts):
+    """Markdown of {row: (n, right, ended)}."""
+    lines = ["| task | cases | right | wanted | turn ended |", "|---|---|---|---|---|"]
+    for row, (n, good, ended) in counts.items():
+        wanted = ROWS.get(row, (None, None))[1]
+        lines.append(f"| {row} | {n} | {good} ({good / n:.1%}) | {f'{wanted:.0%}' if wanted else ''} | {ended}/{n} |")
+    return "\n".join(lines)

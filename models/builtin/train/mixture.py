@@ -1,0 +1,60 @@
+"""The mixture of tasks, system prompts and noise: `sample(seed, split)` is the whole data set."""
+
+from . import lexicon as lx
+from .tasks import arithmetic, chat, code, dialog, extract, passages, results, summary, tools, unknown
+from .world import World
+
+# Shares of samples, not of tokens: code and tools are long, sums are short.
+TASKS = {
+    "chat": (chat.make, 9), "arithmetic": (arithmetic.make, 20), "tools": (tools.make, 22), "results": (results.make, 7), "extract": (extract.make, 12),
+    "passages": (passages.make, 13), "code": (code.make, 17), "summary": (summary.make, 3), "dialog": (dialog.make, 6), "unknown": (unknown.make, 3),
+}  # fmt: skip
+SYSTEM = ("You are a helpful assistant.", "You are a helpful assistant.", "You are a helpful AI assistant.", "You are Smelt, a small model.", "Be brief.", "Answer shortly and clearly.",
+          "You are a careful assistant that never invents facts.", "You are a coding assistant.", "You are an assistant with access to tools. Use them when they help.", "Be concise.",
+          "You help users with short answers.", "Answer in English.", "You are a friendly chatbot.", "Follow the user's instructions exactly.", "You are a local model on the user's machine.",
+          "Today is {date}. You are a helpful assistant.", "The user is {person} from {city}.", "You are the assistant of {company}. Be polite.", "Current time: {time}.",
+          "You are an expert {job}.", "Answer as well as you can. {words}", "{words}.")  # fmt: skip
+BEFORE = ("Hi! ", "Hello. ", "Hey, ", "OK. ", "So, ", "Hi there, ", "Good morning! ", "Sorry to bother you. ", "I hope you are well. ", "Thanks for before. ", "Right, ", "Well, ", "Um, ")
+AFTER = (" Thanks!", " Thank you.", " please", " Thanks in advance.", " It's urgent.", " :)", " Cheers", "\n", "  ", " Take your time.", "\n\nThanks,\n{first}")
+
+
+def system_prompt(world):
+    text = world.pick(SYSTEM)
+    return text.format(date=world.date(), person=world.person(), city=world.city(), company=world.company(), time=world.time(), job=world.pick(lx.JOBS), words=world.phrase(3, 20).capitalize())
+
+
+def noisy(world, text, task):
+    """Politeness and slips around a request. Not inside: what has to be copied stays as it is."""
+    if world.chance(0.12):
+        text = world.pick(BEFORE) + text
+    if world.chance(0.1) and task != "code":
+        text = text + world.pick(AFTER).format(first=world.first())
+    if world.chance(0.04):
+        text = world.pick(("\n", " ", "  ", "\n\n")) + text
+    return text
+
+
+def thought(world, sample):
+    """Thinking may be on for any request, also where there is nothing to think about."""
+    if not sample.thinking and sample.check != "calls" and world.chance(0.06):
+        sample.messages[-1]["reasoning_content"] = "I can answer this directly."
+        sample.thinking = True
+    return sample
+
+
+def dressed(world, sample, task):
+    """The sample with some noise around its request and, often, a system prompt."""
+    first = thought(world, sample).messages[0]
+    if len(sample.messages) == 2 and first["role"] == "user":
+        first["content"] = noisy(world, first["content"], task)
+    if first["role"] != "system" and world.chance(0.4):
+        sample.messages = [{"role": "system", "content": system_prompt(world)}, *sample.messages]
+    return sample
+
+
+def sample(seed, split="train"):
+    """(task, Sample) number `seed`: the same in every run of one Python version."""
+    world = World(f"{split}/{seed}", split)
+    names = list(TASKS)
+    name = world.rng.choices(names, [TASKS[n][1] for n in names])[0]
+    return name, dressed(world, TASKS[name][0](world), name)

@@ -1,0 +1,206 @@
+"""Edits of real functions: most of the answer repeats the prompt."""
+
+import ast
+import functools
+import io
+import keyword
+import re
+import tokenize
+from collections import Counter
+
+from .. import stdlib
+from ..sample import ask
+
+FENCES = ("```python\n{c}\n```", "```python\n{c}\n```", "```python\n{c}\n```", "```\n{c}\n```", "{c}")
+FORMS = ("{i}\n\n{c}", "{i}\n{c}", "{c}\n\n{i}", "{i} Here is the code:\n\n{c}", "Here is a function:\n{c}\n{i}", "{i}\n\n{c}\n\nReturn the whole function.",
+         "Edit this code. {i}\n\n{c}", "{i} Change nothing else.\n\n{c}", "{c}\n{i}")  # fmt: skip
+
+
+def _names(source):
+    """[(name, start offset)] of all NAME tokens."""
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return [(t.string, starts[t.start[0] - 1] + t.start[1]) for t in tokens if t.type == tokenize.NAME]
+
+
+def _tree_counts(tree):
+    """How often each identifier is a plain variable, parameter or the function's own name."""
+    counts = Counter(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+    counts.update(node.arg for node in ast.walk(tree) if isinstance(node, ast.arg))
+    counts[tree.body[0].name] += 1
+    return counts
+
+
+def _bound(tree):
+    stored = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return stored | {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)} | {tree.body[0].name}
+
+
+@functools.lru_cache(maxsize=20000)
+def renamable(source):
+    """name -> offsets. Only names whose every mention, also in strings and comments, is one and the same variable."""
+    try:
+        tree, names = ast.parse(source), _names(source)
+    except (SyntaxError, tokenize.TokenError, IndentationError):
+        return {}
+    counts, places = _tree_counts(tree), {}
+    for name, start in names:
+        places.setdefault(name, []).append(start)
+    return {
+        name: places[name]
+        for name in sorted(_bound(tree))
+        if name in places and len(name) > 1 and name not in ("self", "cls") and not name.startswith("__")
+        and len(places[name]) == counts[name] == len(re.findall(rf"\b{re.escape(name)}\b", source))
+    }  # fmt: skip
+
+
+def replace(source, places, old, new):
+    for start in reversed(places):
+        source = source[:start] + new + source[start + len(old) :]
+    return source
+
+
+def _style_of(name):
+    return "camel" if name[0].islower() and any(c.isupper() for c in name) else "pascal" if name[0].isupper() else "snake"
+
+
+def _fresh(world, source, old):
+    new = world.ident(_style_of(old))
+    return new if new not in source and not keyword.iskeyword(new) else _fresh(world, source, old)
+
+
+def function(world, longest=1600):
+    """A function's source. In training, half of them with other names first, so that code is read and not remembered."""
+    found = world.pick(stdlib.functions(world.split))
+    if len(found.source) > longest and not world.chance(0.1):
+        return function(world, longest)
+    source = found.source
+    if world.split == "train" and world.chance(0.5):
+        for _ in range(world.int(1, 4)):
+            source = _scrambled(world, source)
+    return source
+
+
+def _scrambled(world, source):
+    names = renamable(source)
+    if not names:
+        return source
+    old = world.pick(list(names))
+    return replace(source, names[old], old, _fresh(world, source, old))
+
+
+def _edit(world, instruction, before, after, reasoning):
+    fence = world.pick(FENCES)
+    prompt = world.pick(FORMS).format(i=instruction, c=fence.format(c=before))
+    return ask(prompt, f"```python\n{after}\n```", reasoning if world.chance(0.15) else "")
+
+
+def rename(world):
+    source = function(world)
+    names = renamable(source)
+    if not names:
+        return rename(world)
+    old = world.pick(list(names))
+    new = _fresh(world, source, old)
+    kind = "function" if re.search(rf"def {re.escape(old)}\b", source) else world.pick(("variable", "name"))
+    form = world.pick(("Rename `{o}` to `{n}`.", "Rename {o} to {n}.", "Rename the {k} `{o}` to `{n}`.", "Rename the {k} {o} to {n} in this function.", "Change the name `{o}` to `{n}`.",
+                       "Please rename {o} to {n}", "Replace the {k} name `{o}` with `{n}`.", "Call `{o}` `{n}` instead.", "rename `{o}` to `{n}` everywhere"))  # fmt: skip
+    reasoning = f"Every {old} becomes {new}. All else stays."
+    return _edit(world, form.format(o=old, n=new, k=kind), source, replace(source, names[old], old, new), reasoning)
+
+
+def _parameter_end(source):
+    """Where a further parameter goes, and whether a comma is needed; None for signatures that end in *, ** or break lines."""
+    try:
+        node = ast.parse(source).body[0]
+    except SyntaxError:
+        return None
+    args = node.args
+    if args.vararg or args.kwarg or args.kwonlyargs:
+        return None
+    head = re.match(r"((?:@.*\n)*(?:async )?def \w+\()", source)
+    plain = [*args.posonlyargs, *args.args]
+    if not head or not plain:
+        return (head.end(), "") if head and source[head.end()] == ")" else None
+    last = args.defaults[-1] if args.defaults else plain[-1]
+    lines = source.splitlines(keepends=True)
+    end = sum(map(len, lines[: last.end_lineno - 1])) + last.end_col_offset
+    return (end, ", ") if source[end] == ")" else None
+
+
+def add_parameter(world):
+    source = function(world)
+    where = _parameter_end(source)
+    name = _fresh(world, source, "x")
+    if where is None:
+        return add_parameter(world)
+    default = world.pick(("None", "True", "False", str(world.int(0, 99)), f'"{world.rare()}"', "()", "0"))
+    form = world.pick(("Add a parameter `{n}` with default `{d}`.", "Add the parameter {n}={d}.", "Add a parameter {n} with the default {d} to this function.",
+                       "Give the function a parameter `{n}={d}`.", "Add an argument `{n}` that defaults to {d}.", "add parameter {n} with default {d} at the end"))  # fmt: skip
+    after = source[: where[0]] + f"{where[1]}{name}={default}" + source[where[0] :]
+    return _edit(world, form.format(n=name, d=default), source, after, f"The signature gets {name}={default} at the end. All else stays.")
+
+
+def _constants(source):
+    """Numbers and short strings that occur once: [(text, start)]."""
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    except (tokenize.TokenError, IndentationError, SyntaxError):
+        return []
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    found = [(t.string, starts[t.start[0] - 1] + t.start[1]) for t in tokens
+             if t.type == tokenize.NUMBER or (t.type == tokenize.STRING and re.fullmatch(r"""(['"])[\w .-]{1,30}\1""", t.string))]  # fmt: skip
+    return [(text, start) for text, start in found if len(re.findall(rf"(?<![\w.]){re.escape(text)}(?![\w.])", source)) == 1]
+
+
+def change_constant(world):
+    source = function(world)
+    constants = _constants(source)
+    if not constants:
+        return change_constant(world)
+    old, start = world.pick(constants)
+    new = str(world.number()) if old[0] not in "'\"" else old[0] + world.pick((world.rare(), world.phrase(1, 3), world.code())) + old[0]
+    if new == old:
+        return change_constant(world)
+    form = world.pick(("Change `{o}` to `{n}`.", "Change {o} to {n}.", "Replace {o} with {n}.", "Replace the constant {o} by {n}.", "Use {n} instead of {o}.",
+                       "Set the value {o} to {n}.", "The constant {o} should be {n}."))  # fmt: skip
+    after = source[:start] + new + source[start + len(old) :]
+    return _edit(world, form.format(o=old, n=new), source, after, f"{old} becomes {new}. All else stays.")
+
+
+def add_docstring(world):
+    source = function(world)
+    if '"""' in source or "'''" in source:
+        return add_docstring(world)
+    node = ast.parse(source).body[0]
+    lines = source.split("\n")
+    first = node.body[0]
+    if first.lineno == node.lineno or isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+        return add_docstring(world)
+    text = world.phrase(3, 7).capitalize() + "."
+    at = min([first.lineno, *(d.lineno for d in getattr(first, "decorator_list", ()))]) - 1
+    while lines[at - 1].strip().startswith("#"):  # the docstring comes before comments
+        at -= 1
+    after = "\n".join([*lines[:at], " " * first.col_offset + f'"""{text}"""', *lines[at:]])
+    return _edit(world, world.pick(('Add the docstring "{}"', 'Give it the docstring "{}".', "Add this docstring: {}")).format(text), source, after,
+                 "The docstring goes below the signature.")  # fmt: skip
+
+
+def unchanged(world):
+    source = function(world, longest=2600)
+    if world.chance(0.35):  # lines of several functions, shuffled: copying that no knowledge of code can help
+        lines = [line for _ in range(world.int(1, 3)) for line in function(world).split("\n") if line.strip()]
+        source = "\n".join(world.sample(lines, world.int(3, 40)))
+    return _edit(world, world.pick(("Repeat this code exactly.", "Print this code unchanged.", "Copy the code.", "Return the code as it is.")), source, source, "I copy it.")
+
+
+MIX = ((rename, 50), (add_parameter, 16), (change_constant, 16), (add_docstring, 4), (unchanged, 14))
+
+
+def make(world):
+    makers, weights = zip(*MIX, strict=True)
+    return world.rng.choices(makers, weights)[0](world)
