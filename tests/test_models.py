@@ -6,7 +6,17 @@ import checkpoints
 import mlx.core as mx
 import numpy as np
 import pytest
-from parity import NEW_TOKENS, PROMPT, QUANTIZATIONS, close, goes_back, ours_greedy, ours_logits, reference, rows_stand_alone
+from parity import (
+    NEW_TOKENS,
+    PROMPT,
+    QUANTIZATIONS,
+    close,
+    goes_back,
+    ours_greedy,
+    ours_logits,
+    reference,
+    rows_stand_alone,
+)
 from smelt import models
 from smelt.models.checkpoint import CheckpointError
 
