@@ -10,6 +10,7 @@ x [..., D]; W [O, D]; result [..., O], or [..., O/2] with `glu`, in x's dtype. W
 packs it (affine of 2, 3, 4, 5, 6 or 8 bits, mxfp4, mxfp8, nvfp4).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
@@ -177,15 +178,24 @@ def can_join(weights: list[Weight]) -> bool:
     return len(kinds) == 1
 
 
-def joined(weights: list[Weight]) -> Weights:
-    """One matrix of all rows, where the parts allow it, else the parts."""
+def joined(weights: list[Weight], axis: int = 0) -> Weights:
+    """One matrix of all rows, where the parts allow it, else the parts. axis=1: stacks [E, O, D] joined along O."""
     if len(weights) == 1:
         return weights[0]
+    return combined(weights, lambda arrays: mx.concatenate(arrays, axis)) if can_join(weights) else tuple(weights)
+
+
+def stacked(weights: list[Weight]) -> Weight:
+    """[O, D] of every expert as one [E, O, D]; matrices of unequal quantisation are unpacked for it."""
     if not can_join(weights):
-        return tuple(weights)
+        weights = [Weight(unpack(w), bias=w.bias) for w in weights]
+    return combined(weights, mx.stack)
+
+
+def combined(weights: list[Weight], combine: Callable[[list[mx.array]], mx.array]) -> Weight:
     first = weights[0]
-    stack = [
-        None if getattr(first, name) is None else mx.concatenate([getattr(w, name) for w in weights])
+    fields = [
+        None if getattr(first, name) is None else combine([getattr(w, name) for w in weights])
         for name in ("weight", "scales", "biases", "bias")
     ]
-    return Weight(*stack, first.group_size, first.bits, first.mode)
+    return Weight(*fields, first.group_size, first.bits, first.mode)

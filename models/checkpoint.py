@@ -12,7 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..kernels.linear import Weight, Weights, joined
+from ..kernels.linear import Weight, Weights, joined, stacked
 from ..kernels.norm import Norm
 
 log = logging.getLogger(__name__)
@@ -25,10 +25,16 @@ PREFIXES = (
     ("language_model.lm_head.", "lm_head."),
     ("model.lm_head.", "lm_head."),
 )
-TOWERS = ("vision_tower.", "vision_model.", "visual.", "multi_modal_projector.", "audio_tower.", "embed_vision.",
+TOWERS = ("vision_tower.", "vision_model.", "vision_embedder.", "visual.", "multi_modal_projector.", "audio_tower.", "embed_vision.",
           "embed_audio.", "mtp.")  # fmt: skip
+ROOT_KEYS = ("quantization", "quantization_config", "eos_token_id", "image_token_id", "video_token_id",
+             "audio_token_id")  # fmt: skip
 FLOATS = (mx.float16, mx.bfloat16, mx.float32)
 MODES = {"affine", "mxfp4", "mxfp8", "nvfp4"}
+# Where the experts of a layer are (Hugging Face, MLX, Gemma 4 of MLX), and what their matrices are called there.
+EXPERTS = ("switch_mlp", "experts", "experts.switch_glu", "switch_glu")
+EXPERT_NAMES = {"gate": ("gate_proj", "w1"), "up": ("up_proj", "w3", "fc1"), "down": ("down_proj", "w2", "fc2"),
+                "gate_up": ("gate_up_proj",)}  # fmt: skip
 AFFINE_BITS, AFFINE_GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
 
 
@@ -54,7 +60,7 @@ def text_config(config: dict[str, Any]) -> dict[str, Any]:
     part = config.get("text_config")
     if not isinstance(part, dict):
         return config
-    root = {key: config[key] for key in ("quantization", "quantization_config", "eos_token_id") if key in config}
+    root = {key: config[key] for key in ROOT_KEYS if key in config}
     tied = config.get("tie_word_embeddings")
     return {**root, **part, **({} if tied is None or "tie_word_embeddings" in part else {"tie_word_embeddings": tied})}
 
@@ -142,6 +148,17 @@ class Tensors:
         array = self.left.pop(name)
         return array.astype(self.dtype) if array.dtype in FLOATS else array
 
+    def take_float32(self, name: str) -> mx.array:
+        """What a recurrence or a router computes in float32 whatever the model's type is, and its file may keep so."""
+        if name not in self.left:
+            return self.take(name)
+        return self.left.pop(name).astype(mx.float32)
+
+    def conv(self, name: str) -> mx.array:
+        """A depthwise convolution's weight as [C, K]: stored [C, 1, K] (Hugging Face) or [C, K, 1] (MLX)."""
+        weight = self.take(f"{name}.weight")
+        return weight if weight.ndim == 2 else weight.squeeze(1 if weight.shape[1] == 1 else 2)
+
     def drop(self, names: Iterator[str] | list[str]) -> None:
         for name in list(names):
             self.left.pop(name, None)
@@ -161,6 +178,33 @@ class Tensors:
 
     def joined(self, *names: str) -> Weights:
         return joined([self.linear(name) for name in names])
+
+    def experts(self, name: str, *parts: str, count: int) -> Weights:
+        """The matrices of all `count` experts under `name` as stacks [E, O, D]: parts "gate", "up", "down", joined.
+
+        They may be stored as stacks, with gate and up as one stack, or as a matrix for each expert.
+        """
+        if parts == ("gate", "up") and (both := self._stack(name, "gate_up", count)):
+            return both
+        found = [self._stack(name, part, count) for part in parts]
+        self.missing += [f"{name}.experts.*.{EXPERT_NAMES[part][0]}" for part, w in zip(parts, found) if w is None]
+        return joined([w or Weight(mx.zeros((1, 1, 1))) for w in found], axis=1)
+
+    def _stack(self, name: str, part: str, count: int) -> Weight | None:
+        for folder in (f"{name}.{experts}" for experts in EXPERTS):
+            for own in EXPERT_NAMES[part]:
+                if f"{folder}.{own}.weight" in self:
+                    return self.linear(f"{folder}.{own}")
+                if f"{folder}.{own}" in self:
+                    bias = self.take(f"{folder}.{own}_bias") if f"{folder}.{own}_bias" in self else None
+                    return self._plain(f"{folder}.{own}", self.take(f"{folder}.{own}"), bias)
+                if f"{folder}.0.{own}.weight" in self:
+                    return self._stacked([f"{folder}.{e}.{own}" for e in range(count)])
+        return None
+
+    def _stacked(self, names: list[str]) -> Weight:
+        matrices = [self.linear(name) for name in names]
+        return matrices[0] if any(f"{name}.weight" in self.missing for name in names) else stacked(matrices)
 
     def _plain(self, name, weight, bias):
         if weight.dtype not in FLOATS:

@@ -1,0 +1,60 @@
+"""Which experts a token goes to, and with what weight.
+
+    s_e    = softmax_e(logits) or sigmoid(logits_e)
+    chosen = the K largest of s_e + bias_e, in the best groups only where experts come in groups
+    w_e    = s_e / (sum over the chosen + eps)  with `normalise`,  then times scale (one number, or one for each expert)
+
+logits [..., E], bias [E] -> indices [..., K] uint32 and weights [..., K] float32; everything is computed in float32.
+A group's worth is the sum of its two best s_e + bias_e. The order of the K is free.
+
+Shazeer et al. 2017; bias for choosing without touching the weight: Wang et al. 2024; groups: DeepSeek-V3 report 2024.
+"""
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+
+@dataclass(frozen=True)
+class Routing:
+    """top_k experts of a token; score is "softmax" or "sigmoid"; groups = (all of them, those that may be chosen)."""
+
+    top_k: int
+    score: str = "softmax"
+    normalise: bool = True
+    eps: float = 0.0
+    scale: float = 1.0
+    groups: tuple[int, int] | None = None
+
+
+def route(
+    logits: mx.array, routing: Routing, bias: mx.array | None = None, scale: mx.array | None = None
+) -> tuple[mx.array, mx.array]:
+    """bias [E] is added for choosing only; scale [E] multiplies the weights of the chosen, beside routing.scale."""
+    return reference(logits, routing, bias, scale)
+
+
+def reference(logits, routing, bias=None, scale=None):
+    scores = SCORES[routing.score](logits.astype(mx.float32))
+    worth = scores if bias is None else scores + bias.astype(mx.float32)
+    if routing.groups is not None and routing.groups[0] > 1:
+        worth = in_best_groups(worth, *routing.groups)
+    indices = mx.argpartition(-worth, routing.top_k - 1, axis=-1)[..., : routing.top_k]
+    weights = mx.take_along_axis(scores, indices, axis=-1)
+    if routing.normalise:
+        weights = weights / (weights.sum(axis=-1, keepdims=True) + routing.eps)
+    if scale is not None:
+        weights = weights * scale.astype(mx.float32)[indices]
+    return indices, weights if routing.scale == 1.0 else weights * routing.scale
+
+
+SCORES = {"softmax": lambda x: mx.softmax(x, axis=-1), "sigmoid": mx.sigmoid}
+
+
+def in_best_groups(worth: mx.array, groups: int, allowed: int) -> mx.array:
+    """-inf outside of the `allowed` best groups of neighbouring experts."""
+    split = mx.unflatten(worth, -1, (groups, -1))
+    best = mx.topk(split, min(2, split.shape[-1]), axis=-1).sum(axis=-1)
+    refused = mx.argpartition(-best, allowed - 1, axis=-1)[..., allowed:]
+    mask = mx.put_along_axis(mx.zeros_like(best), refused, mx.array(-mx.inf), axis=-1)
+    return (split + mask[..., None]).flatten(-2)

@@ -1,0 +1,43 @@
+"""The convolution against its formula, and its tails."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from smelt.kernels.short_conv import short_conv, tails
+
+
+def case(new, channels=6, taps=4, dtype=mx.float32):
+    keys = mx.random.split(mx.random.key(new), 4)
+    shapes = ((2, new, channels), (2, taps - 1, channels), (channels, taps), (channels,))
+    return [mx.random.normal(shape, key=key).astype(dtype) for shape, key in zip(shapes, keys, strict=True)]
+
+
+def formula(x, tail, weight, bias):
+    x, tail, weight, bias = (np.array(a.astype(mx.float32), dtype=np.float64) for a in (x, tail, weight, bias))
+    inputs = np.concatenate([tail, x], axis=1)
+    return sum(inputs[:, j : j + x.shape[1]] * weight[:, j] for j in range(weight.shape[1])) + bias
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(mx.float32, 1e-5), (mx.float16, 1e-2), (mx.bfloat16, 6e-2)])
+@pytest.mark.parametrize("new", [1, 2, 9, 40])
+def test_formula(new, dtype, tolerance):
+    x, tail, weight, bias = case(new, dtype=dtype)
+    y, after = short_conv(x, tail, weight, bias)
+    assert y.dtype == after.dtype == dtype and after.shape == tail.shape
+    assert np.abs(np.array(y.astype(mx.float32)) - formula(x, tail, weight, bias)).max() < tolerance
+
+
+def test_activation_and_no_bias():
+    x, tail, weight, bias = case(5)
+    y, _ = short_conv(x, tail, weight, activation="silu")
+    z = formula(x, tail, weight, 0 * bias)
+    assert np.allclose(np.array(y), z / (1 + np.exp(-z)), atol=1e-5)
+
+
+@pytest.mark.parametrize("new", [1, 2, 5])
+def test_tails_are_those_after_every_token(new):
+    x, tail, weight, _ = case(new)
+    found = tails(x, tail)
+    assert found.shape == (2, new, 3, 6)
+    for t in range(new):
+        assert mx.array_equal(found[:, t], short_conv(x[:, : t + 1], tail, weight)[1])
