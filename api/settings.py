@@ -39,7 +39,7 @@ class Settings:
     api_key: str | None = None
     max_body_bytes: int = 128 << 20
     max_streams: int = 128
-    poll_s: float = 0.2
+    poll_s: float = 0.1
     keep_alive_s: float = 15.0
     drain_s: float = 30.0
     enable_thinking: bool | None = None

@@ -198,7 +198,7 @@ class Service:
 def served_name(model: str | None) -> str:
     """What clients see: org/name as it stands, the last part of a folder's path, or the built-in model's name."""
     if model is None:
-        return "smelt-builtin"
+        return "builtin"
     return Path(model).name if Path(model).is_dir() else model
 
 
