@@ -28,6 +28,7 @@ inside Smelt answers. mlx-serve's flags work without a command as well: --serve 
   smelt run --help              the flags of a command
 """
 COMMANDS = (RUN, CHAT, SERVE, "models", "pull", "doctor", "flags", "parameters")
+MLX_SERVE_PROMPT = "Hello"  # its --prompt, where only flags are given
 Make = Callable[..., Any]  # makes the service: engine.service.Service, or a test's
 
 
@@ -67,6 +68,8 @@ def dispatch(words: list[str], make_service: Make | None) -> int:
     if command == "version":
         print(f"smelt {VERSION}")
         return 0
+    if command == RUN and words[0] != RUN:
+        return run(rest, make_service or real_service, MLX_SERVE_PROMPT)
     handler = {RUN: run, CHAT: chat, SERVE: serve}.get(command)
     return (
         handler(rest, make_service or real_service) if handler else other(command, rest, make_service or real_service)
@@ -77,10 +80,10 @@ def choose(words: list[str]) -> tuple[str, list[str]]:
     """The command and its own words. Without one, mlx-serve's flags say which is meant."""
     if not words or words[0] in ("--help", "-h", "help"):
         return "help", []
-    if "--version" in words or words[0] == "version":
-        return "version", []
     if words[0] in COMMANDS:
         return words[0], words[1:]
+    if words[0] == "version" or (words[0].startswith("-") and "--version" in words):
+        return "version", []
     if not words[0].startswith("-"):
         raise Refused(
             f"{words[0]!r} is not a command ({', '.join(COMMANDS[:6])}). To answer it: smelt run {words[0]!r}"
@@ -125,11 +128,12 @@ def real_service(options, **more):
     return Service(options, **more)
 
 
-def run(words: list[str], make: Make) -> int:
+def run(words: list[str], make: Make, default: str | None = None) -> int:
+    """`default` is the prompt where none is given; without it, standard input is read."""
     from . import run as command
 
     values, positional = parsed(RUN, words, "[MODEL]", "PROMPT...")
-    model, prompt = command.model_and_prompt(values, positional)
+    model, prompt = command.model_and_prompt(values, positional, default)
     options = flags.options_of(values | {"model": model}, RUN)
     settings = command.RunSettings(
         system=values.get("system"),

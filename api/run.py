@@ -27,27 +27,26 @@ class RunSettings:
     enable_thinking: bool | None = None
 
 
-def model_and_prompt(values: Mapping[str, Any], words: list[str]) -> tuple[str | None, str]:
+def model_and_prompt(
+    values: Mapping[str, Any], words: list[str], default: str | None = None
+) -> tuple[str | None, str]:
     """The first word is the model if it looks like one and --model is not given; the others are the prompt."""
     model, prompt = values.get("model"), values.get("prompt")
-    if model is None and words and names_a_model(words[0], values.get("model_dir", ())):
+    alone = prompt is not None and len(words) == 1  # beside --prompt, a word can only be the model
+    if model is None and words and (alone or names_a_model(words[0], values.get("model_dir", ()))):
         model, words = words[0], words[1:]
     if prompt is not None and words:
         raise Refused(f"a prompt was given twice: --prompt {prompt!r} and {' '.join(words)!r}")
-    if prompt is None and words:
-        prompt = " ".join(words)
-    return model, given_or_read(prompt, model, values)
+    prompt = prompt or " ".join(words) or default
+    return model, read_prompt(model) if prompt in (None, "-") else prompt
 
 
-def given_or_read(prompt: str | None, model: str | None, values: Mapping[str, Any]) -> str:
-    if prompt == "-" or (prompt is None and not sys.stdin.isatty()):
-        text = sys.stdin.read().strip()
-        if text:
-            return text
-    if prompt is None:
+def read_prompt(model: str | None) -> str:
+    text = "" if sys.stdin.isatty() else sys.stdin.read().strip()
+    if not text:
         named = f" {model}" if model else ""
         raise Refused(f"there is no prompt: smelt run{named} 'Hello', or smelt chat{named}")
-    return prompt
+    return text
 
 
 def names_a_model(word: str, model_dirs: Iterable[str]) -> bool:

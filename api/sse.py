@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 
-from ..engine.events import Event
+from ..engine.events import Event, Failed
 from .settings import Settings
 
 MOST_AT_ONCE = 64  # events joined to one write when they are there already; bounds the size of a write
@@ -32,6 +32,13 @@ class SseBody:
         self.running.close()
 
     def write(self) -> Iterator[bytes]:
+        try:
+            yield from self.answer()
+        except Exception as error:  # a fault of ours in mid-stream: the status is sent, so the stream has to say it
+            yield self.render(Failed(error))
+            yield self.renderer.end
+
+    def answer(self) -> Iterator[bytes]:
         written_at = time.monotonic()
         while not self.running.over:
             data = b"".join(self.render(event) for event in self.batch())

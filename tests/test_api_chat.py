@@ -399,6 +399,13 @@ def test_an_error_in_mid_stream_ends_it():
     assert post(client).status_code == 500
 
 
+def test_a_fault_of_ours_in_mid_stream_is_said():
+    client, service = client_of(says(Started(1), Text("a"), Text(b"b")))  # JSON has no bytes
+    got = chunks(post(client, stream=True))
+    assert got[-1]["error"]["type"] == "server_error" and "TypeError" not in str(got[:-1])
+    assert service.streams[0].cancelled.is_set() and client.app.gate.inside == 0
+
+
 def test_cancelled_is_stop_to_clients():
     assert (
         post(client_of(says(Started(1), finished(reason="cancelled")))[0]).json["choices"][0]["finish_reason"]

@@ -73,6 +73,8 @@ def values(command, *argv):
         ("--serve", SERVE),
         ("--model x --prompt Hi", RUN),
         ("--prompt Hi", RUN),
+        ("--model x --version", "version"),
+        ("run what is --version", RUN),
     ],
 )
 def test_the_command_that_is_meant(line, command):
@@ -111,7 +113,7 @@ def test_help_of_a_command_lists_its_flags(capsys):
         ("run hi --temp nan", "--temp: nan is not between"),
         ("run hi --top-p 2", "--top-p"),
         ("run hi --port 1", "--port"),
-        ("run --prompt a b", "a prompt was given twice"),
+        ("run --prompt a b c", "a prompt was given twice"),
         ("run", "there is no prompt"),
         ("run hi --log-level loud", "none of error, warn, info, debug"),
         ("run hi --log-file /no/such/folder/x", "--log-file"),
@@ -246,6 +248,11 @@ def test_run_as_mlx_serve_does_it(smelt, made):
     assert made[0].options.model == "org/name" and made[0].requests[0].template_kwargs == {"enable_thinking": False}
 
 
+def test_flags_alone_have_mlx_serve_s_prompt(smelt, made):
+    assert smelt("--model", "org/name")[0] == 0 and smelt("--temp", "0")[0] == 0
+    assert [service.requests[0].messages[0]["content"] for service in made] == ["Hello", "Hello"]
+
+
 def test_run_reads_standard_input(smelt, made, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("From a pipe\n"))
     assert smelt("run")[0] == 0
@@ -263,6 +270,7 @@ def test_run_reads_standard_input(smelt, made, monkeypatch):
         (["org/name", "Hello"], "org/name", "Hello"),
         (["a/b c", "d"], None, "a/b c d"),
         (["--model", "x", "org/name", "Hello"], "x", "org/name Hello"),
+        (["some-model", "--prompt", "Hello"], "some-model", "Hello"),
     ],
 )
 def test_model_and_prompt(smelt, line, model, prompt):

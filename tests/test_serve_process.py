@@ -110,7 +110,7 @@ def test_imports_before_listening(real):
 def test_time_to_listening_is_shown(capsys):
     times = []
     for _ in range(3):
-        with Smelt() as smelt:
+        with Smelt(real=True) as smelt:
             times.append(smelt.listening_s)
     with capsys.disabled():
         print(f"\n[start to listening: {min(times) * 1e3:.0f} ms, the best of {len(times)}; the aim is 300]", end=" ")
