@@ -113,16 +113,20 @@ def gathered(pool: mx.array, runs: Runs) -> mx.array:
 
 def attention(
     q: mx.array,
-    k: mx.array,
-    v: mx.array,
+    k: mx.array | None,
+    v: mx.array | None,
     pages: Pages,
     rows: Rows,
     *,
     scale: float,
     cap: float | None = None,
 ) -> mx.array:
-    """q [B, heads, T, head_dim], k and v [B, kv_heads, T, head_dim] -> [B, T, heads head_dim]; extends `pages`."""
-    pages.write(k, v, rows)
+    """q [B, heads, T, head_dim], k and v [B, kv_heads, T, head_dim] -> [B, T, heads head_dim]; extends `pages`.
+
+    Without k and v, `pages` hold them already: another layer of the same step wrote them.
+    """
+    if k is not None:
+        pages.write(k, v, rows)
     return reference(q, pages.keys, pages.values, rows, scale=scale, window=pages.window, cap=cap)
 
 

@@ -2,6 +2,10 @@
 
     [q | k | v] = qkv
     q, k  = rope(norm_q(q), position), rope(norm_k(k), position)
+    v     = norm_v(v)
+
+A row [q | k] without values has the keys for values, as they are before norm and rope (Gemma 4, `attention_k_eq_v`).
+A row [q] is for a layer that reads the keys and values of another.
 
 RoPE (Su et al. 2021) turns the pair (x_i, x_j) by the angle position * scale / period_i, where j = i + dims/2, or
 i + 1 when interleaved ("traditional"). Only the first `dims` of a head turn; the rest passes (partial rotary).
@@ -12,6 +16,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from . import launch, qk_norm_rope_kernel
 from .norm import Norm, rms_norm
 
 
@@ -56,19 +61,27 @@ def qk_norm_rope(
     q_norm: Norm | None = None,
     k_norm: Norm | None = None,
     v_norm: Norm | None = None,
-) -> tuple[mx.array, mx.array, mx.array]:
-    """qkv [B, T, (heads + 2 kv_heads) head_dim] -> q [B, heads, T, head_dim], k and v [B, kv_heads, T, head_dim]."""
-    return reference(
-        qkv, position, rope, heads=heads, kv_heads=kv_heads, head_dim=head_dim,
-        q_norm=q_norm, k_norm=k_norm, v_norm=v_norm,
-    )  # fmt: skip
+) -> tuple[mx.array, mx.array | None, mx.array | None]:
+    """qkv [B, T, (heads + 2 kv_heads) head_dim] -> q [B, heads, T, head_dim], k and v [B, kv_heads, T, head_dim].
+
+    Its width may be (heads + kv_heads) head_dim: K = V; or, with kv_heads 0, heads head_dim: k and v are None.
+    """
+    norms = {"q_norm": q_norm, "k_norm": k_norm, "v_norm": v_norm}
+    shape = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
+    refusal = qk_norm_rope_kernel.covers(qkv, position, rope, kv_heads, head_dim, norms.values())
+    if launch.uses_kernel("qk_norm_rope", qk_norm_rope_kernel.case(qkv, rope, **shape), refusal):
+        return qk_norm_rope_kernel.fused(qkv, position, rope, **shape, **norms)
+    return reference(qkv, position, rope, **shape, **norms)
 
 
 def reference(qkv, position, rope, *, heads, kv_heads, head_dim, q_norm=None, k_norm=None, v_norm=None):
-    split = qkv.reshape(*qkv.shape[:2], heads + 2 * kv_heads, head_dim)
-    q, k, v = mx.split(split, [heads, heads + kv_heads], axis=2)
-    q, k, v = (per_head(x, norm) for x, norm in ((q, q_norm), (k, k_norm), (v, v_norm)))
-    return turn(q, position, rope), turn(k, position, rope), v
+    split = qkv.reshape(*qkv.shape[:2], -1, head_dim)
+    assert split.shape[2] in (heads + kv_heads, heads + 2 * kv_heads), f"{split.shape[2]} heads in a row"
+    q = turn(per_head(split[:, :, :heads], q_norm), position, rope)
+    if not kv_heads:
+        return q, None, None
+    k, v = split[:, :, heads : heads + kv_heads], split[:, :, -kv_heads:]  # the same heads where K = V
+    return q, turn(per_head(k, k_norm), position, rope), per_head(v, v_norm)
 
 
 def per_head(x: mx.array, norm: Norm | None) -> mx.array:

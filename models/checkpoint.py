@@ -22,11 +22,12 @@ PREFIXES = (
     ("language_model.model.", "model."),
     ("model.language_model.model.", "model."),
     ("model.language_model.", "model."),
+    ("language_model.backbone.", "backbone."),
     ("language_model.lm_head.", "lm_head."),
     ("model.lm_head.", "lm_head."),
 )
-TOWERS = ("vision_tower.", "vision_model.", "vision_embedder.", "visual.", "multi_modal_projector.", "audio_tower.", "embed_vision.",
-          "embed_audio.", "mtp.")  # fmt: skip
+TOWERS = ("vision_tower.", "vision_model.", "vision_embedder.", "visual.", "multi_modal_projector.", "audio_tower.",
+          "embed_vision.", "embed_audio.", "mtp.")  # fmt: skip
 ROOT_KEYS = ("quantization", "quantization_config", "eos_token_id", "image_token_id", "video_token_id",
              "audio_token_id")  # fmt: skip
 FLOATS = (mx.float16, mx.bfloat16, mx.float32)

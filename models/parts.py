@@ -3,8 +3,9 @@
 Axes: B rows, T new tokens, D model width, H heads, d head_dim, V vocabulary.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import mlx.core as mx
@@ -44,6 +45,7 @@ class Attention:
     cap: float | None = None
     q_norm: Norm | None = None
     k_norm: Norm | None = None
+    v_norm: Norm | None = None
 
     def __call__(self, x, step, norm, residual=None, last=False):
         qkv = linear(x, self.qkv, norm=norm)
@@ -51,7 +53,7 @@ class Attention:
         rope = self.rope.at(tuple(s.end for s in rows.spans)) if isinstance(self.rope, DynamicRope) else self.rope
         q, k, v = qk_norm_rope(
             qkv, step.position, rope, heads=self.heads, kv_heads=self.kv_heads, head_dim=self.head_dim,
-            q_norm=self.q_norm, k_norm=self.k_norm,
+            q_norm=self.q_norm, k_norm=self.k_norm, v_norm=self.v_norm,
         )  # fmt: skip
         q = q[:, :, -1:] if last else q
         o = attention(q, k, v, self.pages, rows, scale=self.scale, cap=self.cap)
@@ -64,14 +66,15 @@ class Attention:
 
 @dataclass(frozen=True)
 class Mlp:
-    """A gated feed-forward: down(act(gate(x)) * up(x)). Shazeer 2020."""
+    """A feed-forward: down(glu(gate(x)) * up(x)), Shazeer 2020; or with `act`, which has no gate, down(act(up(x)))."""
 
     gate_up: Weights
     down: Weight
-    glu: str
+    glu: str | None = None
+    act: str | None = None
 
     def __call__(self, x, norm, residual=None):
-        return linear(linear(x, self.gate_up, norm=norm, glu=self.glu), self.down, residual=residual)
+        return linear(linear(x, self.gate_up, norm=norm, glu=self.glu, act=self.act), self.down, residual=residual)
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,11 @@ class SandwichBlock:
 
 @dataclass(frozen=True)
 class Decoder:
-    """tokens -> hidden states -> logits. `embed_scale` multiplies embeddings, `cap` soft-caps logits (both Gemma)."""
+    """tokens -> hidden states -> logits. `embed_scale` multiplies embeddings, `cap` soft-caps logits (both Gemma).
+
+    per_layer   tokens [B, T], their embeddings [B, T, D] -> what each block is given besides, in `Step.per_layer`
+    lookup      [V] the token whose rows are looked up for a token: another one for placeholders of images and sound
+    """
 
     embedding: Weight
     blocks: list
@@ -125,22 +132,45 @@ class Decoder:
     dtype: mx.Dtype
     embed_scale: float | None = None
     cap: float | None = None
+    per_layer: Callable[[mx.array, mx.array], mx.array] | None = None
+    lookup: mx.array | None = None
 
-    def __call__(self, tokens: mx.array, step: Step, last: bool = False) -> mx.array:
-        """tokens [B, T] -> hidden [B, T, D] before the last norm; with `last` only the last position's, [B, 1, D]."""
-        for x in self.stages(tokens, step, last):
+    def __call__(
+        self, tokens: mx.array, step: Step, last: bool = False, embeddings: mx.array | None = None
+    ) -> mx.array:
+        """tokens [B, T] -> hidden [B, T, D] before the last norm; with `last` only the last position's, [B, 1, D].
+
+        embeddings [B, T, D] are taken in place of `embed(tokens)`: images and sound stand there for their placeholders.
+        """
+        for x in self.stages(tokens, step, last, embeddings):
             pass
         return x
 
-    def stages(self, tokens: mx.array, step: Step, last: bool = False) -> Iterator[mx.array]:
+    def stages(
+        self, tokens: mx.array, step: Step, last: bool = False, embeddings: mx.array | None = None
+    ) -> Iterator[mx.array]:
         """What `__call__` computes, after each block: a caller can look around in between."""
-        x = embed(tokens, self.embedding).astype(self.dtype)
-        if self.embed_scale is not None:
-            x = x * mx.array(self.embed_scale, x.dtype)
-        for block in self.blocks[:-1]:
-            x = block(x, step)
+        x = self.embed(tokens) if embeddings is None else embeddings.astype(self.dtype)
+        if self.per_layer is not None:
+            step = replace(step, per_layer=self.per_layer(self._looked_up(tokens), x))
+        for i, block in enumerate(self.blocks, 1):
+            x = block(x, step, last=last and i >= self.writers)
             yield x
-        yield self.blocks[-1](x, step, last=last)
+
+    def embed(self, tokens: mx.array) -> mx.array:
+        """tokens [B, T] -> what the first block reads, [B, T, D]."""
+        x = embed(self._looked_up(tokens), self.embedding).astype(self.dtype)
+        return x if self.embed_scale is None else x * mx.array(self.embed_scale, x.dtype)
+
+    def _looked_up(self, tokens):
+        return tokens if self.lookup is None else self.lookup[tokens]
+
+    @functools.cached_property
+    def writers(self) -> int:
+        """Blocks after so many only read states that others wrote: of a prompt they need no more than its last token."""
+        owned = [{id(state) for state in block.states} for block in self.blocks]
+        new = [i for i, own in enumerate(owned, 1) if own - set().union(*owned[: i - 1])]
+        return max(new, default=0)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """hidden [..., D] -> [..., V], in the model's dtype."""
@@ -161,7 +191,7 @@ class Decoder:
 
     def weights(self) -> Iterator[list[mx.array]]:
         """All arrays, a group at a time: the embedding, each block, the head. Read one by one they keep the peak low."""
-        yield self.embedding.arrays
+        yield [*self.embedding.arrays, *arrays_of(self.per_layer), *arrays_of(self.lookup)]
         for block in self.blocks:
             yield arrays_of(block)
         yield [*arrays_of(self.norm), *(self.head.arrays if self.head is not self.embedding else [])]

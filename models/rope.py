@@ -80,6 +80,12 @@ def llama3_rope(plain, params, trained):
     return replace(plain, periods=mx.where(short, period, mx.where(long, period * factor, ramp)))
 
 
+def proportional_rope(plain, params, trained):
+    turned = 2 * int(params.get("partial_rotary_factor", 1.0) * plain.dims // 2)
+    found = plain.base ** (mx.arange(0, turned, 2, dtype=mx.float32) / plain.dims) * params.get("factor", 1.0)
+    return replace(plain, periods=mx.concatenate([found, mx.full(((plain.dims - turned) // 2,), mx.inf)]))
+
+
 def yarn_rope(plain, params, trained):
     factor, old = params["factor"], params.get("original_max_position_embeddings") or trained
     low, high = yarn_range(plain, params, old)
@@ -118,6 +124,7 @@ KINDS = {
     "llama3": llama3_rope,
     "yarn": yarn_rope,
     "dynamic": dynamic_rope,
+    "proportional": proportional_rope,
 }
 
 

@@ -29,6 +29,7 @@ class Step:
     rows    where each geometry's keys and values of these rows are
     slots   of the rows in recurrent states; `fresh` says which rows have no state yet
     keep    recurrent mixers keep the state after every token, so that some of them can be taken back
+    per_layer   [B, T, layers, P] what each layer is given besides its input, in models that have such
     """
 
     position: mx.array
@@ -37,6 +38,7 @@ class Step:
     slots: tuple[int, ...]
     fresh: tuple[bool, ...]
     keep: bool = False
+    per_layer: mx.array | None = None
 
 
 class Recurrent:
