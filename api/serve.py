@@ -49,7 +49,6 @@ class Server:
         self.threads = ThreadedTaskDispatcher()
         self.listeners = self.listen()
         self.port = int(self.listeners[0].effective_port)
-        self.threads.set_thread_count(settings.threads)
 
     def listen(self) -> list[WsgiServer]:
         """One listener an address of the host; `localhost` may have one that is not here (::1 in containers)."""
@@ -75,6 +74,7 @@ class Server:
         return f"http://{shown}:{self.port}"
 
     def run(self) -> None:
+        self.threads.set_thread_count(self.settings.threads)  # 10 ms for 136 of them, while clients can connect already
         wasyncore.loop(timeout=1, map=self.map, use_poll=True)
         self.threads.shutdown(timeout=LAST_WORDS_S)
 
