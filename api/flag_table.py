@@ -37,7 +37,7 @@ MODEL_FLAGS = (
     Flag(
         ("--warmup-eager",),
         "one short answer after loading, so that the first request does not pay for it",
-        default="on",
+        default="serve: on; else off",
     ),
     Flag(("--no-warmup-eager",), "do without", value=False),
     Flag(

@@ -74,7 +74,7 @@ class Server:
         return f"http://{shown}:{self.port}"
 
     def run(self) -> None:
-        self.threads.set_thread_count(self.settings.threads)  # 10 ms for 136 of them, while clients can connect already
+        self.threads.set_thread_count(self.settings.threads)  # 10 ms for 136: the port is open by now
         wasyncore.loop(timeout=1, map=self.map, use_poll=True)
         self.threads.shutdown(timeout=LAST_WORDS_S)
 
