@@ -58,10 +58,13 @@ def biased(config: dict) -> list[str]:
 
 
 def random_tensors(config: dict, seed: int = 0) -> dict[str, mx.array]:
+    return random_of_shapes(shapes(config), 0.0 if config["model_type"] == "gemma3_text" else 1.0, seed)
+
+
+def random_of_shapes(shapes: dict[str, tuple[int, ...]], neutral: float = 1.0, seed: int = 0) -> dict[str, mx.array]:
     """Weights large enough that every block changes the result, norms around their neutral value."""
-    neutral = 0.0 if config["model_type"] == "gemma3_text" else 1.0
     tensors = {}
-    for i, (name, shape) in enumerate(sorted(shapes(config).items())):
+    for i, (name, shape) in enumerate(sorted(shapes.items())):
         noise = mx.random.normal(shape, key=mx.random.key(seed * 100003 + i))
         if name.endswith("norm.weight"):
             tensors[name] = neutral + 0.2 * noise
@@ -77,7 +80,7 @@ def quantized(tensors: dict, spec: dict, overrides: dict) -> dict[str, mx.array]
     for name, array in tensors.items():
         module = name.removesuffix(".weight")
         own = overrides.get(module, spec)
-        if array.ndim != 2 or own is False or not name.endswith(".weight"):
+        if array.ndim < 2 or own is False or not name.endswith(".weight") or "conv" in name:
             packed[name] = array
             continue
         parts = mx.quantize(array, **own)

@@ -10,7 +10,10 @@ from pathlib import Path
 FAMILIES = {
     "llama": "llama",
     "mistral": "llama",
+    "mixtral": "mixtral",
+    "qwen2": "qwen2",
     "qwen3": "qwen3",
+    "qwen3_moe": "qwen3_moe",
     "gemma3": "gemma3",
     "gemma3_text": "gemma3",
 }

@@ -78,11 +78,12 @@ def decoder(c: Config, tensors: Tensors, blocks: list) -> Decoder:
     )
 
 
-def block(c: Config, tensors: Tensors, i: int, qk_norm: bool = False) -> PreNormBlock:
+def block(c: Config, tensors: Tensors, i: int, qk_norm: bool = False, feed_forward=None) -> PreNormBlock:
+    """One layer; `feed_forward` is what stands in place of the MLP."""
     name = f"model.layers.{i}"
     return PreNormBlock(
         mixer=attention(c, tensors, f"{name}.self_attn", c.windows[i], qk_norm),
-        mlp=mlp(tensors, f"{name}.mlp", "silu"),
+        mlp=feed_forward or mlp(tensors, f"{name}.mlp", "silu"),
         mixer_norm=tensors.norm(f"{name}.input_layernorm", c.eps),
         mlp_norm=tensors.norm(f"{name}.post_attention_layernorm", c.eps),
     )

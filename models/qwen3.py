@@ -5,8 +5,9 @@ from typing import Any
 from .checkpoint import Tensors
 from .llama import Config, block, decoder
 from .parts import Decoder
+from .qwen2 import sliding
 
 
 def build(config: dict[str, Any], tensors: Tensors) -> Decoder:
-    c = Config.read({"use_sliding_window": False, **config})
+    c = Config.read(sliding(config))
     return decoder(c, tensors, [block(c, tensors, i, qk_norm=True) for i in range(c.layers)])
