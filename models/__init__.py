@@ -16,6 +16,8 @@ FAMILIES = {
     "qwen3_moe": "qwen3_moe",
     "gemma3": "gemma3",
     "gemma3_text": "gemma3",
+    "lfm2": "lfm2",
+    "lfm2_moe": "lfm2",
 }
 
 
