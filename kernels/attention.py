@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from . import attention_kernel, launch
 from .activations import soft_cap
 
 PAGE = 64  # slots
@@ -33,6 +34,11 @@ class Span:
     def end(self) -> int:
         return self.first + sum(count for _, count in self.runs)
 
+    @property
+    def pages(self) -> list[int]:
+        """The pages that hold the span. All runs but the first begin with a page, all but the last end with one."""
+        return [page for slot, size in self.runs for page in range(slot // PAGE, -(-(slot + size) // PAGE))]
+
     def tail(self, count: int) -> Runs:
         """The runs of the last `count` positions."""
         found = []
@@ -46,12 +52,37 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Addresses:
+    """The same spans for a kernel: table [B, N] pages of each row (0 past its last); bounds [B, 2] the positions of the
+    table's first slot and of the first new token; slots [B T] of the new tokens; size [2] slots of the pool, N. int32.
+    """
+
+    table: mx.array
+    bounds: mx.array
+    slots: mx.array
+    size: mx.array
+
+
+@dataclass(frozen=True)
 class Rows:
     """Where the B rows of a step stand: their spans, the slots a layer's pool must have, and runs to move first."""
 
     spans: tuple[Span, ...]
     slots: int
     moves: tuple[tuple[Runs, int], ...] = ()  # (old runs, first new slot)
+
+    def addresses(self, new: int, capacity: int) -> Addresses:
+        """For `new` tokens a row, in a pool of `capacity` slots. N is a power of two, so that few shapes occur."""
+        tables = [span.pages for span in self.spans]
+        count = 1 << (max(map(len, tables)) - 1).bit_length()
+        bounds = [(span.first - span.runs[0][0] % PAGE, span.end - new) for span in self.spans]
+        slots = [slot + i for span in self.spans for slot, n in span.tail(new) for i in range(n)]
+        return Addresses(
+            mx.array([table + [0] * (count - len(table)) for table in tables], mx.int32),
+            mx.array(bounds, mx.int32),
+            mx.array(slots, mx.int32),
+            mx.array([capacity, count], mx.int32),
+        )
 
 
 class Pages:
@@ -127,6 +158,12 @@ def attention(
     """
     if k is not None:
         pages.write(k, v, rows)
+    refusal = attention_kernel.covers(q, pages)
+    if launch.uses_kernel("attention", attention_kernel.case(q, pages.kv_heads, pages.window), refusal):
+        addresses = rows.addresses(q.shape[2], pages.keys.shape[1])
+        return attention_kernel.fused(
+            q, pages.keys, pages.values, addresses, page=PAGE, scale=scale, window=pages.window, cap=cap
+        )
     return reference(q, pages.keys, pages.values, rows, scale=scale, window=pages.window, cap=cap)
 
 

@@ -1,0 +1,104 @@
+// qk_norm_rope.metal: the heads of a row of qkv, each normed and turned to its position. One simdgroup a head.
+//
+// qkv [B, NEW, (HEADS + copies of KV_HEADS) D]; position [B]; periods [DIMS / 2];
+// gains [3, D] of q, k and v, where normed -> q [B, HEADS, NEW, D]; kv [2, KV_HEADS, B, NEW, D].
+// With SAME the row has no values: they are the keys before norm and rope. With KV_HEADS == 0 kv is one element, 0.
+//
+// The angle of pair i is position * SCALE / periods[i]; its elements are i and i + DIMS/2, or 2i and 2i + 1.
+
+// The elements of a pair, and what they become.
+template <int DIMS, bool INTERLEAVED>
+METAL_FUNC int partner(int i) {
+  if (INTERLEAVED) {
+    return i ^ 1;
+  }
+  return i < DIMS / 2 ? i + DIMS / 2 : i - DIMS / 2;
+}
+
+template <int DIMS, bool INTERLEAVED>
+METAL_FUNC int pair_of(int i) {
+  if (INTERLEAVED) {
+    return i / 2;
+  }
+  return i < DIMS / 2 ? i : i - DIMS / 2;
+}
+
+template <int DIMS, bool INTERLEAVED>
+METAL_FUNC bool is_first(int i) {
+  return INTERLEAVED ? i % 2 == 0 : i < DIMS / 2;
+}
+
+// ---- body
+  constexpr int E = D / 32;                             // elements of a lane: lane, lane + 32, ...
+  constexpr int ALL = HEADS + 2 * KV_HEADS;             // heads to be written
+  constexpr int GIVEN = HEADS + (SAME ? 1 : 2) * KV_HEADS;
+
+  threadgroup float values[SIMDS * D];
+
+  uint lane = thread_index_in_simdgroup;
+  uint simd = simdgroup_index_in_threadgroup;
+  uint unit = threadgroup_position_in_grid.x * SIMDS + simd;
+  bool inside = unit < uint(B * NEW * ALL);
+  unit = inside ? unit : 0;
+  uint head = unit % ALL;
+  uint token = unit / ALL % NEW;
+  uint row = unit / (ALL * NEW);
+  int kind = head < uint(HEADS) ? 0 : (head < uint(HEADS + KV_HEADS) ? 1 : 2);   // q, k, v
+  uint from = SAME && kind == 2 ? head - KV_HEADS : head;
+
+  auto source = qkv + (size_t(row) * NEW + token) * (GIVEN * D) + from * D;
+  float v[E];
+  float square = 0.0f;
+#pragma unroll
+  for (int e = 0; e < E; e++) {
+    v[e] = float(source[lane + 32 * e]);
+    square = metal::fma(v[e], v[e], square);
+  }
+  square = simd_sum(square);
+  bool normed = kind == 0 ? Q_NORM : (kind == 1 ? K_NORM : V_NORM);
+  if (normed) {
+    float inverse = metal::precise::rsqrt(square / float(D) + as_type<float>(EPS));
+#pragma unroll
+    for (int e = 0; e < E; e++) {
+      v[e] = v[e] * inverse * float(gains[kind * D + lane + 32 * e]);
+    }
+  }
+#pragma unroll
+  for (int e = 0; e < E; e++) {
+    values[simd * D + lane + 32 * e] = v[e];
+  }
+  simdgroup_barrier(mem_flags::mem_threadgroup);
+
+  if (DIMS > 0 && kind < 2) {
+    float at = float(position[row] + int(token)) * as_type<float>(SCALE);
+#pragma unroll
+    for (int e = 0; e < E; e++) {
+      int i = int(lane) + 32 * e;
+      if (i < DIMS) {
+        float angle = at / periods[pair_of<DIMS, INTERLEAVED>(i)];
+        float c = metal::precise::cos(angle);
+        float s = metal::precise::sin(angle);
+        float other = values[simd * D + partner<DIMS, INTERLEAVED>(i)];
+        float turned = is_first<DIMS, INTERLEAVED>(i) ? v[e] * c - other * s : v[e] * c + other * s;
+        v[e] = turned * as_type<float>(MAGNITUDE);
+      }
+    }
+  }
+  if (inside) {
+    if (kind == 0) {
+      auto to = q + ((size_t(row) * HEADS + head) * NEW + token) * D;
+#pragma unroll
+      for (int e = 0; e < E; e++) {
+        to[lane + 32 * e] = T(v[e]);
+      }
+    } else {
+      auto to = kv + ((size_t(head - HEADS) * B + row) * NEW + token) * D;
+#pragma unroll
+      for (int e = 0; e < E; e++) {
+        to[lane + 32 * e] = T(v[e]);
+      }
+    }
+  }
+  if (KV_HEADS == 0 && threadgroup_position_in_grid.x == 0 && thread_index_in_threadgroup == 0) {
+    kv[0] = T(0.0f);
+  }

@@ -1,0 +1,125 @@
+"""attention's two kernels: on the emulator, or on this machine's GPU, against float64."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from msl.accuracy import assert_accurate, kernels_run, wide
+from smelt.kernels import attention as op
+from smelt.kernels.attention import PAGE, Pages, Rows, Span
+
+F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
+
+
+class Problem:
+    """Rows that already hold `lengths` tokens, in pages scattered over a pool with garbage in between."""
+
+    def __init__(self, dtype, heads, kv_heads, head_dim, lengths, new=1, window=None, cap=None, seed=None):
+        self.seed = int(np.random.SeedSequence().entropy % 2**32) if seed is None else seed
+        print("seed", self.seed)
+        self.rng = np.random.default_rng(self.seed)
+        self.dtype, self.new, self.window, self.cap, self.lengths = dtype, new, window, cap, lengths
+        self.scale = head_dim**-0.5
+        self.kept = [self.draw(2, kv_heads, n, head_dim) for n in lengths]
+        self.q = self.draw(len(lengths), heads, new, head_dim)
+        self.k, self.v = (self.draw(len(lengths), kv_heads, new, head_dim) for _ in range(2))
+        self.pages = Pages(kv_heads, head_dim, dtype, window)
+
+    def draw(self, *shape):
+        return mx.array(self.rng.normal(size=shape).astype(np.float32)).astype(self.dtype)
+
+    def placed(self, which, spare=3):
+        """The rows `which`, their pages dealt out at random; what is not theirs is not a number."""
+        firsts = [0 if self.window is None else max(0, self.lengths[b] - self.window + 1) for b in which]
+        counts = [-(-(self.lengths[b] + self.new) // PAGE) - first // PAGE for b, first in zip(which, firsts, strict=True)]
+        order = iter(self.rng.permutation(sum(counts) + spare).tolist())
+        slots = (sum(counts) + spare) * PAGE
+        pool = np.full((2, self.pages.kv_heads, slots, self.pages.head_dim), np.nan, np.float32)
+        spans = []
+        for b, first, count in zip(which, firsts, counts, strict=True):
+            runs, at = [], first
+            for _ in range(count):
+                slot = next(order) * PAGE + at % PAGE
+                size = min(PAGE - at % PAGE, self.lengths[b] + self.new - at)
+                known = max(0, min(size, self.lengths[b] - at))
+                pool[:, :, slot : slot + known] = np.array(self.kept[b].astype(F32))[:, :, at : at + known]
+                runs.append((slot, size))
+                at += size
+            spans.append(Span(first, tuple(runs)))
+        self.pages.keys, self.pages.values = (mx.array(half).astype(self.dtype) for half in pool)
+        return Rows(tuple(spans), slots)
+
+    def run(self, which=None, spare=3, order="forward", new=None):
+        which = list(range(len(self.lengths))) if which is None else which
+        rows = self.placed(which, spare)
+        with kernels_run(order):
+            o = op.attention(self.q[mx.array(which)], self.k[mx.array(which)], self.v[mx.array(which)], self.pages, rows,
+                             scale=self.scale, cap=self.cap)  # fmt: skip
+            mx.eval(o)
+        return o
+
+    def plain(self):
+        rows = self.placed(range(len(self.lengths)))
+        self.pages.write(self.k, self.v, rows)
+        return op.reference(self.q, self.pages.keys, self.pages.values, rows, scale=self.scale, window=self.window, cap=self.cap)
+
+    def truth(self):
+        outputs = []
+        for b, length in enumerate(self.lengths):
+            k, v = (np.concatenate([wide(self.kept[b][i]), wide(x[b])], axis=1) for i, x in ((0, self.k), (1, self.v)))
+            group = self.q.shape[1] // k.shape[0]
+            k, v, q = np.repeat(k, group, 0), np.repeat(v, group, 0), wide(self.q[b])
+            scores = q @ k.swapaxes(1, 2) * self.scale
+            scores = self.cap * np.tanh(scores / self.cap) if self.cap else scores
+            distance = (length + np.arange(self.new))[:, None] - np.arange(length + self.new)[None]
+            seen = (distance >= 0) & (distance < (self.window or 10**9))
+            scores = np.where(seen, scores, -np.inf)
+            weights = np.exp(scores - scores.max(-1, keepdims=True))
+            o = weights / weights.sum(-1, keepdims=True) @ v
+            outputs.append(o.swapaxes(0, 1).reshape(self.new, -1))
+        return np.stack(outputs)
+
+
+@pytest.mark.parametrize("dtype", [F16, BF16, F32])
+@pytest.mark.parametrize(
+    "heads, kv_heads, head_dim, lengths, new, window, cap",
+    [
+        (4, 2, 64, (0, 63, 64, 130), 1, None, None),
+        (8, 2, 128, (200,), 1, None, None),
+        (3, 1, 96, (70, 5), 3, None, None),
+        (4, 2, 64, (300, 20), 1, 100, None),
+        (2, 2, 256, (129,), 8, 64, 50.0),
+        (2, 1, 512, (65,), 2, None, 30.0),
+        (10, 1, 32, (100,), 4, None, None),
+    ],
+)
+def test_every_form(dtype, heads, kv_heads, head_dim, lengths, new, window, cap):
+    problem = Problem(dtype, heads, kv_heads, head_dim, lengths, new, window, cap)
+    got = problem.run(order="random")
+    assert_accurate(got, problem.plain(), problem.truth())
+
+
+def same(a, b):
+    return (np.array(a.astype(F32)) == np.array(b.astype(F32))).all()
+
+
+def test_a_row_has_the_same_bits_alone_in_a_batch_and_in_a_larger_pool():
+    problem = Problem(BF16, 4, 2, 64, (150, 0, 70, 200))
+    together = problem.run()
+    for b in range(4):
+        assert same(problem.run([b], spare=9)[0], together[b])
+
+
+def test_a_token_has_the_same_bits_decoded_and_verified():
+    """Four tokens at once, or the last of them after the first three were kept."""
+    many = Problem(BF16, 8, 2, 64, (100,), new=4, seed=7)
+    together = many.run()
+    for t in range(4):
+        one = Problem(BF16, 8, 2, 64, (100 + t,), seed=7)
+        one.kept = [mx.concatenate([many.kept[0], mx.stack([many.k[0, :, :t], many.v[0, :, :t]])], axis=2)]
+        one.q, one.k, one.v = (x[:, :, t : t + 1] for x in (many.q, many.k, many.v))
+        assert same(one.run()[0, 0], together[0, t])
+
+
+def test_what_is_not_covered_goes_to_the_reference():
+    problem = Problem(F32, 2, 1, 48, (10,))
+    assert_accurate(problem.run(), problem.plain(), problem.truth())
