@@ -7,8 +7,6 @@ multimodal `gemma3` checkpoints is the same model.
 from dataclasses import dataclass
 from typing import Any
 
-import mlx.core as mx
-
 from ..kernels.attention import Pages
 from . import rope
 from .checkpoint import Tensors
@@ -88,7 +86,7 @@ def build(config: dict[str, Any], tensors: Tensors) -> Decoder:
         vocab=c.vocab,
         context=c.trained,
         dtype=tensors.dtype,
-        embed_scale=float(mx.array(c.hidden**0.5, mx.bfloat16)),  # rounded so in the reference implementation
+        embed_scale=c.hidden**0.5,
         cap=c.cap,
     )
 

@@ -3,7 +3,8 @@
     pip install torch transformers && python tests/reference/make_logits.py [checkpoints checkpoints_gemma4 ...]
 
 For each module of tests/ that is named: float32 logits of the last 8 of 40 prompt tokens for each of its CONFIGS, as
-`make(folder, kind)` writes them, but for those in its UNKNOWN_TO_TRANSFORMERS; in logits.npz or logits_<family>.npz.
+`make(folder, kind)` writes them, but for those in its UNKNOWN_TO_TRANSFORMERS; in logits.npz or logits_<family>.npz. `inputs(kind)`, where a module has
+it, gives what transformers' model is called with besides the tokens.
 The tests read these files and need neither package.
 """
 
@@ -27,8 +28,9 @@ def logits(module, kind: str) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         module.make(pathlib.Path(folder), kind)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+        more = module.inputs(kind) if hasattr(module, "inputs") else {}
         with torch.no_grad():
-            return model(torch.tensor([PROMPT])).logits[0, -8:].float().numpy()
+            return model(torch.tensor([PROMPT]), **more).logits[0, -8:].float().numpy()
 
 
 def write(name: str) -> None:
