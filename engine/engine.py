@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import EngineFailed, NotReady
-from .scheduler import Limits, Scheduler
 from .sequence import Sequence
+
+if TYPE_CHECKING:
+    from .scheduler import Limits, Scheduler
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +28,14 @@ class Engine:
     state: "loading", then "ready"; "failed" with `error` when loading or, repeatedly, stepping raised; "closed".
     """
 
-    def __init__(self, load: Callable[[], tuple[Any, Limits]]):
+    def __init__(self, load: Callable[[], "tuple[Any, Limits]"]):
         self.load = load
         self.state, self.error = "loading", None
         self.ready = threading.Event()  # set when loading is over, however it ended
         self.inbox: SimpleQueue = SimpleQueue()
         self.model: Any = None
-        self.limits: Limits | None = None
-        self.scheduler: Scheduler | None = None
+        self.limits: "Limits | None" = None
+        self.scheduler: "Scheduler | None" = None
         self.failures: list[float] = []
         self.thread = threading.Thread(target=self._main, name="engine", daemon=True)
 
@@ -82,7 +84,7 @@ class Engine:
     def _main(self) -> None:
         try:
             self.model, self.limits = self.load()
-            self.scheduler = Scheduler(self.model, self.limits)
+            self.scheduler = self._new_scheduler()
         except BaseException as error:
             self._give_up(error)
             return
@@ -94,6 +96,11 @@ class Engine:
             self._serve()
         except BaseException as error:
             self._give_up(error)
+
+    def _new_scheduler(self) -> "Scheduler":
+        from .scheduler import Scheduler  # imports mlx, which a server does not wait for before it listens
+
+        return Scheduler(self.model, self.limits)
 
     def _serve(self) -> None:
         while self.state == "ready":
@@ -123,7 +130,7 @@ class Engine:
         if len(self.failures) >= FAILURES:
             raise error
         self.model.forget()
-        self.scheduler = Scheduler(self.model, self.limits)
+        self.scheduler = self._new_scheduler()
 
     def _give_up(self, error: BaseException) -> None:
         self.state, self.error = "failed", error

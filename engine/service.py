@@ -182,6 +182,12 @@ class Service:
                 )
         return sampling
 
+    def kernels(self) -> list:
+        """Which way each operation has gone, by kernel or by reference, and why."""
+        from ..kernels import launch
+
+        return launch.report()
+
     def memory(self) -> dict[str, int]:
         import mlx.core as mx
 
