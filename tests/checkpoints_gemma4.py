@@ -29,6 +29,9 @@ CONFIGS = {
     "gemma4_dense": {**BASE, **K_EQ_V, "tie_word_embeddings": False},  # 31B, but for the tie
     "gemma4_mixture": {**BASE, **K_EQ_V, **MIXTURE},  # 26B-A4B
     "gemma4_all": {**BASE, **SMALL, **K_EQ_V, **MIXTURE, "num_key_value_heads": 2},
+    "gemma4_unified": {name: value for name, value in {  # 12B, whose config knows no inputs for each layer and no experts
+        **BASE, **K_EQ_V, "model_type": "gemma4_unified_text"}.items()
+        if name not in ("hidden_size_per_layer_input", "vocab_size_per_layer_input", "enable_moe_block")},
     "gemma4_media": {"model_type": "gemma4", "text_config": {**BASE, **SMALL}, "image_token_id": 300,
                      "audio_token_id": 301, "video_token_id": 302, "vision_config": None, "audio_config": None,
                      "tie_word_embeddings": True},
@@ -74,10 +77,10 @@ def layer_shapes(c: dict, i: int) -> dict[str, tuple[int, ...]]:
     }  # fmt: skip
     if not k_eq_v:
         found["self_attn.v_proj"] = (kv * h, d)
-    if p := c["hidden_size_per_layer_input"]:
+    if p := c.get("hidden_size_per_layer_input"):
         found |= {"per_layer_input_gate": (p, d), "per_layer_projection": (d, p)}
         norms.append("post_per_layer_input_norm")
-    if c["enable_moe_block"]:
+    if c.get("enable_moe_block"):
         found["router.proj"] = (c["num_experts"], d)
         norms += ["pre_feedforward_layernorm_2", "post_feedforward_layernorm_1", "post_feedforward_layernorm_2"]
     return {f"{name}.weight": shape for name, shape in (found | dict.fromkeys(norms, (d,))).items()} | bare_shapes(c)
@@ -86,7 +89,7 @@ def layer_shapes(c: dict, i: int) -> dict[str, tuple[int, ...]]:
 def bare_shapes(c: dict) -> dict[str, tuple[int, ...]]:
     """Tensors of a layer whose names do not end with .weight."""
     found = {"layer_scalar": (1,)}
-    if c["enable_moe_block"]:
+    if c.get("enable_moe_block"):
         e, d, f = c["num_experts"], c["hidden_size"], c["moe_intermediate_size"]
         found |= {"router.scale": (d,), "router.per_expert_scale": (e,), "experts.gate_up_proj": (e, 2 * f, d)}
         found["experts.down_proj"] = (e, d, f)
@@ -94,7 +97,7 @@ def bare_shapes(c: dict) -> dict[str, tuple[int, ...]]:
 
 
 def shapes(c: dict) -> dict[str, tuple[int, ...]]:
-    d, p, layers = c["hidden_size"], c["hidden_size_per_layer_input"], c["num_hidden_layers"]
+    d, p, layers = c["hidden_size"], c.get("hidden_size_per_layer_input"), c["num_hidden_layers"]
     found = {"model.embed_tokens.weight": (c["vocab_size"], d), "model.norm.weight": (d,)}
     if not c["tie_word_embeddings"]:
         found["lm_head.weight"] = (c["vocab_size"], d)

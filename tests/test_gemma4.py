@@ -30,7 +30,7 @@ KINDS = ["gemma4_small", "gemma4_dense", "gemma4_mixture", "gemma4_all"]
 IMAGE = 300
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "gemma4_media"])
+@pytest.mark.parametrize("kind", [*KINDS, "gemma4_unified", "gemma4_media"])
 def test_logits_equal_transformers(tmp_path, kind):
     """In gemma4_media the prompt has placeholders of an image and a video, with nothing that stands for them."""
     model = models.load(checkpoints_gemma4.make(tmp_path, kind))
