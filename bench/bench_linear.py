@@ -1,7 +1,7 @@
 """The `linear` kernel against mx.quantized_matmul, and a search of its knobs.
 
     python -m smelt.bench.bench_linear                   the knobs in force, rows 1, 2, 4, 8
-    python -m smelt.bench.bench_linear --sweep           every candidate at 1 row and 8, best first
+    python -m smelt.bench.bench_linear --sweep tiles         every candidate at 1 row and 8, best first
     python -m smelt.bench.bench_linear --out FILE.json   also kept as JSON
 
 Weights are random, 4-bit in groups of 64, and rotate through more memory than the last-level cache. Time on CUDA is
@@ -11,9 +11,11 @@ the device's (see kernels_cuda.py). A candidate is checked against float32 befor
 import argparse
 import itertools
 import json
+import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -121,26 +123,31 @@ class Knobs:
         linear_kernel.chosen_knobs = self.before
 
 
-def candidates(case: Case) -> list[dict]:
-    tiles = [
-        {"kernel": "tiles", "simds": simds, "slice": length, "pairs": pairs}
-        for simds, length, pairs in itertools.product((4, 5, 8, 10, 16, 19, 20), (1, 2, 4, 5, 8), (1, 2, 3, 4, 5, 8))
-    ]
-    lanes = [
-        {"kernel": "lanes", "simds": simds, "split": split, "rows": rows, "values": values}
-        for simds, split, rows, values in itertools.product((2, 4, 8), (1, 2, 4, 8), (2, 4, 8), (8, 16, 32))
-    ]
+def candidates(case: Case, kernel: str) -> list[dict]:
+    """All knobs that are possible and make sense."""
+    space = {
+        "tiles": {"simds": (5, 8, 10, 16, 19, 20), "slice": (1, 2, 4, 5, 8), "pairs": (1, 2, 3, 4, 5, 6, 8), "ahead": (0, 1), "resident": (1, 2, 3, 4)},
+        "lanes": {"simds": (2, 4, 8), "split": (1, 2, 4, 8), "rows": (2, 4, 8), "values": (8, 16, 32)},
+    }[kernel]  # fmt: skip
+    all_knobs = [{"kernel": kernel, **dict(zip(space, values, strict=True))} for values in itertools.product(*space.values())]
     group = case.bits, case.group, case.shape.width
-    return [k for k in tiles + lanes if not linear_kernel.impossible(k, *group, case.dtype) and sensible(k, case)]
+    return [k for k in all_knobs if not linear_kernel.impossible(k, *group, case.dtype) and sensible(k, case)]
 
 
 def sensible(knobs: dict, case: Case) -> bool:
-    """Not more simdgroups than k has slices for, and no k left to half of them."""
+    """Simdgroups with work, threadgroups enough for a large GPU, and registers for those that share a core."""
     if knobs["kernel"] == "lanes":
         return knobs["split"] in (1, knobs["simds"])
     units = case.shape.width // linear_kernel.unit_of(case.bits, case.group)
     slots = knobs["simds"] * knobs["slice"]
-    return units / (-(-units // slots) * slots) > 0.9
+    groups = case.shape.outputs / linear_kernel.outputs_of_group(knobs, case.shape.glu is not None)
+    registers = 16 + (13 + 6 * knobs["ahead"]) * knobs["slice"]
+    return (
+        units / (-(-units // slots) * slots) > 0.9
+        and (groups > 100 or knobs["pairs"] == 1)
+        and 32 * knobs["simds"] * knobs["resident"] * registers < 60000
+        and (knobs["resident"] > 1 or 32 * knobs["simds"] * registers > 20000)
+    )
 
 
 def variant(case: Case, knobs: dict | None, rows: int) -> tuple:
@@ -154,6 +161,13 @@ def variant(case: Case, knobs: dict | None, rows: int) -> tuple:
     with Knobs(knobs):
         case.fused(rows, catch)
     return caught[0]
+
+
+def warm_up(seconds: float = 0.4) -> None:
+    """Until the clocks are up: an idle GPU starts at a fifth of its clock."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        device.copy_gbps(512)
 
 
 def build(jobs: list[tuple]) -> None:
@@ -213,28 +227,44 @@ def time_rows(case: Case, knobs: dict | None, rows: list[int]) -> dict[int, floa
     return {r: device.launch_us(device.Launcher(*variant(case, knobs, r)), case.memories()) for r in rows}
 
 
-def sweep(case: Case, rows: list[int], seconds: float) -> list[dict]:
-    """Candidates, best first; those that are wrong are left out and said."""
+def right(case: Case, found: list[dict], rows: int) -> list[dict]:
+    """The candidates whose result is right; the others are said."""
+    truth, kept = case.truth(), []
+    for knobs in found:
+        wrong = error(case, knobs, rows, truth)
+        if wrong < 5e-3:
+            kept.append(knobs)
+        else:
+            print(f"  WRONG {knobs}: error {wrong:.2g}")
+    return kept
+
+
+def sweep(case: Case, kernel: str, seconds: float, finalists: int = 12) -> list[dict]:
+    """The best candidates at 8 rows, then at 1 too, best first."""
     start = time.perf_counter()
-    found = candidates(case)
-    build([variant(case, knobs, r) for knobs in found for r in rows])
-    truth = case.truth()
-    results = []
+    found = candidates(case, kernel)
+    random.Random(1).shuffle(found)
+    build([variant(case, knobs, 8) for knobs in found])
+    print(f"  {len(found)} candidates built in {time.perf_counter() - start:.1f} s", flush=True)
+    found, results = right(case, found, 8), []
+    warm_up()
     for knobs in found:
         if time.perf_counter() - start > seconds:
             print(f"  out of time: {len(found) - len(results)} candidates not tried")
             break
-        wrong = error(case, knobs, max(rows), truth)
-        if not wrong < 5e-3:
-            print(f"  WRONG {knobs}: error {wrong:.2g}")
-            continue
-        results.append({"knobs": knobs, "error": wrong, "us": time_rows(case, knobs, rows)})
-    return sorted(results, key=lambda r: sum(r["us"].values()))
+        results.append({"knobs": knobs, "us": time_rows(case, knobs, [8])})
+    best = sorted(results, key=lambda r: r["us"][8])[:finalists]
+    build([variant(case, r["knobs"], 1) for r in best])
+    warm_up()
+    for result in best:
+        result["us"] = time_rows(case, result["knobs"], [1, 8])
+    return sorted(best, key=lambda r: sum(r["us"].values()))
 
 
 def in_force(case: Case, rows: list[int]) -> dict:
     build([variant(case, None, r) for r in rows])
     truth = case.truth()
+    warm_up()
     errors = {r: error(case, None, r, truth) for r in rows}
     return {"us": time_rows(case, None, rows), "error": errors, "mlx_us": {r: mlx_us(case, r) for r in rows},
             "through_mlx_us": {r: through_mlx_us(case, r) for r in rows}}  # fmt: skip
@@ -248,26 +278,36 @@ def show(case: Case, result: dict, copy: float) -> None:
     print(f"  {times} us  {size / first / 1e3:5.0f} GB/s {100e-3 * size / first / copy:3.0f}%  {knobs}", flush=True)
 
 
+def cases(args):
+    return (Case(shape, mx.bfloat16, args.bits, args.group) for shape in SHAPES if args.only in shape.name)
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--sweep", action="store_true", help="try every candidate")
+    options.add_argument("--sweep", choices=("tiles", "lanes"), help="try every candidate of this kernel")
     options.add_argument("--only", default="", help="shapes whose name contains this")
     options.add_argument("--seconds", type=float, default=20.0, help="of a shape's sweep")
+    options.add_argument("--cubins", type=Path, help="a folder to keep compiled kernels in")
+    options.add_argument("--build", action="store_true", help="only compile")
     options.add_argument("--show", type=int, default=6, help="candidates to print")
     options.add_argument("--bits", type=int, default=4)
     options.add_argument("--group", type=int, default=64)
     options.add_argument("--out", help="a file for all numbers")
     args = options.parse_args()
+    cuda.use_folder(args.cubins)
+    if args.build:
+        for case in cases(args):
+            build([variant(case, knobs, 8) for knobs in candidates(case, args.sweep) ])
+        return
+    warm_up()
     copy = device.copy_gbps()
     print(f"{launch.chip()[1]}, MLX {mx.__version__}, copy {copy:.0f} GB/s", flush=True)
     kept = []
-    for shape in SHAPES:
-        if args.only not in shape.name:
-            continue
-        case = Case(shape, mx.bfloat16, args.bits, args.group)
+    for case in cases(args):
+        shape = case.shape
         print(f"{shape.name} {shape.width}->{shape.rows}", flush=True)
         if args.sweep:
-            results = sweep(case, [1, 8], args.seconds)
+            results = sweep(case, args.sweep, args.seconds)
         else:
             results = [in_force(case, [1, 2, 4, 8])]
         for result in results[: args.show]:

@@ -56,9 +56,10 @@ def unit(kernel, in_types, out_types, template, threads) -> str:
     helpers, body = (translate(part) for part in kernel.text)
     parameters = [f"const {TYPES[t]}* __restrict__ {name}" for t, name in zip(in_types, kernel.inputs, strict=True)]
     parameters += [f"{TYPES[t]}* __restrict__ {name}" for t, name in zip(out_types, kernel.outputs, strict=True)]
+    bounds = f"{threads}, {template.get('RESIDENT', 1)}"  # threads, and how many threadgroups share a core
     return (
         f"{prelude()}\nnamespace smelt {{\n{helpers}\n"
-        f'extern "C" __global__ void __launch_bounds__({threads}) smelt_{kernel.name}(\n{", ".join(parameters)}) {{\n'
+        f'extern "C" __global__ void __launch_bounds__({bounds}) smelt_{kernel.name}(\n{", ".join(parameters)}) {{\n'
         f"{constants(template)}\n{body}\n}}\n}}\n"
     )
 

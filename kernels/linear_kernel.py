@@ -5,7 +5,8 @@ products lane by lane, in any float type. Which one a shape takes never depends 
 kernel's order of additions does, so that a row has the same bits alone and beside others.
 
 Knobs of "tiles": simds (simdgroups in a threadgroup, which share k), slice (loads of k that one simdgroup keeps of x),
-pairs (pairs of 8-row tiles a threadgroup). Of "lanes": simds, split (how many of them share k), rows (of the matrix,
+pairs (pairs of 8-row tiles a threadgroup), ahead (whether loads run one pair ahead of the products), resident (threadgroups to fit on a core: only CUDA's compiler is told). Of
+"lanes": simds, split (how many of them share k), rows (of the matrix,
 a simdgroup; gate and up count as two), values (of k, a lane and step).
 """
 
@@ -151,9 +152,9 @@ def impossible_tiles(knobs: dict, bits: int, group: int, width: int, dtype: mx.D
     units, per_group = width // unit, max(1, group // unit) if bits < 16 else 1
     if width % unit or units % knobs["slice"] or knobs["slice"] % per_group:
         return "slice must divide the width's units, and hold whole groups"
-    own = max(4 * unit, 16 * MAX_ROWS * knobs["pairs"])
-    if 4 * knobs["simds"] * (own + 8) > 32768:
-        return "more than 32 KiB of threadgroup memory at 8 rows"
+    room, limit = (0, 48) if launch.machine() == "cuda" else (4 * unit, 32)  # Metal brings x into tiles through it
+    if 4 * knobs["simds"] * (room + 16 * MAX_ROWS * knobs["pairs"] + 8) > limit << 10:
+        return f"more than {limit} KiB of threadgroup memory at 8 rows"
     return None
 
 
@@ -168,7 +169,7 @@ def default_tiles(bits: int, group: int, width: int, rows: int) -> dict:
     per_group = max(1, group // unit_of(bits, group)) if bits < 16 else 1
     length = next((s for s in (4, 2, 5, 3, 1) if units % s == 0 and s % per_group == 0), per_group)
     simds = max(1, min(16, units // length))
-    return {"kernel": "tiles", "simds": simds, "slice": length, "pairs": 1}
+    return {"kernel": "tiles", "simds": simds, "slice": length, "pairs": 1, "ahead": 1, "resident": 1}
 
 
 def default_lanes(bits: int, group: int, width: int) -> dict:

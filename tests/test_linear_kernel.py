@@ -9,7 +9,7 @@ from smelt.kernels.linear import Weight, linear, pack, reference, unpack
 from smelt.kernels.norm import Norm
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
-TILES = {"kernel": "tiles", "simds": 2, "slice": 2, "pairs": 1}
+TILES = {"kernel": "tiles", "simds": 2, "slice": 2, "pairs": 1, "ahead": 1, "resident": 1}
 LANES = {"kernel": "lanes", "simds": 2, "split": 1, "rows": 4, "values": 8}
 ACT = {
     None: lambda y: y,
@@ -180,7 +180,7 @@ def shipped_knobs():
             yield pytest.param(shape, entry, id=f"{chip}: {shape}")
 
 
-@pytest.mark.parametrize("shape, entry", shipped_knobs())
+@pytest.mark.parametrize("shape, entry", list(shipped_knobs()))
 def test_shipped_knobs_are_possible_and_say_what_they_reached(shape, entry):
     bits, width = int(shape.split("-bit ")[0]), int(shape.split()[1].split("->")[0])
     group = 0 if bits == 16 else 64

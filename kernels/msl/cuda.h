@@ -104,6 +104,18 @@ template <typename T> MSL_FN T atomic_load_explicit(const atomic<T>* p, memory_o
 template <typename T> MSL_FN void atomic_store_explicit(atomic<T>* p, same_as_t<T> v, memory_order) { *(volatile T*)&p->value = v; }
 }  // namespace metal
 
+// packed.metal's masked_or
+MSL_FN uint masked_or(uint word, uint mask, uint bits) {
+  uint result;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(result) : "r"(word), "r"(mask), "r"(bits));
+  return result;
+}
+
+// packed.metal's products: one rounding, as there, and one instruction
+MSL_FN vec<bfloat, 2> products(vec<bfloat, 2> a, vec<bfloat, 2> b) {
+  return as_type<vec<bfloat, 2>>(__hmul2(as_type<__nv_bfloat162>(a), as_type<__nv_bfloat162>(b)));
+}
+
 // ---- tile.metal's functions on tensor cores, whose fragments differ from Metal's 8x8 matrices
 
 template <typename T> struct Tile {
@@ -113,7 +125,8 @@ template <typename T> struct Tile {
 MSL_FN uint tile_row(uint lane) { return lane >> 2; }
 MSL_FN uint tile_column(uint lane) { return 2u * (lane & 3u); }
 
-// The pair a lane brings is the one its fragment needs: no exchange.
+// The pair a lane brings is the one its fragment needs: no exchange, no room for one.
+MSL_FN constexpr int tile_room(int) { return 0; }
 template <int N, typename T> MSL_FN void columns_of_rows(vec<T, 2> (&pairs)[N], Tile<T> (&tiles)[N], T*, uint) {
   for (int i = 0; i < N; i++) tiles[i].pair = pairs[i];
 }

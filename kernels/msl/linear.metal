@@ -34,7 +34,7 @@ METAL_FUNC void load_weights(P w, size_t row, int k, int K, thread float (&to)[V
       to[i] = number<BITS>(words[i / per], i % per);
     }
   } else {
-    load_floats<4>((const device T*)w + row * K + k, to);
+    load_values<4>((const device T*)w + row * K + k, to);
   }
 }
 
@@ -92,12 +92,12 @@ METAL_FUNC void load_weights(P w, size_t row, int k, int K, thread float (&to)[V
     }
     float g[V];
     if (NORM) {
-      load_floats<4>(gain + k, g);
+      load_values<4>(gain + k, g);
     }
 #pragma unroll
     for (int m = 0; m < M; m++) {
       float v[V];
-      load_floats<4>(x + m * K + k, v);
+      load_values<4>(x + m * K + k, v);
       if (NORM) {
 #pragma unroll
         for (int i = 0; i < V; i++) {

@@ -1,32 +1,34 @@
 // linear_tiles.metal: y = act(norm(x) W^T + bias) + residual for 1..8 rows, on the matrix units.
 //
-// Every simdgroup keeps its slice of k for all 8 rows of x in tiles (rows that are not there are zero), and multiplies
-// it with pairs of 8-row tiles of W; the simdgroups' sums are added at the end. So a weight is read once, its cost does
-// not depend on the number of rows, and neither do the bits of a row.
+// The simdgroups of a threadgroup share k. Each keeps its slice of all 8 rows of x in tiles (rows that are not there
+// are zero) and goes through pairs of 8-row tiles of W, always one load ahead; in the end the simdgroups' sums are
+// added. So a weight is read once, at a cost that does not depend on the number of rows; neither do a row's bits.
 //
-// x [M, K]; w [R, K] packed; scales, biases [R, K / GROUP]; bias [R]; gain [K]; residual [M, O]; y [M, O].
-// R = 2 O where GATED (rows of W: gates, then ups), else O. T: float16 or bfloat16.
+// x [M, K]; w [R, K] packed, or plain 16-bit pairs; scales, biases [R, K / GROUP]; bias [R]; gain [K];
+// residual [M, O]; y [M, O]. R = 2 O where gated (rows of W: gates, then ups), else O. T: float16 or bfloat16.
 //
-// A packed value q of 4 bits becomes the float 16 + q by setting bits of its mantissa, without arithmetic; an 8-bit
-// value becomes 256 + 16 high and 16 + low. The offset goes where the quantisation bias goes: times the sum of x.
+// A packed value q becomes the number BASE + q by setting bits of its mantissa, without arithmetic; an 8-bit value is two
+// nibbles, of which the high one becomes 16 (BASE + q). The products start from - offset * (sum of x), not from zero.
+// The norm's gain is applied to x, its 1 / rms to the sums, when all of x has been seen.
 #include "tile.metal"
 #include "packed.metal"
 #include "activation.metal"
 
-// Values per word, and the distance within a word of the two values that a lane gives to one tile.
-template <int BITS> METAL_FUNC constexpr int values_per_word() { return 32 / BITS; }
+// Distance within a word of the two values that a lane gives to one tile; there are twice as many in a word.
 template <int BITS> METAL_FUNC constexpr int pair_distance() { return 16 / BITS; }
 
-// The masked nibbles at bits 0..3 and 16..19 of `word` shifted by `nibble` as two numbers BASE + q, BASE = 2^EXPONENT
-// worth 16 (or 256, and the nibble 16-fold).
+// BASE of numbers below.
+template <typename T> METAL_FUNC constexpr float number_base() { return metal::is_same_v<T, bfloat> ? 128.0f : 64.0f; }
+
+// The nibbles of `word` at bits `shift` and `shift` + 16 as numbers BASE + q, or 16 (BASE + q).
 template <typename T, bool HIGH>
 METAL_FUNC vec<T, 2> numbers(uint word, int shift) {
   constexpr bool wide = metal::is_same_v<T, bfloat>;
-  constexpr int place = wide ? 3 : 6;                     // of the nibble in the mantissa
-  constexpr uint mask = wide ? 0x00780078u : 0x03c003c0u;
-  constexpr uint base = wide ? (HIGH ? 0x43804380u : 0x41804180u) : (HIGH ? 0x5c005c00u : 0x4c004c00u);
+  constexpr int place = wide ? 0 : 4;  // of the nibble in the mantissa
+  constexpr uint mask = wide ? 0x000f000fu : 0x00f000f0u;
+  constexpr uint base = wide ? (HIGH ? 0x45004500u : 0x43004300u) : (HIGH ? 0x64006400u : 0x54005400u);
   uint moved = shift > place ? word >> (shift - place) : word << (place - shift);
-  return as_type<vec<T, 2>>((moved & mask) | base);
+  return as_type<vec<T, 2>>(masked_or(moved, mask, base));
 }
 
 template <typename T>
@@ -35,93 +37,179 @@ METAL_FUNC void set_pair(thread Tile<T>& tile, vec<T, 2> pair) {
   tile.thread_elements()[1] = pair.y;
 }
 
-// c0 and c1 += the tiles in wa and wb times b. V values a lane, so V / 2 tiles.
-template <int BITS, int V, int W, typename T>
-METAL_FUNC void multiply_words(thread Tile<float>& c0, thread Tile<float>& c1, thread uint (&wa)[W],
-                               thread uint (&wb)[W], thread Tile<T> (&b)[V / 2]) {
-  constexpr int per = pair_distance<BITS>();
-#pragma unroll
-  for (int s = 0; s < V / 2; s += 2) {
-    Tile<T> a0[2];
-    Tile<T> a1[2];
-#pragma unroll
-    for (int e = 0; e < 2; e++) {
-      uint word0 = wa[(s + e) / per];
-      uint word1 = wb[(s + e) / per];
-      if constexpr (BITS == 16) {
-        set_pair(a0[e], as_type<vec<T, 2>>(word0));
-        set_pair(a1[e], as_type<vec<T, 2>>(word1));
-      } else {
-        int shift = BITS * ((s + e) % per);
-        set_pair(a0[e], numbers<T, false>(word0, shift));
-        set_pair(a1[e], numbers<T, false>(word1, shift));
-      }
-    }
-    multiply(c0, c1, a0, a1, b[s], b[s + 1]);
-    if constexpr (BITS == 8) {
-#pragma unroll
-      for (int e = 0; e < 2; e++) {
-        int shift = BITS * ((s + e) % per) + 4;
-        set_pair(a0[e], numbers<T, true>(wa[(s + e) / per], shift));
-        set_pair(a1[e], numbers<T, true>(wb[(s + e) / per], shift));
-      }
-      multiply(c0, c1, a0, a1, b[s], b[s + 1]);
-    }
-  }
-}
-
 template <typename T>
 METAL_FUNC void clear(thread Tile<T>& tile) {
   set_pair(tile, vec<T, 2>(T(0.0f)));
 }
 
-// Column sums of V / 2 tiles, in every row: the product with ones.
-template <int V, typename T>
-METAL_FUNC void column_sums(thread Tile<float>& sums, thread Tile<T> (&b)[V / 2]) {
+// Tile s of what a lane has loaded: plain, the values themselves or their low nibbles; HIGH, their high nibbles.
+template <int BITS, bool HIGH, typename T, int W>
+METAL_FUNC void set_weights(thread Tile<T>& tile, thread uint (&words)[W], int s) {
+  constexpr int per = pair_distance<BITS>();
+  if constexpr (BITS == 16) {
+    set_pair(tile, as_type<vec<T, 2>>(words[s]));
+  } else {
+    set_pair(tile, numbers<T, HIGH>(words[s / per], BITS * (s % per) + (HIGH ? 4 : 0)));
+  }
+}
+
+// c0 and c1 += two rows of tiles times the column of tiles b.
+template <int BITS, bool HIGH, typename T, int W, int TILES>
+METAL_FUNC void multiply_words(thread Tile<float>& c0, thread Tile<float>& c1, thread uint (&words0)[W],
+                               thread uint (&words1)[W], thread Tile<T> (&b)[TILES]) {
+#pragma unroll
+  for (int s = 0; s < TILES; s += 2) {
+    Tile<T> a0[2];
+    Tile<T> a1[2];
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+      set_weights<BITS, HIGH>(a0[e], words0, s + e);
+      set_weights<BITS, HIGH>(a1[e], words1, s + e);
+    }
+    multiply(c0, c1, a0, a1, b[s], b[s + 1]);
+  }
+}
+
+// sums += the sums of the columns of b, in every row: the product with ones.
+template <typename T, int TILES>
+METAL_FUNC void add_columns(thread Tile<float>& sums, thread Tile<T> (&b)[TILES]) {
   Tile<float> unused;
   Tile<T> ones[2];
-  clear(sums);
   clear(unused);
   set_pair(ones[0], vec<T, 2>(T(1.0f)));
   set_pair(ones[1], vec<T, 2>(T(1.0f)));
 #pragma unroll
-  for (int s = 0; s < V / 2; s += 2) {
+  for (int s = 0; s < TILES; s += 2) {
     multiply(sums, unused, ones, ones, b[s], b[s + 1]);
   }
 }
 
-// acc += scale c + (bias - offset scale) sums
-METAL_FUNC void add_scaled(thread float (&acc)[2], thread Tile<float>& c, float scale, float bias, float offset,
-                           thread Tile<float>& sums) {
-  float shift = metal::fma(-offset, scale, bias);
-  for (int e = 0; e < 2; e++) {
-    float s = sums.thread_elements()[e];
-    float v = c.thread_elements()[e];
-    acc[e] = metal::fma(scale, v, metal::fma(shift, s, acc[e]));
+// The diagonal of `squares` += the squared lengths of the columns of b, whose transpose the lanes' pairs are.
+template <typename T, int TILES>
+METAL_FUNC void add_squares(thread Tile<float>& squares, thread vec<T, 2> (&pairs)[TILES], thread Tile<T> (&b)[TILES]) {
+  Tile<float> unused;
+  clear(unused);
+#pragma unroll
+  for (int s = 0; s < TILES; s += 2) {
+    Tile<T> a[2];
+    set_pair(a[0], pairs[s]);
+    set_pair(a[1], pairs[s + 1]);
+    multiply(squares, unused, a, a, b[s], b[s + 1]);
+  }
+}
+
+// acc + scale c + bias sums
+METAL_FUNC float2 add_scaled(float2 acc, thread Tile<float>& c, float scale, float bias, thread Tile<float>& sums) {
+  float x = metal::fma(bias, sums.thread_elements()[0], acc.x);
+  float y = metal::fma(bias, sums.thread_elements()[1], acc.y);
+  return float2(metal::fma(scale, c.thread_elements()[0], x), metal::fma(scale, c.thread_elements()[1], y));
+}
+
+// What a lane loads of one row of W for one slice of k. Scales stay packed in words: they wait in registers.
+template <int SLICE, int W, int SCALES>
+struct Row {
+  uint words[SLICE][W];
+  uint scales[(SCALES + 1) / 2];
+  uint biases[(SCALES + 1) / 2];
+};
+
+template <int STEP, typename T, int SLICE, int W, int SCALES>
+METAL_FUNC void load_row(thread Row<SLICE, W, SCALES>& row, const device uint* w, const device T* scales,
+                         const device T* biases) {
+#pragma unroll
+  for (int u = 0; u < SLICE; u++) {
+    load_words(w + 4 * W * u, row.words[u]);
+  }
+  if constexpr (STEP > 0) {
+    load_pairs<STEP, SCALES>(scales, row.scales);
+    load_pairs<STEP, SCALES>(biases, row.biases);
+  }
+}
+
+// Of a pair of tiles, a lane's row of each, for the slice that begins at unit `first`: gate and up, or 8 rows apart.
+template <int STEP, int PER_GROUP, int WORDS, int GROUPS, int O, bool GATED, typename T, int SLICE, int W, int SCALES>
+METAL_FUNC void load_rows(thread Row<SLICE, W, SCALES> (&rows)[2], const device uint* w, const device T* scales,
+                          const device T* biases, uint pair, uint first, uint row, uint part) {
+  for (int h = 0; h < 2; h++) {
+    uint r = GATED ? pair * 8 + row + h * O : pair * 16 + row + h * 8;
+    r = metal::min(r, uint(GATED ? 2 * O - 1 : O - 1));  // past the end: computed, not stored
+    size_t g = size_t(r) * GROUPS + first / PER_GROUP;
+    load_row<STEP>(rows[h], w + size_t(r) * WORDS + (first * 4 + part) * W, scales + g, biases + g);
+  }
+}
+
+// 2 TILES consecutive values, as neighbours in pairs.
+template <typename T, int TILES>
+METAL_FUNC void bring_pairs(thread vec<T, 2> (&pairs)[TILES], const device T* from) {
+#pragma unroll
+  for (int i = 0; i < TILES; i += 4) {
+    uint words[4];
+    load_words((const device uint*)(from + 2 * i), words);
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+      pairs[i + e] = as_type<vec<T, 2>>(words[e]);
+    }
+  }
+}
+
+// A lane's part of a slice of x, whose next unit is 8 TILES values further; zero where `inside` is not.
+template <typename T, int SLICE, int TILES>
+METAL_FUNC void bring_slice(thread vec<T, 2> (&pairs)[SLICE][TILES], const device T* from, bool inside) {
+#pragma unroll
+  for (int u = 0; u < SLICE; u++) {
+#pragma unroll
+    for (int s = 0; s < TILES; s++) {
+      pairs[u][s] = vec<T, 2>(T(0.0f));
+    }
+    if (inside) {
+      bring_pairs(pairs[u], from + u * 8 * TILES);
+    }
+  }
+}
+
+// Neighbours in pairs become the pairs that the packing gives to a tile.
+template <int BITS, typename T, int TILES>
+METAL_FUNC void as_packed(thread vec<T, 2> (&pairs)[TILES]) {
+  constexpr int per = pair_distance<BITS>();
+  if constexpr (per > 1) {
+#pragma unroll
+    for (int w = 0; w < TILES; w += per) {
+      vec<T, 2> near[per];
+#pragma unroll
+      for (int i = 0; i < per; i++) {
+        near[i] = pairs[w + i];
+      }
+#pragma unroll
+      for (int i = 0; i < per; i += 2) {
+        pairs[w + i] = vec<T, 2>(near[i / 2].x, near[(i + per) / 2].x);
+        pairs[w + i + 1] = vec<T, 2>(near[i / 2].y, near[(i + per) / 2].y);
+      }
+    }
   }
 }
 
 // ---- body
-  constexpr int UNIT = BITS == 16 ? 32 : (GROUP < 64 ? 32 : 64);    // k of one load: 4 lanes of V values
+  constexpr int UNIT = BITS == 16 || GROUP < 64 ? 32 : 64;          // k of one load: 4 lanes of V values
   constexpr int V = UNIT / 4;
   constexpr int W = V * BITS / 32;
   constexpr int UNITS = K / UNIT;
   constexpr int CHUNKS = (UNITS + SIMDS * SLICE - 1) / (SIMDS * SLICE);
   constexpr bool RAGGED = UNITS % (SIMDS * SLICE) != 0;
   constexpr bool PACKED = BITS != 16;
-  constexpr int PER_GROUP = PACKED ? GROUP / UNIT : 1;              // units of one scale
-  constexpr int GROUPS = PACKED ? K / (UNIT * PER_GROUP) : 1;
+  constexpr int PER_GROUP = PACKED ? GROUP / UNIT : SLICE;          // units of one scale
+  constexpr int GROUPS = UNITS / PER_GROUP;
   constexpr int SCALES = SLICE / PER_GROUP;                         // of one slice
-  constexpr int STEP = GROUPS % 4 == 0 && SCALES % 4 == 0 ? 4 : (GROUPS % 2 == 0 && SCALES % 2 == 0 ? 2 : 1);
-  constexpr float OFFSET = BITS == 4 ? 16.0f : 272.0f;
+  constexpr int EVEN = GROUPS % 4 == 0 && SCALES % 4 == 0 ? 4 : (GROUPS % 2 == 0 && SCALES % 2 == 0 ? 2 : 1);
+  constexpr int STEP = PACKED ? EVEN : 0;                           // scales in one load
+  constexpr float OFFSET = PACKED ? number_base<T>() * (BITS == 8 ? 17.0f : 1.0f) : 0.0f;
   constexpr bool GATED = ACT == 1 || ACT == 2;
-  constexpr int R = GATED ? 2 * O : O;
   constexpr int OUTS = GATED ? 8 * PAIRS : 16 * PAIRS;              // outputs of this threadgroup
   constexpr int WORDS = K * BITS / 32;                              // of one row
 
-  // A simdgroup's own: first to bring x into tiles (8 UNIT elements of T), in the end its sums.
-  constexpr int OWN = 4 * UNIT > PAIRS * 16 * M ? 4 * UNIT : PAIRS * 16 * M;
-  threadgroup float own[SIMDS * OWN];
+  // A simdgroup's own: room to bring x into tiles, and its sums.
+  constexpr int ROOM = tile_room(V / 2) / 2;
+  constexpr int OWN = ROOM + PAIRS * 16 * M;
+  threadgroup float shared[SIMDS * OWN];
   threadgroup float squares[SIMDS * 8];
 
   uint lane = thread_index_in_simdgroup;
@@ -130,160 +218,133 @@ METAL_FUNC void add_scaled(thread float (&acc)[2], thread Tile<float>& c, float 
   uint row = tile_row(lane);
   uint column = tile_column(lane);
   uint part = column / 2;                                           // which quarter of a unit
-  uint xrow = lane / 4;                                             // which row and quarter of x to bring
-  uint xpart = lane % 4;
+  threadgroup float* own = shared + simd * OWN;
 
-  float acc[PAIRS][2][2];
-#pragma unroll
-  for (int p = 0; p < PAIRS; p++) {
-    for (int e = 0; e < 2; e++) {
-      acc[p][0][e] = 0.0f;
-      acc[p][1][e] = 0.0f;
-    }
-  }
+  Row<SLICE, W, SCALES> next[2];
+  vec<T, 2> coming[SLICE][V / 2];                                   // the next slice of x
+  Tile<T> b[SLICE][V / 2];
+  Tile<float> xsums[SLICE];
+  Tile<float> lengths;                                              // of the rows of x, squared, on the diagonal
+  clear(lengths);
 
-  float inverse = 1.0f;
-  if (NORM) {
-    float square = 0.0f;
-    for (uint unit = simd; unit < uint(UNITS); unit += SIMDS) {
-      if (xrow < uint(M)) {
-        float v[V];
-        load_floats<4>(x + xrow * K + unit * UNIT + xpart * V, v);
-#pragma unroll
-        for (int i = 0; i < V; i++) {
-          square = metal::fma(v[i], v[i], square);
-        }
-      }
-    }
-    square += simd_shuffle_xor(square, ushort(1));
-    square += simd_shuffle_xor(square, ushort(2));
-    if (xpart == 0) {
-      squares[simd * 8 + xrow] = square;
-    }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    float total = 0.0f;
-    for (int s = 0; s < SIMDS; s++) {
-      total += squares[s * 8 + xrow];
-    }
-    inverse = metal::precise::rsqrt(total / float(K) + as_type<float>(EPS));
+  uint first = simd * SLICE;                                        // this slice's first unit
+  bool inside = !RAGGED || first < uint(UNITS);                     // past the end x is zero, and W any
+  first = inside ? first : 0;
+  if (AHEAD) {
+    load_rows<STEP, PER_GROUP, WORDS, GROUPS, O, GATED>(next, w, scales, biases, group * PAIRS, first, row, part);
   }
+  bring_slice(coming, x + row * K + first * UNIT + part * V, inside && row < uint(M));
 
   for (int chunk = 0; chunk < CHUNKS; chunk++) {
-    uint first = (chunk * SIMDS + simd) * SLICE;                    // this slice's first unit
-    bool inside = !RAGGED || first < uint(UNITS);
-    first = inside ? first : 0;                                     // a slice past the end: x is zero, W is any
-
-    // This slice of x, as tiles.
-    Tile<T> b[SLICE][V / 2];
-    Tile<float> xsums[SLICE];
 #pragma unroll
     for (int u = 0; u < SLICE; u++) {
-      uint k = (first + u) * UNIT + xpart * V;
-      vec<T, 2> pairs[V / 2];
-      if (xrow < uint(M) && inside) {
-        float v[V];
-        load_floats<4>(x + xrow * K + k, v);
-        if (NORM) {
-          float g[V];
-          load_floats<4>(gain + k, g);
-#pragma unroll
-          for (int i = 0; i < V; i++) {
-            v[i] = v[i] * inverse * g[i];
-          }
-        }
+      if constexpr (NORM) {
+        vec<T, 2> gains[V / 2];
+        bring_pairs(gains, gain + (first + u) * UNIT + part * V);
+        columns_of_rows(coming[u], b[u], (threadgroup T*)own, lane);
+        add_squares(lengths, coming[u], b[u]);
 #pragma unroll
         for (int s = 0; s < V / 2; s++) {
-          int i = s / pair_distance<BITS>() * values_per_word<BITS>() + s % pair_distance<BITS>();
-          pairs[s] = vec<T, 2>(T(v[i]), T(v[i + pair_distance<BITS>()]));
-        }
-      } else {
-#pragma unroll
-        for (int s = 0; s < V / 2; s++) {
-          pairs[s] = vec<T, 2>(T(0.0f));
+          coming[u][s] = products(coming[u][s], gains[s]);
         }
       }
-      columns_of_rows(pairs, b[u], (threadgroup T*)(own + simd * OWN), lane);
+      as_packed<BITS>(coming[u]);
+      columns_of_rows(coming[u], b[u], (threadgroup T*)own, lane);
       if constexpr (PACKED) {
-        column_sums<V>(xsums[u], b[u]);
+        clear(xsums[u]);
+        add_columns(xsums[u], b[u]);
       }
     }
+    uint later = ((chunk + 1) * SIMDS + simd) * SLICE;
+    inside = chunk + 1 < CHUNKS && (!RAGGED || later < uint(UNITS));
+    later = inside ? later : 0;
+    if (CHUNKS > 1) {
+      bring_slice(coming, x + row * K + later * UNIT + part * V, inside && row < uint(M));
+    }
 
-#pragma unroll
-    for (int p = 0; p < PAIRS; p++) {
-      uint row0 = GATED ? (group * PAIRS + p) * 8 + row : (group * PAIRS + p) * 16 + row;
-      uint row1 = GATED ? row0 + O : row0 + 8;
-      row0 = metal::min(row0, uint(R - 1));                         // rows past the end: computed, not stored
-      row1 = metal::min(row1, uint(R - 1));
+    for (int turn = 0; turn < PAIRS; turn++) {
+      bool last = turn + 1 == PAIRS;
+      uint pair = group * PAIRS + (AHEAD ? (last ? 0 : turn + 1) : turn);
+      Row<SLICE, W, SCALES> now[2];
+      if (AHEAD) {
+        now[0] = next[0];
+        now[1] = next[1];
+      }
+      if (!AHEAD || !last || chunk + 1 < CHUNKS) {
+        uint from = AHEAD && last ? later : first;
+        load_rows<STEP, PER_GROUP, WORDS, GROUPS, O, GATED>(next, w, scales, biases, pair, from, row, part);
+      }
+      if (!AHEAD) {
+        now[0] = next[0];
+        now[1] = next[1];
+      }
 
-      uint words0[SLICE][W];
-      uint words1[SLICE][W];
+      float2 acc[2];
+      acc[0] = float2(0.0f);
+      acc[1] = float2(0.0f);
 #pragma unroll
       for (int u = 0; u < SLICE; u++) {
-        load_words(w + size_t(row0) * WORDS + ((first + u) * 4 + part) * W, words0[u]);
-        load_words(w + size_t(row1) * WORDS + ((first + u) * 4 + part) * W, words1[u]);
-      }
-      float scale0[PACKED ? SCALES : 1];
-      float scale1[PACKED ? SCALES : 1];
-      float bias0[PACKED ? SCALES : 1];
-      float bias1[PACKED ? SCALES : 1];
-      if constexpr (PACKED) {
-        uint g = first / PER_GROUP;
-        load_floats<STEP>(scales + size_t(row0) * GROUPS + g, scale0);
-        load_floats<STEP>(scales + size_t(row1) * GROUPS + g, scale1);
-        load_floats<STEP>(biases + size_t(row0) * GROUPS + g, bias0);
-        load_floats<STEP>(biases + size_t(row1) * GROUPS + g, bias1);
-      }
-#pragma unroll
-      for (int u = 0; u < SLICE; u++) {
-        Tile<float> c0;
-        Tile<float> c1;
-        clear(c0);
-        clear(c1);
-        multiply_words<BITS, V>(c0, c1, words0[u], words1[u], b[u]);
-        if constexpr (PACKED) {
-          add_scaled(acc[p][0], c0, scale0[u / PER_GROUP], bias0[u / PER_GROUP], OFFSET, xsums[u]);
-          add_scaled(acc[p][1], c1, scale1[u / PER_GROUP], bias1[u / PER_GROUP], OFFSET, xsums[u]);
-        } else {
-          for (int e = 0; e < 2; e++) {
-            acc[p][0][e] += c0.thread_elements()[e];
-            acc[p][1][e] += c1.thread_elements()[e];
+        Tile<float> c[2];
+        for (int h = 0; h < 2; h++) {
+          clear(c[h]);
+          if constexpr (PACKED) {
+            c[h].thread_elements()[0] = -OFFSET * xsums[u].thread_elements()[0];
+            c[h].thread_elements()[1] = -OFFSET * xsums[u].thread_elements()[1];
+          }
+        }
+        multiply_words<BITS, false>(c[0], c[1], now[0].words[u], now[1].words[u], b[u]);
+        if constexpr (BITS == 8) {
+          multiply_words<BITS, true>(c[0], c[1], now[0].words[u], now[1].words[u], b[u]);
+        }
+        for (int h = 0; h < 2; h++) {
+          if constexpr (PACKED) {
+            float scale = element<T>(now[h].scales, u / PER_GROUP);
+            float bias = element<T>(now[h].biases, u / PER_GROUP);
+            acc[h] = add_scaled(acc[h], c[h], scale, bias, xsums[u]);
+          } else {
+            acc[h] = acc[h] + float2(c[h].thread_elements()[0], c[h].thread_elements()[1]);
           }
         }
       }
+
+      // This simdgroup's sums: [tile][row of the tile][row of x]. A lane adds to what it wrote itself.
+      for (int h = 0; h < 2; h++) {
+        threadgroup float* sums = own + ROOM + ((turn * 2 + h) * 8 + row) * M + column;
+        for (int e = 0; e < 2; e++) {
+          if (column + e < uint(M)) {
+            sums[e] = (chunk == 0 ? 0.0f : sums[e]) + acc[h][e];
+          }
+        }
+      }
     }
+    first = later;
   }
-
-  // This simdgroup's sums: [tile][row of the tile][row of x].
-#pragma unroll
-  for (int p = 0; p < PAIRS; p++) {
-    for (int h = 0; h < 2; h++) {
-      for (int e = 0; e < 2; e++) {
-        if (column + e < uint(M)) {
-          own[simd * OWN + ((p * 2 + h) * 8 + row) * M + column + e] = acc[p][h][e];
-        }
+  if (NORM) {
+    for (int e = 0; e < 2; e++) {
+      if (row == column + e) {
+        squares[simd * 8 + row] = lengths.thread_elements()[e];
       }
     }
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
   for (uint i = thread_index_in_threadgroup; i < uint(OUTS * M); i += SIMDS * 32) {
-    uint m = i / OUTS;
-    uint out = i % OUTS;
+    uint m = i % M;
+    uint out = i / M;
     uint o = group * OUTS + out;
     if (o < uint(O)) {
-      uint at = GATED ? (out / 8) * 16 + out % 8 : out;
+      uint at = GATED ? out / 8 * 16 + out % 8 : out;
       float v = 0.0f;
       float up = 0.0f;
+      float length = 0.0f;
       for (int s = 0; s < SIMDS; s++) {
-        v += own[s * OWN + at * M + m];
-        if (GATED) {
-          up += own[s * OWN + (at + 8) * M + m];
-        }
+        length += NORM ? squares[s * 8 + m] : 0.0f;
+        v += shared[s * OWN + ROOM + at * M + m];
+        up += GATED ? shared[s * OWN + ROOM + (at + 8) * M + m] : 0.0f;
       }
-      if (BIAS) {
-        v += float(bias[o]);
-        up += GATED ? float(bias[o + O]) : 0.0f;
-      }
+      float factor = NORM ? metal::precise::rsqrt(length / float(K) + as_type<float>(EPS)) / product_scale<T>() : 1.0f;
+      v = metal::fma(v, factor, BIAS ? float(bias[o]) : 0.0f);
+      up = metal::fma(up, factor, BIAS && GATED ? float(bias[o + O]) : 0.0f);
       float addend = RESIDUAL ? float(residual[size_t(m) * O + o]) : 0.0f;
       y[size_t(m) * O + o] = T(finished<ACT>(v, up, addend));
     }

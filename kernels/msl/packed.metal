@@ -1,5 +1,20 @@
 // packed.metal: matrices as mx.quantize packs them. A word holds 8 values of 4 bits, or 4 of 8, lowest bits first.
 
+// (word & mask) | bits. CUDA has its own: of this its compiler makes two instructions where there is one.
+#ifndef MSL_CUDA
+METAL_FUNC uint masked_or(uint word, uint mask, uint bits) {
+  return (word & mask) | bits;
+}
+#endif
+
+// Products of a row of x and a norm's gain, which in float16 are kept small: the row may be near the end of its range.
+template <typename T> METAL_FUNC constexpr float product_scale() { return metal::is_same_v<T, half> ? 0.0625f : 1.0f; }
+template <typename T>
+METAL_FUNC vec<T, 2> products(vec<T, 2> a, vec<T, 2> b) {
+  constexpr float scale = product_scale<T>();
+  return vec<T, 2>(T(float(a.x) * float(b.x) * scale), T(float(a.y) * float(b.y) * scale));
+}
+
 // W consecutive words, in one load.
 template <int W>
 METAL_FUNC void load_words(const device uint* from, thread uint (&words)[W]) {
@@ -18,19 +33,45 @@ METAL_FUNC void load_words(const device uint* from, thread uint (&words)[W]) {
   }
 }
 
-// N consecutive elements as floats, STEP (1, 2 or 4) in one load.
-template <int STEP, int N, typename T>
-METAL_FUNC void load_floats(const device T* from, thread float (&to)[N]) {
+// N consecutive elements, STEP (1, 2 or 4) in one load, as the type they are stored in or as floats.
+template <int STEP, int N, typename T, typename To>
+METAL_FUNC void load_values(const device T* from, thread To (&to)[N]) {
 #pragma unroll
   for (int i = 0; i < N; i += STEP) {
     if constexpr (STEP == 1) {
-      to[i] = float(from[i]);
+      to[i] = To(from[i]);
     } else {
       vec<T, STEP> v = *(const device vec<T, STEP>*)(from + i);
 #pragma unroll
       for (int e = 0; e < STEP; e++) {
-        to[i + e] = float(v[e]);
+        to[i + e] = To(v[e]);
       }
     }
   }
+}
+
+// N consecutive 16-bit elements, STEP (1, 2 or 4) in one load, as pairs in words.
+template <int STEP, int N, typename T>
+METAL_FUNC void load_pairs(const device T* from, thread uint (&words)[(N + 1) / 2]) {
+  if constexpr (STEP == 1) {
+#pragma unroll
+    for (int i = 0; i < N; i += 2) {
+      words[i / 2] = as_type<uint>(vec<T, 2>(from[i], from[i + 1 < N ? i + 1 : i]));
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < N; i += STEP) {
+      uint loaded[STEP / 2];
+      load_words((const device uint*)(from + i), loaded);
+      for (int e = 0; e < STEP / 2; e++) {
+        words[i / 2 + e] = loaded[e];
+      }
+    }
+  }
+}
+
+template <typename T, int N>
+METAL_FUNC float element(thread uint (&words)[N], int i) {
+  vec<T, 2> pair = as_type<vec<T, 2>>(words[i / 2]);
+  return float(i % 2 ? pair.y : pair.x);
 }

@@ -8,12 +8,15 @@ template <typename T> using Tile = simdgroup_matrix<T, 8, 8>;
 METAL_FUNC uint tile_row(uint lane) { return ((lane >> 2) & 4u) | ((lane >> 1) & 3u); }
 METAL_FUNC uint tile_column(uint lane) { return ((lane >> 1) & 4u) | ((lane & 1u) << 1); }
 
-// Tile i becomes the transpose of the 8x8 matrix of which a lane brings row lane / 4, columns 2 (lane % 4) and + 1.
-// `scratch` is 64 N elements of this simdgroup's own.
+// Elements of threadgroup memory that a simdgroup needs for columns_of_rows.
+METAL_FUNC constexpr int tile_room(int tiles) { return 64 * tiles; }
+
+// Tile i becomes the transpose of the 8x8 matrix of which a lane brings its two elements, as if it were a tile.
+// `scratch` is room of this simdgroup's own.
 template <int N, typename T>
 METAL_FUNC void columns_of_rows(thread vec<T, 2> (&pairs)[N], thread Tile<T> (&tiles)[N], threadgroup T* scratch,
                                 uint lane) {
-  threadgroup T* own = scratch + (lane >> 2) * (8 * N) + 2u * (lane & 3u);
+  threadgroup T* own = scratch + tile_row(lane) * (8 * N) + tile_column(lane);
   for (int i = 0; i < N; i++) {
     own[8 * i] = pairs[i].x;
     own[8 * i + 1] = pairs[i].y;

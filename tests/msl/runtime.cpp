@@ -249,7 +249,7 @@ void on_signal(int signal_number, siginfo_t* info, void*) {
   }
   uint64_t at = (uint64_t)info->si_addr;
   if (signal_number == SIGALRM) fail("timeout", 0, 0, "the time limit is over: an endless loop?");
-  else if (at - ((uint64_t)current->stack - PAGE) < 2 * PAGE) fail("stack", 0, 0, "more than %zu KiB of private memory", STACK >> 10);
+  else if ((uint64_t)current->stack - at < 64 << 20) fail("stack", 0, 0, "more than %zu KiB of private memory", STACK >> 10);
   else fail("wild_access", 0, 0, "access to unmapped memory at %llx", (unsigned long long)at);
   leave();
 }

@@ -1,0 +1,227 @@
+"""The emulator finds what it says it finds: a planted bug of each kind, and the same kernel without it."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from msl.emulator import CompileError, Emulator, KernelError
+from smelt.kernels import launch
+
+INDEX = "uint i = thread_position_in_grid.x;\n"
+BARRIER = "threadgroup_barrier(mem_flags::mem_threadgroup);\n"
+SHARED = INDEX + "threadgroup float b[64];\nb[i] = a[i];\n"
+
+
+class Text(launch.Kernel):
+    """A kernel given as text: input a [n] float32, output o [n]."""
+
+    def __init__(self, body, helpers=""):
+        super().__init__("planted", ("a",), ("o",))
+        self.text = helpers, body
+
+
+def run(body, helpers="", n=64, threads=64, template=None, **how):
+    a = mx.arange(n, dtype=mx.float32)
+    emulator = Emulator(**how)
+    with launch.through(emulator):
+        (o,) = Text(body, helpers)(
+            [a], [((n,), mx.float32)], template=template or {}, groups=(n // threads, 1, 1), threads=threads
+        )  # fmt: skip
+    return np.array(o)
+
+
+def fault(body, *, kind, says=(), **how):
+    with pytest.raises(KernelError) as raised:
+        run(body, **how)
+    assert raised.value.kind == kind, raised.value
+    for words in (says,) if isinstance(says, str) else says:
+        assert words in str(raised.value), raised.value
+
+
+def test_a_right_kernel_runs():
+    assert np.array_equal(run(SHARED + BARRIER + "o[i] = b[63 - i];"), np.arange(64)[::-1])
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse", "random"])
+def test_a_right_kernel_runs_in_any_order(order):
+    body = SHARED + BARRIER + "float s = simd_sum(b[63 - i]);\n" + BARRIER + "b[i] = s;\n" + BARRIER + "o[i] = b[i ^ 32];"
+    assert np.array_equal(run(body, order=order), np.repeat([sum(range(32)), sum(range(32, 64))], 32))
+
+
+BOUNDS = {
+    "load past the end": ("o[i] = a[i + 1];", ["'a'", "element 64", "64 elements", "line 2"]),
+    "load before the start": ("o[i] = a[int(i) - 1];", ["'a'", "element -1"]),
+    "index of 32 bits too far": ("o[i] = a[0x3fffffff];", ["'a'", "element 1073741823"]),
+    "store past the end": ("o[i + 1] = a[i];", ["'o'", "element 64"]),
+    "threadgroup array by index": ("threadgroup float b[64];\nb[i + 1] = a[i];\n" + BARRIER + "o[i] = b[i];", ["line 3"]),
+    "threadgroup array by pointer": (
+        "threadgroup float b[64];\nthreadgroup float* p = b + 1;\np[i] = a[i];\n" + BARRIER + "o[i] = b[i];",
+        ["'b'", "element 64"],
+    ),
+    "private array": ("float b[4];\nfor (int j = 0; j <= 4; j++) b[j] = a[j];\no[i] = b[i & 3];", ["index 4"]),
+    "vector over the end": ("float4 v = *(const device float4*)(a + (i & 60) + 4);\no[i] = v.x;", ["'a'", "element 64"]),
+}
+
+
+@pytest.mark.parametrize("body, says", BOUNDS.values(), ids=BOUNDS)
+def test_out_of_bounds(body, says):
+    fault(INDEX + body, kind="out_of_bounds", says=says)
+
+
+def test_misaligned_vector():
+    fault(INDEX + "float4 v = *(const device float4*)(a + 1);\no[i] = v.x;", kind="misaligned", says="'a'")
+
+
+def test_store_into_an_input():
+    fault(INDEX + "((device float*)a)[i] = 1.0f;\no[i] = a[i];", kind="const_store", says="'a'")
+
+
+def test_unwritten_output():
+    fault(INDEX + "if (i % 2) o[i] = a[i];", kind="unwritten", says=["32 of 64", "'o'", "first is 0"])
+
+
+def test_half_written_element():
+    fault(INDEX + "((device ushort*)o)[i] = 1;", kind="unwritten", says="32 of 64")
+
+
+def test_reading_an_output_first():
+    fault(INDEX + "o[i] += a[i];", kind="uninitialised", says="'o'")
+
+
+def test_reading_threadgroup_memory_that_nobody_wrote():
+    fault(INDEX + "threadgroup float b[64];\nif (i < 63) b[i] = a[i];\n" + BARRIER + "o[i] = b[i];",
+          kind="uninitialised", says=["'b'", "element 63"])  # fmt: skip
+
+
+def test_threadgroup_memory_does_not_outlive_its_group():
+    body = INDEX + "threadgroup float b[32];\nuint t = i % 32;\nif (i < 32) b[t] = 1.0f;\n" + BARRIER + "o[i] = b[t];"
+    fault(body, kind="uninitialised", says="'b'", threads=32)
+
+
+def test_missing_barrier():
+    fault(SHARED + "o[i] = b[i ^ 1];", kind="uninitialised", says="'b'")
+    again = SHARED + BARRIER + "float t = b[63 - i];\n%s b[i] = t;\n" + BARRIER + "o[i] = b[i];"
+    fault(again % "", kind="race", says="'b'")
+    assert np.array_equal(run(again % BARRIER), np.arange(64)[::-1])
+
+
+def test_barrier_for_the_wrong_memory():
+    fault(SHARED + "threadgroup_barrier(mem_flags::mem_device);\no[i] = b[63 - i];", kind="race", says=["'b'", "mem_flags"])
+
+
+def test_lanes_in_step_still_need_a_simdgroup_barrier():
+    body = SHARED + "%s o[i] = b[i ^ 1];"
+    fault(body % "simd_sum(1.0f);", kind="race", says="'b'")
+    run(body % "simdgroup_barrier(mem_flags::mem_threadgroup);")
+    fault(body.replace("i ^ 1", "i ^ 32") % "simdgroup_barrier(mem_flags::mem_threadgroup);",
+          kind="uninitialised", says="'b'")  # fmt: skip
+
+
+def test_two_threads_write_one_element():
+    fault(INDEX + "threadgroup float b[1];\nb[0] = a[i];\n" + BARRIER + "o[i] = b[0];", kind="race", says="'b'")
+
+
+def test_two_threadgroups_write_one_element():
+    fault(INDEX + "o[i] = a[i];\nif (i % 32 == 0) o[5] = a[5];", kind="race", says=["'o'", "element 5"], threads=32)
+
+
+def test_barrier_that_some_threads_miss():
+    fault(INDEX + "if (i < 32) " + BARRIER + "o[i] = a[i];", kind="barrier_divergence", says="32-63 returned")
+    fault(INDEX + "if (i < 32) {\n" + BARRIER + "} else {\n" + BARRIER + "}\no[i] = a[i];",
+          kind="barrier_divergence", says=["line 3", "line 5"])  # fmt: skip
+
+
+def test_early_return_before_a_barrier():
+    fault(INDEX + "if (i >= 32) { o[i] = 0.0f; return; }\n" + BARRIER + "o[i] = a[i];", kind="barrier_divergence")
+
+
+def test_simd_operation_without_all_lanes():
+    fault(INDEX + "float s = 0.0f;\nif (i % 32 < 16) s = simd_sum(a[i]);\no[i] = s;", kind="simd_divergence",
+          says=["0-15 at simd_sum, line 3", "16-31 returned"])  # fmt: skip
+
+
+def test_shuffle_by_different_distances():
+    fault(INDEX + "o[i] = simd_shuffle_xor(a[i], ushort(i & 1));", kind="simd_divergence", says="simd_shuffle_xor")
+
+
+def test_a_lane_that_is_not_there_gives_a_pattern():
+    o = run(INDEX + "o[i] = simd_shuffle_down(a[i], ushort(1));")
+    assert o[30] == 31 and abs(o[31]) > 1e30
+
+
+def test_arithmetic():
+    fault(INDEX + "o[i] = float(int(i) / int(a[0]));", kind="arithmetic", says="division")
+    fault(INDEX + "o[i] = float(1u << (i + 1));", kind="arithmetic", says="shift")
+    fault(INDEX + "o[i] = float(int(a[i] * 1e20f));", kind="arithmetic", says="range")
+
+
+def test_limits():
+    fault(INDEX + "threadgroup float b[8193];\nb[i] = a[i];\no[i] = b[i];", kind="limit", says="32768")
+    fault(INDEX + "volatile float b[100000];\nb[i] = a[i];\no[i] = b[i];", kind="stack")
+    fault(INDEX + "while (a[0] < 1.0f) { if (a[1] < 0.0f) break; }\no[i] = 1.0f;", kind="timeout", time_limit_s=0.3)
+
+
+def test_another_threads_memory():
+    body = INDEX + "threadgroup ulong p[1];\nfloat mine[2];\nmine[0] = a[i];\nmine[1] = a[0];\nif (i == 0) p[0] = (ulong)&mine[0];\n"
+    fault(body + BARRIER + "o[i] = ((thread float*)p[0])[i & 1] + mine[(i + 1) & 1];", kind="wild_access")
+
+
+REFUSED = {
+    "a half read without float()": ("o[i] = half(a[i]) + 1.0f;", ""),
+    "bfloat narrowed silently": ("bfloat b = a[i];\no[i] = float(b);", ""),
+    "double": ("double d = 1.0f;\no[i] = float(d);", ""),
+    "min of two types": ("o[i] = float(metal::min(i, 3));", ""),
+    "simd_sum of bfloat": ("o[i] = float(simd_sum(bfloat(1.0f)));", ""),
+    "a function of half": ("o[i] = float(metal::exp(half(1.0f)));", ""),
+    "an attribute in a helper": ("o[i] = float(where());", "METAL_FUNC uint where() { return thread_position_in_grid.x; }"),
+    "erf, which Metal lacks": ("o[i] = metal::erf(a[i]);", ""),
+    "a dead branch that CUDA would compile": ("if constexpr (D == 2) { float t[D - 3]; o[i] = t[0]; } else { static_assert(D == 2); }", ""),
+}
+
+
+@pytest.mark.parametrize("body, helpers", REFUSED.values(), ids=REFUSED)
+def test_what_must_not_compile(body, helpers):
+    with pytest.raises(CompileError):
+        run(INDEX + body, helpers, template={"D": 4})
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16, mx.float32], ids=str)
+def test_types_round_as_mlx_rounds(dtype):
+    with launch.through(Emulator()):
+        (o,) = Text(INDEX + "o[i] = T(1.0f / (a[i] + 3.0f));")(
+            [mx.arange(64, dtype=mx.float32)], [((64,), dtype)], template={"T": dtype}, groups=(1, 1, 1), threads=64
+        )  # fmt: skip
+    assert mx.array_equal(o, (1 / (mx.arange(64, dtype=mx.float32) + 3)).astype(dtype))
+
+
+def test_simd_functions():
+    o = run(INDEX + "uint lane = thread_index_in_simdgroup;\n"
+            "float x = a[lane];\no[i] = i < 32 ? simd_max(x) + simd_min(x) + simd_sum(x) + simd_broadcast(x, ushort(3))\n"
+            " : float(simd_prefix_exclusive_sum(lane)) + float(popcount(uint(ulong(simd_ballot(lane < 5)))));")  # fmt: skip
+    assert (o[:32] == 31 + 0 + 496 + 3).all()
+    assert np.array_equal(o[32:], np.concatenate([[0], np.cumsum(np.arange(31))]) + 5)
+
+
+def test_atomics_on_threadgroup_memory():
+    body = (INDEX + "threadgroup atomic_uint n[2];\nif (i < 2) atomic_store_explicit(&n[i], 0u, memory_order_relaxed);\n" + BARRIER
+            + "atomic_fetch_add_explicit(&n[i & 1], 1u, memory_order_relaxed);\n" + BARRIER
+            + "o[i] = float(atomic_load_explicit(&n[i & 1], memory_order_relaxed));")  # fmt: skip
+    assert (run(body) == 32).all()
+
+
+def test_8x8_matrices():
+    body = """uint lane = thread_index_in_simdgroup;
+      simdgroup_matrix<float, 8, 8> m, t, p;
+      simdgroup_load(m, a, 8);
+      simdgroup_load(t, a, 8, ulong2(0, 0), true);
+      p.thread_elements()[0] = 0.0f;
+      p.thread_elements()[1] = lane == 0 ? 1.0f : 0.0f;
+      simdgroup_multiply_accumulate(p, m, t, p);
+      simdgroup_store(p, o, 8);"""
+    m = np.arange(64.0).reshape(8, 8)
+    expected = m @ m.T
+    expected[0, 1] += 1  # lane 0 holds row 0, columns 0 and 1
+    with launch.through(Emulator()):
+        (o,) = Text(body)(
+            [mx.arange(64, dtype=mx.float32)], [((8, 8), mx.float32)], template={}, groups=(1, 1, 1), threads=32
+        )  # fmt: skip
+    assert np.array_equal(np.array(o), expected)
