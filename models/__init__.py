@@ -19,6 +19,7 @@ FAMILIES = {
     "gemma3_text": "gemma3",
     "lfm2": "lfm2",
     "lfm2_moe": "lfm2",
+    "nemotron_h": "nemotron_h",
     "gemma4": "gemma4",
     "gemma4_text": "gemma4",
     "gemma4_unified": "gemma4",
