@@ -55,6 +55,18 @@ def family_of(config):
     return importlib.import_module(f".{name}", __package__)
 
 
+def describe_families() -> list[tuple[str, str, str]]:
+    """(model_type, title, notes) of all that can be loaded, as the first line of each family's file says it."""
+    return [(kind, *described(name)) for kind, name in FAMILIES.items()]
+
+
+def described(name: str) -> tuple[str, str]:
+    """The first line of a family's file reads "Title: notes. Source."; of it (title, notes)."""
+    line = importlib.import_module(f".{name}", __package__).__doc__.partition("\n")[0]
+    title, _, notes = line.partition(": ")
+    return title, notes.partition(". ")[0].removesuffix(".")
+
+
 def read(model, progress: Callable[[int, int], None] | None) -> None:
     """Evaluate the weights a layer at a time, so that joining two never holds more than one layer twice."""
     import mlx.core as mx
