@@ -110,7 +110,7 @@ class DenseBesideExperts:
 
 @dataclass(frozen=True)
 class Block(SandwichBlock):
-    """A sandwich whose result is multiplied by the layer's scalar [1], after the layer's own input where there is one."""
+    """A sandwich whose result is multiplied by the layer's scalar [1], after the layer's own input if it has one."""
 
     scalar: mx.array
     per_layer: PerLayer | None = None

@@ -29,7 +29,7 @@ CONFIGS = {
     "gemma4_dense": {**BASE, **K_EQ_V, "tie_word_embeddings": False},  # 31B, but for the tie
     "gemma4_mixture": {**BASE, **K_EQ_V, **MIXTURE},  # 26B-A4B
     "gemma4_all": {**BASE, **SMALL, **K_EQ_V, **MIXTURE, "num_key_value_heads": 2},
-    "gemma4_unified": {name: value for name, value in {  # 12B, whose config knows no inputs for each layer and no experts
+    "gemma4_unified": {name: value for name, value in {  # 12B: neither inputs for each layer nor experts
         **BASE, **K_EQ_V, "model_type": "gemma4_unified_text"}.items()
         if name not in ("hidden_size_per_layer_input", "vocab_size_per_layer_input", "enable_moe_block")},
     "gemma4_media": {"model_type": "gemma4", "text_config": {**BASE, **SMALL}, "image_token_id": 300,

@@ -33,8 +33,8 @@ def test_logits_equal_transformers(tmp_path, kind):
     assert close(model.logits(hidden[:, -8:])[0], mx.array(LOGITS[kind]), 2e-5)
 
 
-# mlx-lm leaves Gemma 2's sliding_window unread, and Gemma 3's cap of logits; it rounds the scale of Gemma 3's embeddings
-# to bfloat16 whatever the model's type. Transformers, with which they are compared above, does none of this.
+# mlx-lm leaves Gemma 2's sliding_window unread, and Gemma 3's cap of logits; it rounds the scale of Gemma 3's
+# embeddings to bfloat16 whatever the model's type. Transformers, with which they are compared above, does none of this.
 def test_float32_equals_mlx_lm(tmp_path):
     folder = checkpoints_gemma.make(tmp_path, "gemma2_full")
     model = models.load(folder)
