@@ -46,7 +46,7 @@ class CheckpointError(Exception):
 def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(), object_hook=infinite)
     except FileNotFoundError:
         raise CheckpointError(f"{folder} has no config.json: it is not a checkpoint folder") from None
     except ValueError as error:
@@ -54,6 +54,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} holds a {type(config).__name__}; it must be an object")
     return config
+
+
+def infinite(value: dict[str, Any]) -> Any:
+    """transformers 5 writes an infinite number as {"__float__": "Infinity"}, which all JSON parsers can read."""
+    return float(value["__float__"]) if value.keys() == {"__float__"} else value
 
 
 def text_config(config: dict[str, Any]) -> dict[str, Any]:

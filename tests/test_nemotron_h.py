@@ -144,6 +144,12 @@ def test_a_recurrence_remembers_the_same_however_long_the_prompt(tmp_path):
     assert sizes == [4 * (conv + heads) * 4] * 2  # four layers, float32
 
 
+@pytest.mark.parametrize("inf", [float("inf"), {"__float__": "Infinity"}], ids=str)
+def test_infinity_in_either_spelling(tmp_path, inf):
+    model = models.load(checkpoints.make(tmp_path, "nemotron_h_limit", time_step_limit=[0.25, inf]))
+    assert model.blocks[0].mixer.limit == (0.25, float("inf"))
+
+
 @pytest.mark.parametrize("old, new", [("backbone.", "model."), ("", "language_model.")])
 def test_other_prefixes(tmp_path, old, new):
     """As transformers saves it, and inside a multimodal checkpoint."""
