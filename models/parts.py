@@ -10,7 +10,7 @@ from typing import Protocol
 
 import mlx.core as mx
 
-from ..kernels.activations import sigmoid_gated, soft_cap
+from ..kernels.activations import soft_cap
 from ..kernels.attention import Pages, attention
 from ..kernels.linear import Weight, Weights, embed, linear
 from ..kernels.norm import Norm, add_norm
@@ -32,10 +32,7 @@ class Mixer(Protocol):
 
 @dataclass(frozen=True)
 class Attention:
-    """Grouped-query attention over the pages of one layer.
-
-    gated   the rows [q | k | v] go on with a gate as wide as q, whose sigmoid multiplies what attention gives
-    """
+    """Grouped-query attention over the pages of one layer."""
 
     qkv: Weights
     o: Weight
@@ -49,12 +46,9 @@ class Attention:
     q_norm: Norm | None = None
     k_norm: Norm | None = None
     v_norm: Norm | None = None
-    gated: bool = False
 
     def __call__(self, x, step, norm, residual=None, last=False):
         qkv = linear(x, self.qkv, norm=norm)
-        if self.gated:
-            qkv, gate = mx.split(qkv, [(self.heads + 2 * self.kv_heads) * self.head_dim], axis=-1)
         rows = step.rows[self.pages.window]
         rope = self.rope.at(tuple(s.end for s in rows.spans)) if isinstance(self.rope, DynamicRope) else self.rope
         q, k, v = qk_norm_rope(
@@ -63,7 +57,6 @@ class Attention:
         )  # fmt: skip
         q = q[:, :, -1:] if last else q
         o = attention(q, k, v, self.pages, rows, scale=self.scale, cap=self.cap)
-        o = sigmoid_gated(o, tail(gate, last)) if self.gated else o
         return linear(o, self.o, residual=residual)
 
     @property
@@ -186,12 +179,6 @@ class Decoder:
 
     def memory(self) -> Memory:
         return Memory(self.states())
-
-    @property
-    def traceable(self) -> bool:
-        """A rotation that follows each row's length is computed on the host, so its steps cannot be traced."""
-        mixers = [getattr(block, "mixer", None) for block in self.blocks]
-        return not any(isinstance(getattr(mixer, "rope", None), DynamicRope) for mixer in mixers)
 
     def forget(self) -> None:
         """Drop the contents of every layer's state."""
