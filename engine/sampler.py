@@ -88,13 +88,16 @@ class Sampler:
 
     def __call__(self, logits: mx.array) -> list[mx.array]:
         """logits [B, V] -> [tokens [B]] and, where some row wants them, its logprob, the best ids and their logprobs."""
-        position = mx.array([len(s.prompt) + s.submitted for s in self.sequences], mx.uint32)
-        tokens = kernel.sample(logits, self.parameters, position, self.plan, self.history)
+        tokens = kernel.sample(logits, self.parameters, self.position(), self.plan, self.history)
         if self.history is not None:
             self.history = self.history.after(tokens)
         if self.plan.logprobs is None:
             return [tokens]
         return [tokens, *kernel.logprobs(logits, tokens, self.plan.logprobs)]
+
+    def position(self) -> mx.array:
+        """[B] uint32: of the tokens to be drawn."""
+        return mx.array([len(s.prompt) + s.submitted for s in self.sequences], mx.uint32)
 
 
 def with_unread(history: kernel.History, unread: list[mx.array | None]) -> kernel.History:

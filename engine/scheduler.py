@@ -13,6 +13,7 @@ import mlx.core as mx
 from .errors import Overloaded
 from .sampler import Sampler
 from .sequence import Prefilled, Sequence, Token
+from .step import TracedStep
 
 CHUNK_S = 0.1  # a chunk of prompt holds up the running streams for about so long
 ALONE_S = 1.0  # without streams, chunks are as long as this, for progress to be told now and then
@@ -74,6 +75,7 @@ class Scheduler:
     def __init__(self, model, limits: Limits):
         self.model, self.limits = model, limits
         self.memory = model.memory()
+        self.traced = TracedStep(model, self.memory)
         self.pace = Pace(limits.chunk)
         self.waiting: deque[Sequence] = deque()
         self.filling: Sequence | None = None
@@ -141,8 +143,10 @@ class Scheduler:
         if self.sampler is None or self.sampler.sequences != rows:
             self.compose(rows)
         step = self.memory.step([s.row for s in rows], 1)
-        hidden = self.model(self.tokens[:, None], step)
-        self.submit(rows, self.sampler, hidden)
+        if self.traced.worthwhile:
+            self.expect(rows, self.sampler, self.traced(self.sampler, self.tokens, step))
+        else:
+            self.submit(rows, self.sampler, self.model(self.tokens[:, None], step))
         self.tokens = self.pending[-1].arrays[0]
         self.steps += 1
         if self.steps % CLEAR_EVERY == 0:
@@ -157,8 +161,11 @@ class Scheduler:
         self.sampler = Sampler(rows, self.model.vocab, unread)
 
     def submit(self, rows: list[Sequence], sampler: Sampler, hidden: mx.array) -> None:
-        """Draw from the last position of `hidden` [B, T, D] and start computing all that the host will read."""
-        arrays = sampler(self.model.logits(hidden[:, -1]))
+        """Draw from the last position of `hidden` [B, T, D]."""
+        self.expect(rows, sampler, sampler(self.model.logits(hidden[:, -1])))
+
+    def expect(self, rows: list[Sequence], sampler: Sampler, arrays: list[mx.array]) -> None:
+        """Start computing a draw, and with it all that the host will ever read of it."""
         kept = [] if sampler.history is None else [sampler.history.counts, sampler.history.recent]
         mx.async_eval(arrays, kept)
         for sequence in rows:

@@ -70,9 +70,12 @@ class Rows:
     spans: tuple[Span, ...]
     slots: int
     moves: tuple[tuple[Runs, int], ...] = ()  # (old runs, first new slot)
+    addressed: Addresses | None = None  # in a traced step, which knows no spans and finds the moves done
 
     def addresses(self, new: int, capacity: int) -> Addresses:
         """For `new` tokens a row, in a pool of `capacity` slots. N is a power of two, so that few shapes occur."""
+        if self.addressed is not None:
+            return self.addressed
         tables = [span.pages for span in self.spans]
         count = 1 << (max(map(len, tables)) - 1).bit_length()
         bounds = [(span.first - span.runs[0][0] % PAGE, span.end - new) for span in self.spans]
@@ -106,20 +109,37 @@ class Pages:
     def arrays(self) -> list[mx.array]:
         return [] if self.keys is None else [self.keys, self.values]
 
+    def hold(self, arrays: list[mx.array]) -> None:
+        self.keys, self.values = arrays
+
+    def release(self) -> None:
+        """Let go of the pool, so that whoever has it now can write in place."""
+        self.keys = self.values = None
+
     @property
     def nbytes(self) -> int:
         return 0 if self.keys is None else self.keys.nbytes + self.values.nbytes
 
     def write(self, k: mx.array, v: mx.array, rows: Rows) -> None:
         """k, v [B, kv_heads, T, head_dim] go to the last T slots of each row."""
+        if rows.addressed is not None:
+            self.keys, self.values = (put(x, new, rows.addressed.slots) for x, new in ((self.keys, k), (self.values, v)))
+            return
+        self.prepare(rows)
         self.keys = self._written(self.keys, k, rows)
         self.values = self._written(self.values, v, rows)
 
-    def _written(self, pool, new, rows):
-        pool = self._grown(pool, rows.slots)
+    def prepare(self, rows: Rows) -> None:
+        """Make the pool as large as the rows need, and move the runs that must move."""
+        self.keys, self.values = (self._moved(self._grown(pool, rows.slots), rows) for pool in (self.keys, self.values))
+
+    def _moved(self, pool, rows):
         for runs, slot in rows.moves:
             old = gathered(pool, runs)
             pool[:, slot : slot + old.shape[1]] = old
+        return pool
+
+    def _written(self, pool, new, rows):
         for row, span in zip(new, rows.spans, strict=True):
             done = 0
             for slot, count in span.tail(new.shape[2]):
@@ -134,6 +154,15 @@ class Pages:
         wanted = max(slots, have + have // 4)  # each growth copies the pool: a constant share keeps that rare
         more = mx.zeros((self.kv_heads, wanted - have, self.head_dim), self.dtype)
         return more if pool is None else mx.concatenate([pool, more], axis=1)
+
+
+def put(pool: mx.array, new: mx.array, slots: mx.array) -> mx.array:
+    """The pool [KV, slots, d] with new [B, KV, T, d] at `slots` [B T]; in place, when nothing else holds the pool."""
+    flat = new.swapaxes(0, 1).reshape(pool.shape[0], -1, pool.shape[2])
+    if flat.shape[1] == 1:
+        return mx.slice_update(pool, flat, slots, axes=(1,))
+    pool[:, slots] = flat
+    return pool
 
 
 def gathered(pool: mx.array, runs: Runs) -> mx.array:
@@ -164,7 +193,21 @@ def attention(
         return attention_kernel.fused(
             q, pages.keys, pages.values, addresses, page=PAGE, scale=scale, window=pages.window, cap=cap
         )
+    if rows.addressed is not None:
+        return paged_reference(q, pages.keys, pages.values, rows.addressed, scale=scale, window=pages.window, cap=cap)
     return reference(q, pages.keys, pages.values, rows, scale=scale, window=pages.window, cap=cap)
+
+
+def paged_reference(q, keys, values, addresses, *, scale, window=None, cap=None) -> mx.array:
+    """All rows at once over the pages of the table: what a traced step does where the kernel does not cover the shape."""
+    batch, heads, new, _ = q.shape
+    index = (addresses.table[:, :, None] * PAGE + mx.arange(PAGE)).reshape(batch, -1)
+    k, v = (pool[:, index].swapaxes(0, 1) for pool in (keys, values))
+    at = addresses.bounds[:, :1] + mx.arange(index.shape[1])
+    distance = addresses.bounds[:, 1:, None] + mx.arange(new)[:, None] - at[:, None]
+    seen = (distance >= 0) & (distance < (window or 1 << 30))
+    o = attend_masked(q, k, v, scale, seen[:, None], cap)
+    return o.swapaxes(1, 2).reshape(batch, new, -1)
 
 
 def reference(q, keys, values, rows, *, scale, window=None, cap=None) -> mx.array:
@@ -197,7 +240,10 @@ def attend(q, k, v, first, *, scale, window=None, cap=None) -> mx.array:
 
 
 def attend_tile(q, k, v, scale, window, cap):
-    mask = visible(q.shape[2], k.shape[2], window)
+    return attend_masked(q, k, v, scale, visible(q.shape[2], k.shape[2], window), cap)
+
+
+def attend_masked(q, k, v, scale, mask, cap):
     if cap is None:
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
     return attend_capped(q, k, v, scale, mask, cap)
@@ -220,6 +266,7 @@ def attend_capped(q, k, v, scale, mask, cap):
     scores = soft_cap(grouped @ k[:, :, None].swapaxes(-1, -2), cap)
     if mask is not None:
         mask = visible_array(new, k.shape[2]) if isinstance(mask, str) else mask
+        mask = mask if mask.ndim < 4 else mask[:, :, None]  # one for all heads of a group
         scores = mx.where(mask, scores, mx.array(-mx.inf, scores.dtype))
     weights = mx.softmax(scores, axis=-1, precise=True)
     return (weights @ v[:, :, None]).reshape(batch, heads, new, d)

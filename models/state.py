@@ -105,6 +105,13 @@ class Recurrent:
     def arrays(self) -> list[mx.array]:
         return [*self.pools.values(), *self.trail.values()]
 
+    def hold(self, arrays: list[mx.array]) -> None:
+        self.pools = dict(zip(self.shapes, arrays, strict=True))
+
+    def release(self) -> None:
+        """Let go of the pools, so that whoever has them now can write in place; what a draft kept is over."""
+        self.pools, self.trail, self.trail_slots = {}, {}, ()
+
     @property
     def row_bytes(self) -> int:
         return sum(mx.zeros(shape, dtype).nbytes for shape, dtype in self.shapes.values())
