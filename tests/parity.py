@@ -60,11 +60,11 @@ def feed(model, memory, row, tokens):
 
 
 def goes_back(model, back):
-    """30 tokens, a draft of which `back` are rejected, a snapshot, other work in between, restored: as if never drafted."""
-    memory = model.memory()
+    """30 tokens, 9 more of which `back` are rejected, a snapshot, other work in between, restored: as if never drafted."""
+    memory, kept = model.memory(), 39 - back
     row = memory.open()
     feed(model, memory, row, PROMPT[:30])
-    feed(model, memory, row, [PROMPT[30]] + [9] * back)
+    feed(model, memory, row, PROMPT[30:kept] + [9] * back)
     memory.rewind(row, back)
     taken = memory.snapshot(row)
     feed(model, memory, row, [5, 6, 7])
@@ -72,9 +72,9 @@ def goes_back(model, back):
     other = memory.open()
     feed(model, memory, other, PROMPT[::-1])
     again = memory.restore(taken)
-    assert again.length == 31
-    found = [feed(model, memory, again, PROMPT[31:36]), feed(model, memory, again, PROMPT[36:37])]
-    cold = [ours_logits(model, PROMPT[:36])[0], ours_logits(model, PROMPT[:37])[0]]
+    assert again.length == kept
+    found = [feed(model, memory, again, PROMPT[kept:39]), feed(model, memory, again, PROMPT[39:])]
+    cold = [ours_logits(model, PROMPT[:39])[0], ours_logits(model, PROMPT)[0]]
     assert all(close(a, b, 2e-5) for a, b in zip(found, cold, strict=True))
 
 
