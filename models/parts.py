@@ -180,6 +180,12 @@ class Decoder:
     def memory(self) -> Memory:
         return Memory(self.states())
 
+    @property
+    def traceable(self) -> bool:
+        """A rotation that follows each row's length is computed on the host, so its steps cannot be traced."""
+        mixers = [getattr(block, "mixer", None) for block in self.blocks]
+        return not any(isinstance(getattr(mixer, "rope", None), DynamicRope) for mixer in mixers)
+
     def forget(self) -> None:
         """Drop the contents of every layer's state."""
         for state in self.states():
