@@ -5,6 +5,7 @@
     silu(x)            x sigmoid(x)
     relu2(x)           max(x, 0)^2                                         So et al. 2021 (Primer)
     swiglu, geglu      act(gate) * up                                      Shazeer 2020
+    sigmoid_gated(x, g) x sigmoid(g)
     soft_cap(x, c)     c tanh(x / c)                                       Gemma 2 report, 2024
 """
 
@@ -68,6 +69,7 @@ silu = compiled(_silu)
 relu2 = compiled(_relu2)
 swiglu = compiled(lambda gate, up: _silu(gate) * up)
 geglu = compiled(lambda gate, up: _gelu_tanh(gate) * up)
+sigmoid_gated = compiled(lambda x, gate: x * mx.sigmoid(gate))
 geglu_erf = compiled(lambda gate, up: _gelu(gate) * up)
 
 

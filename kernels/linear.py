@@ -179,10 +179,15 @@ def can_join(weights: list[Weight]) -> bool:
 
 
 def joined(weights: list[Weight], axis: int = 0) -> Weights:
-    """One matrix of all rows, where the parts allow it, else the parts. axis=1: stacks [E, O, D] joined along O."""
-    if len(weights) == 1:
-        return weights[0]
-    return combined(weights, lambda arrays: mx.concatenate(arrays, axis)) if can_join(weights) else tuple(weights)
+    """One matrix of all rows, where the parts allow it, else as few as they allow. axis=1: stacks [E, O, D] along O."""
+    groups = [[weights[0]]]
+    for weight in weights[1:]:
+        if can_join([groups[-1][0], weight]):
+            groups[-1].append(weight)
+        else:
+            groups.append([weight])
+    parts = tuple(combined(g, lambda arrays: mx.concatenate(arrays, axis)) if g[1:] else g[0] for g in groups)
+    return parts[0] if len(parts) == 1 else parts
 
 
 def stacked(weights: list[Weight]) -> Weight:

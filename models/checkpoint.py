@@ -24,6 +24,7 @@ PREFIXES = (
     ("model.language_model.", "model."),
     ("language_model.backbone.", "backbone."),
     ("language_model.lm_head.", "lm_head."),
+    ("language_model.mtp.", "mtp."),
     ("model.lm_head.", "lm_head."),
 )
 TOWERS = ("vision_tower.", "vision_model.", "vision_embedder.", "visual.", "multi_modal_projector.", "audio_tower.",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from ..kernels.activations import sigmoid_gated
 from ..kernels.experts import experts
 from ..kernels.linear import Weight, Weights, linear
 from ..kernels.norm import Norm
@@ -64,4 +65,4 @@ class Moe:
 
     def _shared(self, x, norm):
         y = self.shared(x, norm)
-        return y if self.shared_gate is None else mx.sigmoid(linear(x, self.shared_gate, norm=norm)) * y
+        return y if self.shared_gate is None else sigmoid_gated(y, linear(x, self.shared_gate, norm=norm))

@@ -24,7 +24,7 @@ class Mixture:
         count = config.get("num_experts") or config.get("num_local_experts") or 0
         return cls(
             experts=count,
-            routing=Routing(config["num_experts_per_tok"], normalise=config.get("norm_topk_prob", False)),
+            routing=Routing(config.get("num_experts_per_tok", 1), normalise=config.get("norm_topk_prob", False)),
             layers=tuple(
                 count > 0 and i not in dense and (i + 1) % every == 0 for i in range(config["num_hidden_layers"])
             ),

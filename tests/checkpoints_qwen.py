@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import mlx.core as mx
@@ -78,7 +79,7 @@ def random_tensors(config: dict) -> dict[str, mx.array]:
 def stacked(tensors: dict) -> dict:
     """As MLX keeps experts: one stack for each of gate, up and down."""
     names = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
-    found = {name: array for name, array in tensors.items() if ".experts." not in name}
+    found = {name: array for name, array in tensors.items() if not re.search(r"\.experts\.\d", name)}
     for name in tensors:
         if ".experts.0." in name:
             head, part = name.split(".experts.0.")
