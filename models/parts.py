@@ -10,7 +10,7 @@ from typing import Protocol
 
 import mlx.core as mx
 
-from ..kernels.activations import soft_cap
+from ..kernels.activations import sigmoid_gated, soft_cap
 from ..kernels.attention import Pages, attention
 from ..kernels.linear import Weight, Weights, embed, linear
 from ..kernels.norm import Norm, add_norm
@@ -32,7 +32,10 @@ class Mixer(Protocol):
 
 @dataclass(frozen=True)
 class Attention:
-    """Grouped-query attention over the pages of one layer."""
+    """Grouped-query attention over the pages of one layer.
+
+    gated   the rows [q | k | v] go on with a gate as wide as q, whose sigmoid multiplies what attention gives
+    """
 
     qkv: Weights
     o: Weight
@@ -46,9 +49,12 @@ class Attention:
     q_norm: Norm | None = None
     k_norm: Norm | None = None
     v_norm: Norm | None = None
+    gated: bool = False
 
     def __call__(self, x, step, norm, residual=None, last=False):
         qkv = linear(x, self.qkv, norm=norm)
+        if self.gated:
+            qkv, gate = mx.split(qkv, [(self.heads + 2 * self.kv_heads) * self.head_dim], axis=-1)
         rows = step.rows[self.pages.window]
         rope = self.rope.at(tuple(s.end for s in rows.spans)) if isinstance(self.rope, DynamicRope) else self.rope
         q, k, v = qk_norm_rope(
@@ -57,6 +63,7 @@ class Attention:
         )  # fmt: skip
         q = q[:, :, -1:] if last else q
         o = attention(q, k, v, self.pages, rows, scale=self.scale, cap=self.cap)
+        o = sigmoid_gated(o, tail(gate, last)) if self.gated else o
         return linear(o, self.o, residual=residual)
 
     @property
