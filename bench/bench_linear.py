@@ -129,7 +129,9 @@ def candidates(case: Case, kernel: str) -> list[dict]:
         "tiles": {"simds": (5, 8, 10, 16, 19, 20), "slice": (1, 2, 4, 5, 8), "pairs": (1, 2, 3, 4, 5, 6, 8), "ahead": (0, 1), "resident": (1, 2, 3, 4)},
         "lanes": {"simds": (2, 4, 8), "split": (1, 2, 4, 8), "rows": (2, 4, 8), "values": (8, 16, 32)},
     }[kernel]  # fmt: skip
-    all_knobs = [{"kernel": kernel, **dict(zip(space, values, strict=True))} for values in itertools.product(*space.values())]
+    all_knobs = [
+        {"kernel": kernel, **dict(zip(space, values, strict=True))} for values in itertools.product(*space.values())
+    ]
     group = case.bits, case.group, case.shape.width
     return [k for k in all_knobs if not linear_kernel.impossible(k, *group, case.dtype) and sensible(k, case)]
 
@@ -297,7 +299,7 @@ def main() -> None:
     cuda.use_folder(args.cubins)
     if args.build:
         for case in cases(args):
-            build([variant(case, knobs, 8) for knobs in candidates(case, args.sweep) ])
+            build([variant(case, knobs, 8) for knobs in candidates(case, args.sweep)])
         return
     warm_up()
     copy = device.copy_gbps()

@@ -28,7 +28,9 @@ TYPES = {
 }  # fmt: skip
 
 
-def translate(text: str, storage: str = r"__shared__ \1 \2\3;", table: str = r"static __device__ const \1 \2\3 =") -> str:
+def translate(
+    text: str, storage: str = r"__shared__ \1 \2\3;", table: str = r"static __device__ const \1 \2\3 ="
+) -> str:
     """MSL without address spaces. `storage` and `table` say how to declare a threadgroup array and a constant table."""
     return SPACE.sub("", TABLE.sub(table, STORAGE.sub(storage, text)))
 
@@ -92,7 +94,7 @@ def run(kernel, inputs, outputs, template, groups, threads):
 
 @functools.cache
 def architecture() -> str:
-    """"sm_90a" for the GPU that MLX uses: from Hopper on, `a` allows its own instructions."""
+    """ "sm_90a" for the GPU that MLX uses: from Hopper on, `a` allows its own instructions."""
     digits = re.search(r"sm_(\d+)", str(mx.device_info().get("architecture", "")))
     number = int(digits.group(1)) if digits else 80
     return f"sm_{number}" + ("a" if number >= 90 else "")
@@ -181,10 +183,10 @@ def nvidia_folders() -> list[Path]:
 
 
 def find_library() -> str:
-    found = [str(file) for root in nvidia_folders() for file in sorted(root.glob("lib*/libnvrtc.so.*"))]
+    found = [file for root in nvidia_folders() for file in root.glob("lib*/libnvrtc.so.[0-9][0-9]")]
     if not found:
         raise RuntimeError("libnvrtc was not found; install nvidia-cuda-nvrtc, or set CUDA_HOME to a CUDA toolkit")
-    return found[0]
+    return str(max(found, key=lambda file: file.suffix))  # the newest, should several CUDA versions be installed
 
 
 def find_headers() -> Path:

@@ -114,7 +114,7 @@ def through(run: Callable) -> Iterator[None]:
 
 
 def machine() -> str:
-    """"metal" or "cuda", else "cpu": where MLX computes now."""
+    """ "metal" or "cuda", else "cpu": where MLX computes now."""
     if mx.default_device().type == mx.DeviceType.cpu:
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"

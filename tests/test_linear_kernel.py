@@ -168,7 +168,9 @@ def test_it_keeps_leading_dimensions():
     assert y.shape == (2, 3, 24) and mx.array_equal(y.reshape(6, 24), flat)
 
 
-@pytest.mark.parametrize("rows, width, outputs, bits, group", [(1, 2560, 48, 4, 64), (8, 96, 16, 8, 32), (2, 4096, 16, 16, 0)])
+@pytest.mark.parametrize(
+    "rows, width, outputs, bits, group", [(1, 2560, 48, 4, 64), (8, 96, 16, 8, 32), (2, 4096, 16, 16, 0)]
+)
 def test_default_knobs_are_possible(rows, width, outputs, bits, group):
     Problem(rows, width, outputs, BF16, bits, group).check()
 
@@ -177,11 +179,12 @@ def shipped_knobs():
     table = launch.read_table(linear_kernel.launch.MSL.parent / "tuning.json")
     for chip, ops in table.items():
         for shape, entry in ops.get("linear", {}).items():
-            yield pytest.param(shape, entry, id=f"{chip}: {shape}")
+            yield pytest.param(chip, shape, entry, id=f"{chip}: {shape}")
 
 
-@pytest.mark.parametrize("shape, entry", list(shipped_knobs()))
-def test_shipped_knobs_are_possible_and_say_what_they_reached(shape, entry):
+@pytest.mark.parametrize("chip, shape, entry", list(shipped_knobs()))
+def test_shipped_knobs_are_possible_and_say_what_they_reached(monkeypatch, chip, shape, entry):
+    monkeypatch.setattr(launch, "machine", lambda: "cuda" if chip.startswith("NVIDIA") else "metal")
     bits, width = int(shape.split("-bit ")[0]), int(shape.split()[1].split("->")[0])
     group = 0 if bits == 16 else 64
     assert linear_kernel.impossible(entry["knobs"], bits, group, width, BF16) is None

@@ -43,7 +43,9 @@ def test_a_right_kernel_runs():
 
 @pytest.mark.parametrize("order", ["forward", "reverse", "random"])
 def test_a_right_kernel_runs_in_any_order(order):
-    body = SHARED + BARRIER + "float s = simd_sum(b[63 - i]);\n" + BARRIER + "b[i] = s;\n" + BARRIER + "o[i] = b[i ^ 32];"
+    body = (
+        SHARED + BARRIER + "float s = simd_sum(b[63 - i]);\n" + BARRIER + "b[i] = s;\n" + BARRIER + "o[i] = b[i ^ 32];"
+    )
     assert np.array_equal(run(body, order=order), np.repeat([sum(range(32)), sum(range(32, 64))], 32))
 
 
@@ -52,13 +54,19 @@ BOUNDS = {
     "load before the start": ("o[i] = a[int(i) - 1];", ["'a'", "element -1"]),
     "index of 32 bits too far": ("o[i] = a[0x3fffffff];", ["'a'", "element 1073741823"]),
     "store past the end": ("o[i + 1] = a[i];", ["'o'", "element 64"]),
-    "threadgroup array by index": ("threadgroup float b[64];\nb[i + 1] = a[i];\n" + BARRIER + "o[i] = b[i];", ["line 3"]),
+    "threadgroup array by index": (
+        "threadgroup float b[64];\nb[i + 1] = a[i];\n" + BARRIER + "o[i] = b[i];",
+        ["line 3"],
+    ),
     "threadgroup array by pointer": (
         "threadgroup float b[64];\nthreadgroup float* p = b + 1;\np[i] = a[i];\n" + BARRIER + "o[i] = b[i];",
         ["'b'", "element 64"],
     ),
     "private array": ("float b[4];\nfor (int j = 0; j <= 4; j++) b[j] = a[j];\no[i] = b[i & 3];", ["index 4"]),
-    "vector over the end": ("float4 v = *(const device float4*)(a + (i & 60) + 4);\no[i] = v.x;", ["'a'", "element 64"]),
+    "vector over the end": (
+        "float4 v = *(const device float4*)(a + (i & 60) + 4);\no[i] = v.x;",
+        ["'a'", "element 64"],
+    ),
 }
 
 
@@ -105,7 +113,11 @@ def test_missing_barrier():
 
 
 def test_barrier_for_the_wrong_memory():
-    fault(SHARED + "threadgroup_barrier(mem_flags::mem_device);\no[i] = b[63 - i];", kind="race", says=["'b'", "mem_flags"])
+    fault(
+        SHARED + "threadgroup_barrier(mem_flags::mem_device);\no[i] = b[63 - i];",
+        kind="race",
+        says=["'b'", "mem_flags"],
+    )
 
 
 def test_lanes_in_step_still_need_a_simdgroup_barrier():
@@ -161,7 +173,10 @@ def test_limits():
 
 
 def test_another_threads_memory():
-    body = INDEX + "threadgroup ulong p[1];\nfloat mine[2];\nmine[0] = a[i];\nmine[1] = a[0];\nif (i == 0) p[0] = (ulong)&mine[0];\n"
+    body = (
+        INDEX
+        + "threadgroup ulong p[1];\nfloat mine[2];\nmine[0] = a[i];\nmine[1] = a[0];\nif (i == 0) p[0] = (ulong)&mine[0];\n"
+    )
     fault(body + BARRIER + "o[i] = ((thread float*)p[0])[i & 1] + mine[(i + 1) & 1];", kind="wild_access")
 
 
@@ -172,9 +187,15 @@ REFUSED = {
     "min of two types": ("o[i] = float(metal::min(i, 3));", ""),
     "simd_sum of bfloat": ("o[i] = float(simd_sum(bfloat(1.0f)));", ""),
     "a function of half": ("o[i] = float(metal::exp(half(1.0f)));", ""),
-    "an attribute in a helper": ("o[i] = float(where());", "METAL_FUNC uint where() { return thread_position_in_grid.x; }"),
+    "an attribute in a helper": (
+        "o[i] = float(where());",
+        "METAL_FUNC uint where() { return thread_position_in_grid.x; }",
+    ),
     "erf, which Metal lacks": ("o[i] = metal::erf(a[i]);", ""),
-    "a dead branch that CUDA would compile": ("if constexpr (D == 2) { float t[D - 3]; o[i] = t[0]; } else { static_assert(D == 2); }", ""),
+    "a dead branch that CUDA would compile": (
+        "if constexpr (D == 2) { float t[D - 3]; o[i] = t[0]; } else { static_assert(D == 2); }",
+        "",
+    ),
 }
 
 

@@ -4,8 +4,9 @@ from contextlib import nullcontext
 
 import mlx.core as mx
 import numpy as np
-from msl.emulator import Emulator
 from smelt.kernels import launch
+
+from msl.emulator import Emulator
 
 ROUNDING = {mx.float32: 2.0**-24, mx.float16: 2.0**-11, mx.bfloat16: 2.0**-8}  # of one number, relative
 

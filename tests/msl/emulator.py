@@ -142,14 +142,22 @@ def restored(raw: np.ndarray, shape, dtype: mx.Dtype) -> mx.array:
 # ---- text
 
 
-def unit(kernel, in_types, out_types, template) -> str:
-    """The C++ text of one variant, with template values as constants, as CUDA has them."""
+def unit(kernel, in_types, out_types, template, as_template: bool = False) -> str:
+    """The C++ text of one variant, with template values as constants, as CUDA has them, or as Metal's template."""
     helpers, body = (cuda.translate(part, STORAGE, r"static const \1 \2\3 =") for part in kernel.text)
     names = [*kernel.inputs, *kernel.outputs]
     types = [f"const {cuda.TYPES[t]}*" for t in in_types] + [f"{cuda.TYPES[t]}*" for t in out_types]
     used = {name: kind for name, kind in ATTRIBUTES.items() if name in body}
     parameters = [f"{t} {n}" for t, n in zip(types, names)] + [f"{kind} {name}" for name, (kind, _) in used.items()]
     arguments = [f"({t})a[{i}]" for i, t in enumerate(types)] + [value for _, value in used.values()]
+    head, chosen, values = "", "", cuda.constants(template)
+    if as_template and template:
+        kinds = [
+            "bool" if isinstance(v, bool) else "int" if isinstance(v, int) else "typename" for v in template.values()
+        ]
+        chosen = [cuda.TYPES[v] if isinstance(v, mx.Dtype) else str(v).lower() for v in template.values()]
+        head = f"template <{', '.join(f'{kind} {name}' for kind, name in zip(kinds, template))}>\n"
+        chosen, values = f"<{', '.join(chosen)}>", ""
     return f"""#include "host.h"
 struct msl_thread {{
   unsigned position_in_grid[3], position_in_group[3], group[3], group_size[3], groups[3], index, lane, simdgroup, simdgroups;
@@ -158,14 +166,14 @@ namespace smelt {{
 static inline __attribute__((no_sanitize("thread"))) uint3 three(const unsigned* v) {{ return uint3(v[0], v[1], v[2]); }}
 #line 1 "{kernel.name}.metal (helpers)"
 {helpers}
-static __attribute__((noinline)) void kernel({", ".join(parameters)}) {{
-{cuda.constants(template)}
+{head}static __attribute__((noinline)) void kernel({", ".join(parameters)}) {{
+{values}
 #line 1 "{kernel.name}.metal (body)"
 {body}
 }}
 extern "C" __attribute__((no_sanitize("thread"))) void msl_entry(void* const* a, const msl_thread* t) {{
   (void)t;
-  kernel({", ".join(arguments)});
+  kernel{chosen}({", ".join(arguments)});
 }}
 }}
 """
@@ -220,7 +228,9 @@ def compiler() -> tuple:
 def prelude() -> Path:
     """A folder with host.h precompiled: a variant then takes a third of the time."""
     include = ["-I", CORE.parent, "-I", HERE]
-    header = once(".gch", compiler(), lambda to: call(CXX, *FLAGS, *include, "-x", "c++-header", HERE / "host.h", "-o", to))
+    header = once(
+        ".gch", compiler(), lambda to: call(CXX, *FLAGS, *include, "-x", "c++-header", HERE / "host.h", "-o", to)
+    )
     folder = header.with_suffix("")
     folder.mkdir(exist_ok=True)
     if not (folder / "host.h.gch").exists():

@@ -21,7 +21,8 @@ struct msl_post {  // what one lane brings to a simdgroup operation
   int32_t argument;
   int32_t present;
 };
-const msl_post* msl_exchange(const void* value, uint32_t size, int32_t argument, const char* what, int uniform, int line);
+const msl_post* msl_exchange(const void* value, uint32_t size, int32_t argument, const char* what, int uniform,
+                             int line);
 void msl_simd_barrier(uint32_t flags, int line);
 void msl_barrier(uint32_t flags, int line);
 void* msl_threadgroup_array(uint32_t id, uint64_t size, uint32_t element, const char* name, int line);
@@ -34,9 +35,15 @@ typedef unsigned char uchar;
 typedef unsigned short ushort;
 typedef unsigned int uint;
 typedef unsigned long ulong;
+using ::int16_t;
+using ::int32_t;
+using ::int64_t;
+using ::int8_t;
 using ::size_t;
-using ::int8_t; using ::int16_t; using ::int32_t; using ::int64_t;
-using ::uint8_t; using ::uint16_t; using ::uint32_t; using ::uint64_t;
+using ::uint16_t;
+using ::uint32_t;
+using ::uint64_t;
+using ::uint8_t;
 
 // half and bfloat are storage: they convert to and from numbers only where the text says so.
 inline uint16_t msl_bfloat_bits(float f) {
@@ -81,58 +88,69 @@ inline void threadgroup_barrier(mem_flags f, int line = __builtin_LINE()) { msl_
 inline void simdgroup_barrier(mem_flags f, int line = __builtin_LINE()) { msl_simd_barrier(uint(f), line); }
 
 #define MSL_UNCHECKED __attribute__((no_sanitize("thread")))
-template <typename T> MSL_UNCHECKED inline T msl_posted(const msl_post* posts, int lane) {
+template <typename T>
+MSL_UNCHECKED inline T msl_posted(const msl_post* posts, int lane) {
   T value;  // of a lane that is not there: a pattern that shows
   __builtin_memset(&value, 0xfd, sizeof(T));
   if (lane >= 0 && lane < 32 && posts[lane].present) __builtin_memcpy(&value, posts[lane].value, sizeof(T));
   return value;
 }
-template <typename T> struct msl_simd_type { static constexpr bool ok = sizeof(T) <= 4 && !is_same_v<T, bfloat>; };
-template <typename T, int N> struct msl_simd_type<vec<T, N>> : msl_simd_type<T> {};
-template <typename T> inline const msl_post* msl_post_value(T& x, int argument, const char* what, int uniform, int line) {
+template <typename T>
+struct msl_simd_type {
+  static constexpr bool ok = sizeof(T) <= 4 && !is_same_v<T, bfloat>;
+};
+template <typename T, int N>
+struct msl_simd_type<vec<T, N>> : msl_simd_type<T> {};
+template <typename T>
+inline const msl_post* msl_post_value(T& x, int argument, const char* what, int uniform, int line) {
   static_assert(msl_simd_type<T>::ok, "simd functions take float, half, or integers of up to 32 bits");
   return msl_exchange(&x, sizeof(T), argument, what, uniform, line);
 }
 
 // Reductions by the ascending butterfly. Metal does not say its order; CUDA's prelude has this one.
-#define MSL_REDUCE(NAME, JOINED)                                                               \
-  template <typename T> MSL_UNCHECKED inline T NAME(T x, int line = __builtin_LINE()) {        \
-    const msl_post* posts = msl_post_value(x, 0, #NAME, 0, line);                              \
-    T t[32];                                                                                   \
-    for (int i = 0; i < 32; i++) t[i] = msl_posted<T>(posts, i);                               \
-    for (int d = 1; d < 32; d <<= 1)                                                           \
-      for (int i = 0; i < 32; i += 2 * d) {                                                    \
-        T a = t[i], b = t[i + d];                                                              \
-        t[i] = JOINED;                                                                         \
-      }                                                                                        \
-    return t[0];                                                                               \
+#define MSL_REDUCE(NAME, JOINED)                                  \
+  template <typename T>                                           \
+  MSL_UNCHECKED inline T NAME(T x, int line = __builtin_LINE()) { \
+    const msl_post* posts = msl_post_value(x, 0, #NAME, 0, line); \
+    T t[32];                                                      \
+    for (int i = 0; i < 32; i++) t[i] = msl_posted<T>(posts, i);  \
+    for (int d = 1; d < 32; d <<= 1)                              \
+      for (int i = 0; i < 32; i += 2 * d) {                       \
+        T a = t[i], b = t[i + d];                                 \
+        t[i] = JOINED;                                            \
+      }                                                           \
+    return t[0];                                                  \
   }
-MSL_REDUCE(simd_sum, T(a + b)) MSL_REDUCE(simd_min, min(a, b)) MSL_REDUCE(simd_max, max(a, b))
-MSL_REDUCE(simd_and, T(a & b)) MSL_REDUCE(simd_or, T(a | b))
+MSL_REDUCE(simd_sum, T(a + b))
+MSL_REDUCE(simd_min, min(a, b)) MSL_REDUCE(simd_max, max(a, b)) MSL_REDUCE(simd_and, T(a& b))
+    MSL_REDUCE(simd_or, T(a | b))
 #undef MSL_REDUCE
 
-#define MSL_SHUFFLE(NAME, UNIFORM, FROM)                                                        \
-  template <typename T> MSL_UNCHECKED inline T NAME(T x, ushort n, int line = __builtin_LINE()) { \
-    const msl_post* posts = msl_post_value(x, int(n), #NAME, UNIFORM, line);                    \
-    int lane = int(msl_lane());                                                                 \
-    (void)lane;                                                                                 \
-    return msl_posted<T>(posts, FROM);                                                          \
+#define MSL_SHUFFLE(NAME, UNIFORM, FROM)                                     \
+  template <typename T>                                                      \
+  MSL_UNCHECKED inline T NAME(T x, ushort n, int line = __builtin_LINE()) {  \
+    const msl_post* posts = msl_post_value(x, int(n), #NAME, UNIFORM, line); \
+    int lane = int(msl_lane());                                              \
+    (void)lane;                                                              \
+    return msl_posted<T>(posts, FROM);                                       \
   }
-MSL_SHUFFLE(simd_shuffle, 0, int(n)) MSL_SHUFFLE(simd_broadcast, 1, int(n)) MSL_SHUFFLE(simd_shuffle_xor, 1, lane ^ int(n))
-MSL_SHUFFLE(simd_shuffle_down, 1, lane + int(n)) MSL_SHUFFLE(simd_shuffle_up, 1, lane - int(n))
+        MSL_SHUFFLE(simd_shuffle, 0, int(n)) MSL_SHUFFLE(simd_broadcast, 1, int(n))
+            MSL_SHUFFLE(simd_shuffle_xor, 1, lane ^ int(n)) MSL_SHUFFLE(simd_shuffle_down, 1, lane + int(n))
+                MSL_SHUFFLE(simd_shuffle_up, 1, lane - int(n))
 #undef MSL_SHUFFLE
 
-#define MSL_SCAN(NAME, BELOW)                                                            \
-  template <typename T> MSL_UNCHECKED inline T NAME(T x, int line = __builtin_LINE()) {  \
-    const msl_post* posts = msl_post_value(x, 0, #NAME, 0, line);                        \
-    T sum = T(0);                                                                        \
+#define MSL_SCAN(NAME, BELOW)                                                                          \
+  template <typename T>                                                                                \
+  MSL_UNCHECKED inline T NAME(T x, int line = __builtin_LINE()) {                                      \
+    const msl_post* posts = msl_post_value(x, 0, #NAME, 0, line);                                      \
+    T sum = T(0);                                                                                      \
     for (int i = 0, lane = int(msl_lane()); i BELOW lane; i++) sum = T(sum + msl_posted<T>(posts, i)); \
-    return sum;                                                                          \
+    return sum;                                                                                        \
   }
-MSL_SCAN(simd_prefix_inclusive_sum, <=) MSL_SCAN(simd_prefix_exclusive_sum, <)
+                    MSL_SCAN(simd_prefix_inclusive_sum, <=) MSL_SCAN(simd_prefix_exclusive_sum, <)
 #undef MSL_SCAN
 
-struct simd_vote {
+                        struct simd_vote {
   ulong bits;
   explicit operator ulong() const { return bits; }
 };
@@ -149,7 +167,8 @@ inline bool simd_any(bool x, int line = __builtin_LINE()) { return simd_ballot(x
 
 inline int msl_tile_row(int lane) { return ((lane >> 2) & 4) | ((lane >> 1) & 3); }
 inline int msl_tile_column(int lane) { return ((lane >> 1) & 4) | ((lane & 1) << 1); }
-template <typename T, int R, int C> struct simdgroup_matrix {
+template <typename T, int R, int C>
+struct simdgroup_matrix {
   static_assert(R == 8 && C == 8, "only 8x8 matrices exist");
   vec<T, 2> held;
   vec<T, 2>& thread_elements() { return held; }
@@ -160,10 +179,15 @@ MSL_UNCHECKED inline void msl_whole(T (&matrix)[8][8], const msl_post* posts, in
     __builtin_memcpy(&matrix[msl_tile_row(lane)][msl_tile_column(lane)], posts[lane].value + offset, 2 * sizeof(T));
 }
 template <typename D, typename A, typename B, typename C>
-MSL_UNCHECKED inline void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, const simdgroup_matrix<A, 8, 8>& a,
+MSL_UNCHECKED inline void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d,
+                                                        const simdgroup_matrix<A, 8, 8>& a,
                                                         const simdgroup_matrix<B, 8, 8>& b,
-                                                        const simdgroup_matrix<C, 8, 8>& c, int line = __builtin_LINE()) {
-  struct { vec<A, 2> a; alignas(8) vec<B, 2> b; } mine = {a.held, b.held};
+                                                        const simdgroup_matrix<C, 8, 8>& c,
+                                                        int line = __builtin_LINE()) {
+  struct {
+    vec<A, 2> a;
+    alignas(8) vec<B, 2> b;
+  } mine = {a.held, b.held};
   const msl_post* posts = msl_exchange(&mine, sizeof mine, 0, "simdgroup_multiply_accumulate", 0, line);
   A left[8][8];
   B right[8][8];
@@ -197,17 +221,23 @@ inline void simdgroup_store(const simdgroup_matrix<T, 8, 8>& m, T* to, ulong str
 
 // ---- atomics
 
-template <typename T> struct atomic { T value; };
+template <typename T>
+struct atomic {
+  T value;
+};
 typedef atomic<uint> atomic_uint;
 typedef atomic<int> atomic_int;
-#define MSL_ATOMIC(NAME, OPERATION)                                                                                 \
-  template <typename T> inline T NAME(atomic<T>* p, same_as_t<T> v, memory_order, int line = __builtin_LINE()) {    \
-    return T(msl_atomic(p, uint(v), OPERATION, is_same_v<T, int>, line));                                           \
+#define MSL_ATOMIC(NAME, OPERATION)                                                        \
+  template <typename T>                                                                    \
+  inline T NAME(atomic<T>* p, same_as_t<T> v, memory_order, int line = __builtin_LINE()) { \
+    return T(msl_atomic(p, uint(v), OPERATION, is_same_v<T, int>, line));                  \
   }
-MSL_ATOMIC(atomic_exchange_explicit, 1) MSL_ATOMIC(atomic_fetch_add_explicit, 2)
-MSL_ATOMIC(atomic_fetch_min_explicit, 3) MSL_ATOMIC(atomic_fetch_max_explicit, 4)
+MSL_ATOMIC(atomic_exchange_explicit, 1)
+MSL_ATOMIC(atomic_fetch_add_explicit, 2) MSL_ATOMIC(atomic_fetch_min_explicit, 3)
+    MSL_ATOMIC(atomic_fetch_max_explicit, 4)
 #undef MSL_ATOMIC
-template <typename T> inline T atomic_load_explicit(const atomic<T>* p, memory_order, int line = __builtin_LINE()) {
+        template <typename T>
+        inline T atomic_load_explicit(const atomic<T>* p, memory_order, int line = __builtin_LINE()) {
   return T(msl_atomic((void*)p, 0, 0, 0, line));
 }
 template <typename T>

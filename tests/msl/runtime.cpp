@@ -81,8 +81,8 @@ struct Post {  // as msl_post in host.h
 };
 struct Simdgroup {
   Post posts[2][LANES];
-  int side;            // posts are double: a lane may post again before another has read
-  uint32_t epoch[2];   // by space
+  int side;           // posts are double: a lane may post again before another has read
+  uint32_t epoch[2];  // by space
 };
 
 Fiber fibers[MAX_THREADS];
@@ -114,7 +114,11 @@ void fail(const char* kind, void* code, int line, const char* format, ...) {
   if (current && n < launch->error_size)
     snprintf(launch->error + n, launch->error_size - n, " (thread %u of threadgroup %u)", current->index, group_number);
 }
-#define FAIL(...) do { fail(__VA_ARGS__); if (current) leave(); } while (0)
+#define FAIL(...)         \
+  do {                    \
+    fail(__VA_ARGS__);    \
+    if (current) leave(); \
+  } while (0)
 
 // ---- the checks of one access
 
@@ -129,11 +133,13 @@ bool ordered(const Region& r, uint32_t other, uint32_t epoch, uint32_t simd_epoc
   return one_simdgroup && same_simdgroup(other) && simd_epoch != simdgroups[current->simd].epoch[r.space];
 }
 
-void race(const Region& r, uint64_t offset, const char* mine, const char* theirs, uint32_t other, void* code, int line) {
+void race(const Region& r, uint64_t offset, const char* mine, const char* theirs, uint32_t other, void* code,
+          int line) {
   FAIL("race", code, line,
-       "data race on %s '%s', element %llu: this %s and a %s by thread %u of threadgroup %u, with no barrier (of the right mem_flags) between",
-       r.space == THREADGROUP ? "threadgroup array" : "output", r.name, (unsigned long long)(offset / r.element), mine, theirs,
-       (other - 1) % MAX_THREADS, (other - 1) / MAX_THREADS);
+       "data race on %s '%s', element %llu: this %s and a %s by thread %u of threadgroup %u, with no barrier (of the "
+       "right mem_flags) between",
+       r.space == THREADGROUP ? "threadgroup array" : "output", r.name, (unsigned long long)(offset / r.element), mine,
+       theirs, (other - 1) % MAX_THREADS, (other - 1) / MAX_THREADS);
 }
 
 bool is_written(const Region& r, const Cell& c) {
@@ -161,10 +167,14 @@ void check_write(const Region& r, const Cell& c, uint64_t offset, bool atomic, v
 void note_read(const Region& r, Cell& c) {
   uint32_t simd_epoch = simdgroups[current->simd].epoch[r.space];
   bool fresh = !c.reader || !same_group(c.reader) || c.read_epoch != epochs[r.space];
-  if (fresh) c.readers = 0, c.reader = thread_number();
-  else if (!same_simdgroup(c.reader)) c.readers = 2;
-  else if (c.readers < 2 && c.read_simd != simd_epoch) c.readers = 0, c.reader = thread_number();
-  else if (c.readers < 2 && c.reader != thread_number()) c.readers = 1;
+  if (fresh)
+    c.readers = 0, c.reader = thread_number();
+  else if (!same_simdgroup(c.reader))
+    c.readers = 2;
+  else if (c.readers < 2 && c.read_simd != simd_epoch)
+    c.readers = 0, c.reader = thread_number();
+  else if (c.readers < 2 && c.reader != thread_number())
+    c.readers = 1;
   c.read_epoch = epochs[r.space];
   c.read_simd = simd_epoch;
 }
@@ -180,8 +190,10 @@ void note_write(const Region& r, Cell& c, bool atomic) {
 void touch(Region& r, uint64_t offset, size_t bytes, bool write, bool atomic, void* code, int line) {
   for (uint64_t b = offset; b < offset + bytes; b++) {
     Cell& c = r.cells[b];
-    if (write) check_write(r, c, b, atomic, code, line), note_write(r, c, atomic);
-    else check_read(r, c, b, atomic, code, line), note_read(r, c);
+    if (write)
+      check_write(r, c, b, atomic, code, line), note_write(r, c, atomic);
+    else
+      check_read(r, c, b, atomic, code, line), note_read(r, c);
   }
 }
 
@@ -191,7 +203,8 @@ Region* region_of(uint64_t address, size_t bytes, bool write, void* code, int li
   if (!r.on) return nullptr;
   uint64_t offset = address - r.start;
   if (offset >= r.bytes || offset + bytes > r.bytes) {
-    long long element = (long long)offset >= 0 ? (long long)offset / r.element : -((-(long long)offset + r.element - 1) / r.element);
+    long long element =
+        (long long)offset >= 0 ? (long long)offset / r.element : -((-(long long)offset + r.element - 1) / r.element);
     FAIL("out_of_bounds", code, line, "%s of %zu bytes at element %lld of '%s', which has %llu elements",
          write ? "store" : "load", bytes, element, r.name, (unsigned long long)(r.bytes / r.element));
   }
@@ -203,15 +216,18 @@ void access(uint64_t address, size_t bytes, bool write, void* code) {
   launch->accesses++;
   if (address - (uint64_t)current->stack < STACK) return;
   if (Region* r = region_of(address, bytes, write, code, 0)) {
-    if (r->writable) touch(*r, address - r->start, bytes, write, false, code, 0);
-    else if (write) FAIL("const_store", code, 0, "store into input '%s'", r->name);
+    if (r->writable)
+      touch(*r, address - r->start, bytes, write, false, code, 0);
+    else if (write)
+      FAIL("const_store", code, 0, "store into input '%s'", r->name);
     return;
   }
   if (address >= image_start && address < image_end) {
     if (write) FAIL("const_store", code, 0, "store to a static variable, which Metal does not have");
     return;
   }
-  FAIL("wild_access", code, 0, "%s of %zu bytes outside of every buffer, at %llx", write ? "store" : "load", bytes, (unsigned long long)address);
+  FAIL("wild_access", code, 0, "%s of %zu bytes outside of every buffer, at %llx", write ? "store" : "load", bytes,
+       (unsigned long long)address);
 }
 
 // ---- fibers
@@ -248,9 +264,12 @@ void on_signal(int signal_number, siginfo_t* info, void*) {
     return;
   }
   uint64_t at = (uint64_t)info->si_addr;
-  if (signal_number == SIGALRM) fail("timeout", 0, 0, "the time limit is over: an endless loop?");
-  else if ((uint64_t)current->stack - at < 64 << 20) fail("stack", 0, 0, "more than %zu KiB of private memory", STACK >> 10);
-  else fail("wild_access", 0, 0, "access to unmapped memory at %llx", (unsigned long long)at);
+  if (signal_number == SIGALRM)
+    fail("timeout", 0, 0, "the time limit is over: an endless loop?");
+  else if ((uint64_t)current->stack - at < 64 << 20)
+    fail("stack", 0, 0, "more than %zu KiB of private memory", STACK >> 10);
+  else
+    fail("wild_access", 0, 0, "access to unmapped memory at %llx", (unsigned long long)at);
   leave();
 }
 
@@ -291,7 +310,8 @@ void release_simdgroup(int simd, int from) {
   for (int i = 0; i < LANES; i++) {
     Fiber& f = fibers[from + i];
     if (f.uniform && posts[i].argument != posts[0].argument)
-      fail("simd_divergence", 0, f.line, "%s: its lane or delta is %d in lane 0 and %d in lane %d", f.what, posts[0].argument, posts[i].argument, i);
+      fail("simd_divergence", 0, f.line, "%s: its lane or delta is %d in lane 0 and %d in lane %d", f.what,
+           posts[0].argument, posts[i].argument, i);
     posts[i].present = 1;
     f.state = Fiber::READY;
   }
@@ -329,7 +349,8 @@ bool release_barrier(int count) {  // false when all threads have returned
   int waiting = 0, done = 0;
   for (int i = 0; i < count; i++) {
     done += fibers[i].state == Fiber::DONE;
-    waiting += fibers[i].state == Fiber::AT_BARRIER && fibers[i].line == fibers[0].line && fibers[i].flags == fibers[0].flags;
+    waiting +=
+        fibers[i].state == Fiber::AT_BARRIER && fibers[i].line == fibers[0].line && fibers[i].flags == fibers[0].flags;
   }
   if (done == count) return false;
   if (waiting < count) {
@@ -379,7 +400,8 @@ void run_group(uint32_t number) {
 
 // ---- regions
 
-template <typename T> T* mapped(uint64_t count, void* at = nullptr) {
+template <typename T>
+T* mapped(uint64_t count, void* at = nullptr) {
   int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (at ? MAP_FIXED : 0);
   return (T*)mmap(at, count * sizeof(T) + PAGE, PROT_READ | PROT_WRITE, flags, -1, 0);
 }
@@ -495,7 +517,8 @@ void* msl_threadgroup_array(uint32_t id, uint64_t bytes, uint32_t element, const
     launch->threadgroup_bytes += bytes;
   }
   if (launch->threadgroup_bytes > THREADGROUP_LIMIT)
-    FAIL("limit", 0, line, "%llu bytes of threadgroup memory; Apple GPUs have %llu", (unsigned long long)launch->threadgroup_bytes, (unsigned long long)THREADGROUP_LIMIT);
+    FAIL("limit", 0, line, "%llu bytes of threadgroup memory; Apple GPUs have %llu",
+         (unsigned long long)launch->threadgroup_bytes, (unsigned long long)THREADGROUP_LIMIT);
   return (void*)r.start;
 }
 
@@ -516,15 +539,14 @@ uint32_t msl_atomic(void* at, uint32_t value, int operation, int is_signed, int 
 // ---- what the compiler inserts
 
 #define CODE __builtin_return_address(0)
-#define HOOKS(N)                                                                               \
-  void __tsan_read##N(void* p) { access((uint64_t)p, N, false, CODE); }                        \
-  void __tsan_write##N(void* p) { access((uint64_t)p, N, true, CODE); }                        \
-  void __tsan_unaligned_read##N(void* p) { access((uint64_t)p, N, false, CODE); }              \
-  void __tsan_unaligned_write##N(void* p) { access((uint64_t)p, N, true, CODE); }              \
-  void __tsan_volatile_read##N(void* p) { access((uint64_t)p, N, false, CODE); }               \
+#define HOOKS(N)                                                                  \
+  void __tsan_read##N(void* p) { access((uint64_t)p, N, false, CODE); }           \
+  void __tsan_write##N(void* p) { access((uint64_t)p, N, true, CODE); }           \
+  void __tsan_unaligned_read##N(void* p) { access((uint64_t)p, N, false, CODE); } \
+  void __tsan_unaligned_write##N(void* p) { access((uint64_t)p, N, true, CODE); } \
+  void __tsan_volatile_read##N(void* p) { access((uint64_t)p, N, false, CODE); }  \
   void __tsan_volatile_write##N(void* p) { access((uint64_t)p, N, true, CODE); }
-HOOKS(1) HOOKS(2) HOOKS(4) HOOKS(8) HOOKS(16)
-void __tsan_init() {}
+HOOKS(1) HOOKS(2) HOOKS(4) HOOKS(8) HOOKS(16) void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 void __tsan_read_range(void* p, size_t n) { access((uint64_t)p, n, false, CODE); }
@@ -539,15 +561,26 @@ void* __tsan_memset(void* to, int byte, size_t n) {
   return memset(to, byte, n);
 }
 
-struct Place { const char* file; uint32_t line, column; };
-void __ubsan_handle_out_of_bounds(Place* at, uint64_t index) { FAIL("out_of_bounds", CODE, at->line, "index %lld is outside of its array", (long long)index); }
-void __ubsan_handle_shift_out_of_bounds(Place* at, uint64_t, uint64_t count) { FAIL("arithmetic", CODE, at->line, "shift by %lld", (long long)count); }
-void __ubsan_handle_divrem_overflow(Place* at, uint64_t, uint64_t) { FAIL("arithmetic", CODE, at->line, "integer division by zero"); }
-void __ubsan_handle_float_cast_overflow(Place* at, uint64_t) { FAIL("arithmetic", CODE, at->line, "a float outside of the integer's range"); }
+struct Place {
+  const char* file;
+  uint32_t line, column;
+};
+void __ubsan_handle_out_of_bounds(Place* at, uint64_t index) {
+  FAIL("out_of_bounds", CODE, at->line, "index %lld is outside of its array", (long long)index);
+}
+void __ubsan_handle_shift_out_of_bounds(Place* at, uint64_t, uint64_t count) {
+  FAIL("arithmetic", CODE, at->line, "shift by %lld", (long long)count);
+}
+void __ubsan_handle_divrem_overflow(Place* at, uint64_t, uint64_t) {
+  FAIL("arithmetic", CODE, at->line, "integer division by zero");
+}
+void __ubsan_handle_float_cast_overflow(Place* at, uint64_t) {
+  FAIL("arithmetic", CODE, at->line, "a float outside of the integer's range");
+}
 void __ubsan_handle_type_mismatch_v1(Place* at, uint64_t address) {
   Region* r = region_of(address, 1, false, CODE, at->line);
-  FAIL("misaligned", CODE, at->line, "access to '%s' at byte %lld, which is not aligned for its type", r ? r->name : "private memory",
-       r ? (long long)(address - r->start) : 0);
+  FAIL("misaligned", CODE, at->line, "access to '%s' at byte %lld, which is not aligned for its type",
+       r ? r->name : "private memory", r ? (long long)(address - r->start) : 0);
 }
 
 // ---- what the harness calls

@@ -1,0 +1,59 @@
+"""One launch of every kernel, for the checks of its text. A new .metal with a body needs a call here."""
+
+from functools import cache
+
+import mlx.core as mx
+from smelt.kernels import launch, linear_kernel
+from smelt.kernels.attention import Pages, Rows, Span, attention
+from smelt.kernels.linear import linear, pack
+from smelt.kernels.norm import Norm
+from smelt.kernels.qk_norm_rope import Rope, qk_norm_rope
+
+from msl.emulator import Emulator
+
+F16 = mx.float16
+
+
+def linear_by(knobs: dict) -> mx.array:
+    """linear with everything on, by the kernel and knobs given."""
+    chosen = linear_kernel.chosen_knobs
+    linear_kernel.chosen_knobs = lambda *_: knobs
+    try:
+        return linear(
+            mx.ones((2, 128), F16), pack(mx.ones((16, 128), F16)), norm=Norm(mx.ones((128,), F16), 1e-6),
+            residual=mx.ones((2, 8), F16), glu="silu",
+        )  # fmt: skip
+    finally:
+        linear_kernel.chosen_knobs = chosen
+
+
+def linear_lanes():
+    return linear_by({"kernel": "lanes", "simds": 2, "split": 1, "rows": 4, "values": 8})
+
+
+def linear_tiles():
+    return linear_by({"kernel": "tiles", "simds": 2, "slice": 1, "pairs": 1, "ahead": 1, "resident": 1})
+
+
+def attention_over_a_page():
+    q, k = mx.ones((1, 2, 1, 64), F16), mx.ones((1, 1, 1, 64), F16)
+    return attention(q, k, k, Pages(1, 64, F16), Rows((Span(0, ((0, 1),)),), 64), scale=0.125)
+
+
+def qk_norm_and_rope():
+    norm = Norm(mx.ones((64,), F16), 1e-6)
+    return qk_norm_rope(
+        mx.ones((1, 1, 256), F16), mx.array([3], mx.int32), Rope(64), heads=2, kv_heads=1, head_dim=64, q_norm=norm, k_norm=norm
+    )  # fmt: skip
+
+
+CALLS = [linear_lanes, linear_tiles, attention_over_a_page, qk_norm_and_rope]
+
+
+@cache
+def launches() -> dict[str, tuple]:
+    """Of every kernel that the calls launch: (kernel, inputs, outputs, template, groups, threads)."""
+    emulator = Emulator()
+    with launch.through(emulator):
+        mx.eval([call() for call in CALLS])
+    return {each[0].name: each for each in emulator.launches}

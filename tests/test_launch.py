@@ -1,0 +1,174 @@
+"""Which way an op runs and why; the switches; the tables of knobs; what CUDA is given."""
+
+import json
+
+import mlx.core as mx
+import pytest
+from msl.emulator import Emulator
+from smelt.kernels import cuda, launch
+from smelt.kernels.linear import linear, pack
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch):
+    monkeypatch.delenv("SMELT_KERNELS", raising=False)
+    monkeypatch.setattr(launch, "machine", lambda: "cpu")
+    yield
+    launch.use_table(None)
+
+
+def test_on_the_cpu_every_op_takes_its_reference_and_says_why():
+    assert not launch.uses_kernel("an op", ("some case",), None)
+    way = next(way for way in launch.report() if way.op == "an op")
+    assert (way.way, way.why, way.case) == ("reference", "MLX computes on the CPU", "some case")
+
+
+def test_report_counts_calls_by_case_and_reason():
+    with launch.through(Emulator()):
+        for refusal in (None, None, "too odd"):
+            launch.uses_kernel("counted", (1, "case"), refusal)
+    ways = {(way.way, way.why): way.calls for way in launch.report() if way.op == "counted"}
+    assert ways == {("kernel", ""): 2, ("reference", "too odd"): 1}
+
+
+@pytest.mark.parametrize(
+    "setting, off",
+    [("reference", True), ("-linear", True), ("-router, -linear", True), ("-router", False), ("", False)],
+)
+def test_switches(monkeypatch, setting, off):
+    monkeypatch.setenv("SMELT_KERNELS", setting)
+    with launch.through(Emulator()):
+        assert launch.uses_kernel("linear", (setting,), None) is not off
+
+
+def test_a_switch_that_means_nothing_is_refused(monkeypatch):
+    monkeypatch.setenv("SMELT_KERNELS", "linear")
+    with (
+        launch.through(Emulator()),
+        pytest.raises(ValueError, match="neither 'reference' nor a name with '-' before it"),
+    ):
+        launch.uses_kernel("linear", (), None)
+
+
+def test_a_switched_off_kernel_gives_the_reference_result(monkeypatch):
+    weight, x = pack(mx.random.normal((16, 64))), mx.random.normal((1, 64))
+    emulator = Emulator()
+    with launch.through(emulator):
+        linear(x, weight)
+        assert len(emulator.launches) == 1
+        monkeypatch.setenv("SMELT_KERNELS", "-linear")
+        linear(x, weight)
+    assert len(emulator.launches) == 1
+
+
+def table(tmp_path, content):
+    file = tmp_path / "table.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    return file
+
+
+def test_knobs_come_from_all_shapes_then_from_one_and_the_users_table_wins(tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "chip", lambda: ("applegpu_g16s", "Apple M4 Max"))
+    known = {
+        "applegpu_g16s": {"op": {"*": {"knobs": {"a": 1, "b": 1}}}},
+        "Apple M4 Max": {"op": {"64": {"knobs": {"b": 2}, "note": "1.2 us"}}},
+    }
+    launch.use_table(table(tmp_path, known))
+    assert launch.knobs("op", "64", {"a": 0, "b": 0, "c": 0}) == {"a": 1, "b": 2, "c": 0}
+    assert launch.knobs("op", "128", {"a": 0, "b": 0}) == {"a": 1, "b": 1}
+    assert launch.knobs("another", "64", {"a": 0}) == {"a": 0}
+    monkeypatch.setattr(launch, "chip", lambda: ("applegpu_g13", "Apple M1"))
+    assert launch.knobs("op", "64", {"a": 0}) == {"a": 0}
+
+
+def test_a_chip_can_switch_a_kernel_off(tmp_path):
+    launch.use_table(table(tmp_path, {"cpu": {"off": {"linear": "wrong by 3% here"}}}))
+    with launch.through(Emulator()):
+        assert not launch.uses_kernel("linear", ("chip",), None)
+        assert launch.uses_kernel("router", ("chip",), None)
+    assert "wrong by 3% here" in {way.why for way in launch.report()}
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '"words"'])
+def test_a_broken_table_says_what_to_do(tmp_path, content):
+    with pytest.raises(ValueError, match="delete it"):
+        launch.use_table(table(tmp_path, content))
+
+
+def test_no_table_is_no_error(tmp_path):
+    launch.use_table(tmp_path / "absent.json")
+    assert launch.knobs("op", "64", {"a": 0}) == {"a": 0}
+
+
+def test_the_shipped_table_can_be_read():
+    assert launch.read_table(launch.MSL.parent / "tuning.json")
+
+
+def test_a_file_without_its_body_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "MSL", tmp_path)
+    (tmp_path / "empty.metal").write_text("// nothing\n")
+    with pytest.raises(ValueError, match="empty.metal needs the line '// ---- body' once, it has 0"):
+        launch.Kernel("empty", ("a",), ("o",)).text  # noqa: B018
+
+
+def test_includes_are_inserted_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "MSL", tmp_path)
+    (tmp_path / "a.metal").write_text("// a\n")
+    (tmp_path / "b.metal").write_text('#include "a.metal"\n// b\n')
+    (tmp_path / "k.metal").write_text('#include "a.metal"\n#include "b.metal"\n' + launch.BODY + "o[0] = 1.0f;\n")
+    helpers, body = launch.Kernel("k", ("a",), ("o",)).text
+    assert helpers == "// a\n// b\n" and body == "o[0] = 1.0f;\n"
+
+
+TRANSLATED = {
+    "threadgroup float part[32];": "__shared__ float part[32];",
+    "threadgroup vec<T, 2> part[2 * N][M];": "__shared__ vec<T, 2> part[2 * N][M];",
+    "threadgroup float* p = part + 1;": "float* p = part + 1;",
+    "const device T* x": "const T* x",
+    "thread uint (&words)[W]": "uint (&words)[W]",
+    "*(const device uint4*)from": "*(const uint4*)from",
+    "constant float table[4] = {": "static __device__ const float table[4] = {",
+    "threadgroup_barrier(mem_flags::mem_device);": "threadgroup_barrier(mem_flags::mem_device);",
+    "uint i = thread_position_in_grid.x;": "uint i = thread_position_in_grid.x;",
+}
+
+
+@pytest.mark.parametrize("metal", TRANSLATED)
+def test_address_spaces_are_translated(metal):
+    assert cuda.translate(metal) == TRANSLATED[metal]
+
+
+def test_template_values_become_constants():
+    template = {"T": mx.bfloat16, "N": 3, "GATED": True}
+    assert cuda.constants(template).splitlines() == [
+        "using T = bfloat;",
+        "constexpr int N = 3;",
+        "constexpr bool GATED = true;",
+    ]
+
+
+def test_cubins_are_compiled_once_and_kept(tmp_path, monkeypatch):
+    compiled = []
+
+    class Compiler:
+        version = (13, 0)
+
+        def compile(self, text, arch):
+            compiled.append((text, arch))
+            return b"code of " + text.encode()
+
+    monkeypatch.setattr(cuda, "nvrtc", Compiler)
+    cuda.use_folder(tmp_path / "cubins")
+    try:
+        assert [cuda.cubin("text", "sm_90a") for _ in range(2)] == [b"code of text"] * 2
+        cuda.cubin("text", "sm_80")
+    finally:
+        cuda.use_folder(None)
+    assert compiled == [("text", "sm_90a"), ("text", "sm_80")]
+    assert len(list((tmp_path / "cubins").iterdir())) == 2
+
+
+def test_a_launch_checks_its_shape():
+    kernel = launch.Kernel("linear", ("x",), ("y",))
+    with pytest.raises(AssertionError, match="48 threads"):
+        kernel([mx.zeros(1)], [], template={}, groups=(1, 1, 1), threads=48)
