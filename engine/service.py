@@ -16,7 +16,8 @@ from queue import SimpleQueue
 from typing import Any
 
 from ..models import source
-from .chat import ChatTemplate
+from . import parse
+from .chat import ChatTemplate, ends_in_reasoning
 from .engine import Engine
 from .errors import BadRequest, ContextExceeded, EngineFailed, NotReady
 from .options import ModelInfo, Options
@@ -43,6 +44,7 @@ class Service:
         self.info: ModelInfo | None = None
         self.tokenizer: Tokenizer | None = None
         self.template: ChatTemplate | None = None
+        self.format: parse.Format | None = None  # how the checkpoint writes reasoning and tool calls
         self.end_ids: frozenset[int] = frozenset()
         self.defaults: dict[str, Any] = {}
         self.context = 0
@@ -95,6 +97,7 @@ class Service:
             self.located.set()
             self.tokenizer = Tokenizer.load(self.folder)
             self.template = ChatTemplate.load(self.folder, self.tokenizer)
+            self.format = parse.choose(self.template.templates.get("tool_use", self.template.source), self.tokenizer)
             self.end_ids = eos_ids(self.folder, self.tokenizer)
             self.defaults = sampling_defaults(self.folder) | dict(self.options.sampling)
         except Exception as error:
@@ -125,7 +128,8 @@ class Service:
     def submit(self, request: Request) -> Stream:
         """Render, tokenise and queue a request. Raises a RequestError for what cannot be run."""
         self.check()
-        prompt = self.prompt_of(request)
+        rendered = None if request.messages is None else self.render(request)
+        prompt = self.prompt_of(request, rendered)
         room = self.context - len(prompt)
         if room < LEAST_ANSWER:
             raise ContextExceeded(len(prompt), self.context, "prompt" if request.messages is None else "messages")
@@ -139,7 +143,7 @@ class Service:
             Sequence(prompt, sampling, seed + i, limit, self.end_ids, put_with(queue, i), deadline)
             for i in range(request.n)
         ]
-        choices = [Choice(i, s, self.tokenizer, request.stop) for i, s in enumerate(sequences)]
+        choices = [self.choice(i, s, request, rendered) for i, s in enumerate(sequences)]
         stream = Stream(self.engine, queue, choices)
         self.engine.submit(*sequences)
         return stream
@@ -151,18 +155,26 @@ class Service:
         if not self.text_ready.is_set():
             raise NotReady("the model is still loading; try again in a moment")
 
-    def prompt_of(self, request: Request) -> list[int]:
-        tokens = self.tokens_of(request)
+    def choice(self, index: int, sequence: Sequence, request: Request, rendered: str | None) -> Choice:
+        """Answers to conversations are split into reasoning, text and calls; completions are text as it comes."""
+        if rendered is None:
+            return Choice(index, sequence, self.tokenizer, request.stop)
+        parser = self.format.parser(request.tools, opened=ends_in_reasoning(rendered))
+        return Choice(index, sequence, self.tokenizer, request.stop, parser, self.format.keep(self.tokenizer))
+
+    def prompt_of(self, request: Request, rendered: str | None = None) -> list[int]:
+        """The request's tokens; `rendered` is its conversation, where that is known already."""
+        tokens = self.tokens_of(request, rendered)
         if not tokens:
             raise BadRequest("the prompt is empty; it must have at least one token", "prompt")
         return tokens
 
-    def tokens_of(self, request: Request) -> list[int]:
+    def tokens_of(self, request: Request, rendered: str | None) -> list[int]:
         if request.tokens is not None:
             return checked(request.tokens, self.info.vocab_size)
         if request.text is not None:
             return self.tokenizer.encode_prompt(request.text, rendered_by_template=False)
-        return self.tokenizer.encode_prompt(self.render(request), rendered_by_template=True)
+        return self.tokenizer.encode_prompt(rendered or self.render(request), rendered_by_template=True)
 
     def render(self, request: Request) -> str:
         return self.template.render(

@@ -1,27 +1,57 @@
 """Token ids become text and events, on the thread of whoever asked."""
 
+import secrets
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence as Seq
 from queue import Empty, SimpleQueue
 
+from . import parse
 from .detokenizer import Detokenizer
-from .events import Event, Failed, Finished, Progress, Started, Text, Timings, TokenLogprob, Usage
+from .events import (
+    Event,
+    Failed,
+    Finished,
+    Progress,
+    Reasoning,
+    Started,
+    Text,
+    Timings,
+    TokenLogprob,
+    ToolArguments,
+    ToolClosed,
+    ToolOpened,
+    Usage,
+)
 from .sequence import Done, Lost, Prefilled, Sequence, Token
 from .stops import StopMatcher
 from .tokenizer import Tokenizer
 
 
 class Choice:
-    """One completion's text: ids are joined to characters, and held back where a stop string may have begun."""
+    """One completion's text: ids are joined to characters, held back where a stop string may have begun, and split
+    into reasoning, answer and tool calls where a parser is given; without one, all of it is text.
 
-    def __init__(self, index: int, sequence: Sequence, tokenizer: Tokenizer, stop: Seq[str]):
-        self.index, self.sequence, self.tokenizer = index, sequence, tokenizer
-        self.detokenizer = Detokenizer(tokenizer)
+    keep   special tokens that the parser has to see
+    """
+
+    def __init__(
+        self,
+        index: int,
+        sequence: Sequence,
+        tokenizer: Tokenizer,
+        stop: Seq[str],
+        parser: parse.Parser | None = None,
+        keep: frozenset[int] = frozenset(),
+    ):
+        self.index, self.sequence, self.tokenizer, self.parser = index, sequence, tokenizer, parser
+        self.detokenizer = Detokenizer(tokenizer, keep=keep)
         self.stops = StopMatcher(stop)
-        self.completion = 0
-        self.fed = self.sent = 0  # characters decoded, and handed out
-        self.logprobs: deque[tuple[int, int, TokenLogprob]] = deque()  # (begin, end) of their text, not handed out yet
+        self.completion = self.reasoning = 0  # tokens
+        self.thinking = self.called = False
+        self.fed = self.sent = 0  # characters decoded, and let through
+        self.logprobs: deque[tuple[int, int, TokenLogprob]] = deque()  # (begin, end) of their text, not let through yet
+        self.ready: list[TokenLogprob] = []  # let through, and waiting for a Text to go with
         self.ended = False
 
     def take(self, item) -> Iterator[Event]:
@@ -44,24 +74,53 @@ class Choice:
         if token is not None and token.logprob is not None:
             self.logprobs.append((begin, self.fed, self._logprob(token)))
         emitted, matched = self.stops.feed(text)
-        yield from self._emit(emitted, last=matched is not None)
+        self._let_through(emitted, last=matched is not None)
+        thought = self.thinking
+        yield from self._pieces(self.parser.feed(emitted) if self.parser else plain(emitted))
+        self.reasoning += token is not None and (thought or self.thinking)
         if matched is not None:
             self.sequence.cancelled = True
+            yield from self._close()
             yield self._finished("stop", matched)
 
-    def _emit(self, text: str, last: bool = False) -> Iterator[Event]:
+    def _let_through(self, text: str, last: bool = False) -> None:
         self.sent += len(text)
-        ready = []
         while self.logprobs and (self.logprobs[0][1] <= self.sent or last and self.logprobs[0][0] < self.sent):
-            ready.append(self.logprobs.popleft()[2])
-        if text or ready:
-            yield Text(text, self.index, tuple(ready))
+            self.ready.append(self.logprobs.popleft()[2])
+
+    def _pieces(self, pieces: list[parse.Piece]) -> Iterator[Event]:
+        for piece in pieces:
+            self.thinking = isinstance(piece, parse.Reasoning)
+            yield self._event(piece)
+
+    def _event(self, piece: parse.Piece) -> Event:
+        if isinstance(piece, parse.Reasoning):
+            return Reasoning(piece.text, self.index)
+        if isinstance(piece, parse.ToolOpened):
+            self.called = True
+            return ToolOpened(piece.call, f"call_{secrets.token_hex(12)}", piece.name, self.index)
+        if isinstance(piece, parse.ToolArguments):
+            return ToolArguments(piece.call, piece.text, self.index)
+        if isinstance(piece, parse.ToolClosed):
+            return ToolClosed(piece.call, self.index)
+        told, self.ready = tuple(self.ready), []
+        return Text(piece.text, self.index, told)
+
+    def _close(self) -> Iterator[Event]:
+        """What the parser still held, and the logprobs of tokens that made no text of their own."""
+        yield from self._pieces(self.parser.finish() if self.parser else [])
+        if self.ready:
+            yield self._event(parse.Text(""))
 
     def _finish(self, done: Done) -> Iterator[Event]:
         yield from self._text(self.detokenizer.finish(), None)
-        if not self.ended:
-            yield from self._emit(self.stops.finish(), last=True)
-            yield self._finished(done.reason, None, done)
+        if self.ended:
+            return
+        rest = self.stops.finish()
+        self._let_through(rest, last=True)
+        yield from self._pieces(self.parser.feed(rest) if self.parser else plain(rest))
+        yield from self._close()
+        yield self._finished("tool_calls" if self.called and done.reason == "stop" else done.reason, None, done)
 
     def _finished(self, reason: str, stop: str | None, done: Done | None = None) -> Finished:
         self.ended = True
@@ -71,7 +130,8 @@ class Choice:
             if done
             else Timings(s.started - s.arrived, s.decoding - s.started, now - s.decoding)
         )
-        return Finished(reason, Usage(len(s.prompt), self.completion), timings, self.index, stop)
+        usage = Usage(len(s.prompt), self.completion, reasoning_tokens=self.reasoning)
+        return Finished(reason, usage, timings, self.index, stop)
 
     def _logprob(self, token: Token) -> TokenLogprob:
         top = tuple(self._named(id, logprob) for id, logprob in token.top)
@@ -80,6 +140,10 @@ class Choice:
     def _named(self, id: int, logprob: float, top=()) -> TokenLogprob:
         raw = self.tokenizer.token_bytes(id)
         return TokenLogprob(id, raw.decode("utf-8", "replace"), raw, logprob, top)
+
+
+def plain(text: str) -> list[parse.Piece]:
+    return [parse.Text(text)] if text else []
 
 
 class Stream:

@@ -103,7 +103,7 @@ class Recurrent:
 
     @property
     def arrays(self) -> list[mx.array]:
-        return [*self.pools.values(), *self.trail.values()]
+        return list(self.pools.values())
 
     def hold(self, arrays: list[mx.array]) -> None:
         self.pools = dict(zip(self.shapes, arrays, strict=True))
@@ -118,7 +118,7 @@ class Recurrent:
 
     @property
     def nbytes(self) -> int:
-        return sum(array.nbytes for array in self.arrays)
+        return sum(array.nbytes for array in [*self.arrays, *self.trail.values()])
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,57 @@ def test_a_killed_client_frees_its_row(house, phase, stream):
     assert freed is not None and freed < FREED_S
 
 
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the weather of a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+TOTAL = """def add(items):
+    total = 0
+    for item in items:
+        total += item
+    return total"""
+
+
+def test_a_tool_round_trip(client):
+    messages = [{"role": "user", "content": "What's the weather in Paris?"}]
+    choice = answer(client, messages, tools=[WEATHER]).choices[0]
+    (call,) = choice.message.tool_calls
+    assert choice.finish_reason == "tool_calls" and call.function.name == "get_weather"
+    assert json.loads(call.function.arguments) == {"city": "Paris"}
+    result = {"role": "tool", "tool_call_id": call.id, "content": '{"temperature": 21, "sky": "sunny"}'}
+    reply = answer(client, [*messages, choice.message.to_dict(), result], tools=[WEATHER])
+    assert "21" in reply.choices[0].message.content and reply.choices[0].finish_reason == "stop"
+
+
+def test_a_tool_call_streams_its_arguments(client):
+    messages = [{"role": "user", "content": "What's the weather in Paris?"}]
+    deltas = [c.choices[0].delta for c in answer(client, messages, tools=[WEATHER], stream=True)]
+    calls = [call for delta in deltas for call in delta.tool_calls or []]
+    assert calls[0].function.name == "get_weather" and calls[0].id and not calls[0].function.arguments
+    parts = [call.function.arguments for call in calls[1:]]
+    assert len(parts) > 2 and json.loads("".join(parts)) == {"city": "Paris"}
+    assert not any(delta.content for delta in deltas)
+
+
+def test_reasoning_is_split_from_the_answer(client):
+    fields = {"max_tokens": 300, "extra_body": {"enable_thinking": True}}
+    reply = answer(client, [{"role": "user", "content": "what is 347 + 588?"}], **fields)
+    message = reply.choices[0].message
+    assert "935" in message.content and "think>" not in message.content
+    assert "7 + 8" in message.reasoning_content and "think>" not in message.reasoning_content
+    assert 20 < reply.usage.completion_tokens_details.reasoning_tokens < reply.usage.completion_tokens
+
+
+def test_a_code_edit_echoes_its_prompt(client):
+    request = f"Rename the variable total to amount in this function:\n\n```python\n{TOTAL}\n```"
+    reply = answer(client, [{"role": "user", "content": request}], max_tokens=300)
+    assert TOTAL.replace("total", "amount") in reply.choices[0].message.content
+
+
 @contextmanager
 def process(*arguments, **kwargs):
     command = [sys.executable, "-c", BOOT, *arguments]

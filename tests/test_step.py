@@ -69,3 +69,15 @@ def test_pools_are_written_in_place(tmp_path, monkeypatch):
     for _ in range(3):
         scheduler.tick()
     assert mx.get_peak_memory() - base < pools / 3
+
+
+def test_a_recurrent_state_is_traced_after_a_draft_was_kept(tmp_path, monkeypatch):
+    import checkpoints_lfm2
+
+    model = models.load(checkpoints_lfm2.make(tmp_path, "lfm2"))
+    monkeypatch.setattr(TracedStep, "worthwhile", True)
+    scheduler, one = Scheduler(model, Limits()), Run(PROMPT[:10], 8)
+    other = scheduler.memory.open()
+    mx.eval(model(mx.array([PROMPT[:4]]), scheduler.memory.step([other], 4, keep=True)))
+    run(scheduler, one)
+    assert len(one.tokens) == 8
