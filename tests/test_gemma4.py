@@ -20,7 +20,10 @@ from parity import (
     reference,
     rows_stand_alone,
 )
+from runner import Run, run
 from smelt import models
+from smelt.engine.scheduler import Limits, Scheduler
+from smelt.engine.step import TracedStep
 from smelt.models import gemma4
 from smelt.models.checkpoint import CheckpointError
 from smelt.models.gemma4_parts import SharedAttention
@@ -168,6 +171,21 @@ def test_going_back_and_restoring_equal_a_cold_run(tmp_path, kind, back):
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_of_a_batch_equal_the_rows_alone(tmp_path, kind):
     rows_stand_alone(models.load(checkpoints_gemma4.make(tmp_path, kind)))
+
+
+def test_a_traced_step_draws_what_a_step_draws(tmp_path, monkeypatch):
+    """Shared pools and inputs for each layer go through a trace as well. Few layers: the CPU takes long to trace."""
+    few = {"num_hidden_layers": 2, "layer_types": [FULL, FULL], "num_kv_shared_layers": 1}
+    model = models.load(checkpoints_gemma4.make(tmp_path, "gemma4_media", **few))
+    found, traces, trace = [], [], TracedStep.traced
+    monkeypatch.setattr(TracedStep, "traced", lambda *args: traces.append(1) or trace(*args))
+    for traced in (True, False):
+        model.forget()
+        monkeypatch.setattr(TracedStep, "worthwhile", traced)
+        one = Run(PROMPT, 4, seed=1, temperature=0.0)
+        run(Scheduler(model, Limits(rows=1, chunk=16)), one)
+        found.append(one.tokens)
+    assert found[0] == found[1] and len(found[0]) == 4 and traces
 
 
 def test_sliding_layers_do_not_grow_with_the_prompt(tmp_path):
