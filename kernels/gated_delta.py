@@ -28,7 +28,7 @@ from .activations import compiled
 from .mamba2 import running_products
 
 STEPS = 9  # a drafted step at the longest: its states are kept one by one, and it must give what single steps give
-CHUNK = 64  # tokens; a power of two
+CHUNK = 64  # tokens, a power of two; as in the reference implementations, not tuned on a GPU yet
 CHUNKS = 16  # whose weights and inverses are made together, before the states go through them in turn
 
 Scan = tuple[mx.array, mx.array, mx.array | None]
@@ -50,11 +50,24 @@ def gated_delta(
 
 def reference(qkv, a, b, state, *, rate, dt_bias, keep=False) -> Scan:
     assert not keep or qkv.shape[1] <= STEPS, f"{qkv.shape[1]} states cannot be kept, {STEPS} can"
+    if qkv.shape[1] <= STEPS:
+        y, state, trail = scanned(step_by_step, qkv, a, b, state, rate, dt_bias)
+        return y, state, trail if keep else None
+    ys, size = [], CHUNK * CHUNKS
+    for start in range(0, qkv.shape[1], size):
+        # Most of a piece needs no state, and MLX would compute that of all pieces before the first state; and every y
+        # that nobody waits for would stay in float32.
+        parts = mx.depends([x[:, start : start + size] for x in (qkv, a, b)], [state, *ys[-1:]])
+        y, state, _ = scanned(chunk_by_chunk, *parts, state, rate, dt_bias)
+        ys.append(y)
+    return ys[0] if len(ys) == 1 else mx.concatenate(ys, axis=1), state, None
+
+
+def scanned(scan, qkv, a, b, state, rate, dt_bias) -> Scan:
     q, k, v = split(qkv, state)
     heads = k.shape[2]
     decay, beta = (mx.unflatten(x, -1, (heads, -1)) for x in gates(a, b, rate, dt_bias))
-    scan = step_by_step if qkv.shape[1] <= STEPS else chunk_by_chunk
-    y, after, trail = scan(q, k, v, decay, beta, mx.unflatten(state, 1, (heads, -1)), keep)
+    y, after, trail = scan(q, k, v, decay, beta, mx.unflatten(state, 1, (heads, -1)))
     return y.flatten(2, 3).astype(qkv.dtype), after.flatten(1, 2), None if trail is None else trail.flatten(2, 3)
 
 
@@ -80,13 +93,13 @@ def gates(a, b, rate, dt_bias):
 # ---- one by one. R stands for Hv / Hk
 
 
-def step_by_step(q, k, v, decay, beta, state, keep) -> Scan:
+def step_by_step(q, k, v, decay, beta, state) -> Scan:
     ys, states = [], []
     for t in range(q.shape[1]):
         state = advance(state, k[:, t], v[:, t], decay[:, t], beta[:, t])
         ys.append((state @ q[:, t, ..., None]).squeeze(-1))
         states.append(state)
-    return mx.stack(ys, axis=1), state, mx.stack(states, axis=1) if keep else None
+    return mx.stack(ys, axis=1), state, mx.stack(states, axis=1)
 
 
 @compiled
@@ -100,14 +113,9 @@ def advance(state, k, v, decay, beta):
 # ---- in chunks. N of them have C tokens each
 
 
-def chunk_by_chunk(q, k, v, decay, beta, state, keep) -> Scan:
-    count, ys = q.shape[1], []
-    for start in range(0, count, CHUNK * CHUNKS):
-        # Most of a piece needs no state, and MLX would compute that of all pieces before the first state.
-        parts = mx.depends([x[:, start : start + CHUNK * CHUNKS] for x in (q, k, v, decay, beta)], state)
-        y, state = piece(*(chunked(x) for x in parts), state)
-        ys.append(y)
-    y = ys[0] if len(ys) == 1 else mx.concatenate(ys, axis=-2)
+def chunk_by_chunk(q, k, v, decay, beta, state) -> Scan:
+    count = q.shape[1]
+    y, state = piece(*(chunked(x) for x in (q, k, v, decay, beta)), state)
     return mx.moveaxis(y[..., :count, :], -2, 1), state, None
 
 

@@ -85,6 +85,22 @@ def test_more_than_a_piece(monkeypatch):
     assert error(y, truth) < 1e-5 and error(state, states[:, -1]) < 1e-5
 
 
+def test_memory_grows_by_input_and_output_only():
+    """What is made on the way is that of one piece."""
+
+    def peak(new):
+        arrays, gates = case(new, mx.bfloat16)
+        mx.eval(arrays, gates)
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        y, state, _ = gated_delta(*arrays, **gates)
+        mx.eval(y, state)
+        return mx.get_peak_memory() - before - 2 * y.nbytes
+
+    piece = CHUNK * CHUNKS
+    assert peak(4 * piece) < 1.25 * peak(piece)
+
+
 @pytest.mark.parametrize("new", [1, 4, STEPS])
 def test_states_after_every_token(new):
     arrays, gates = case(new)
