@@ -13,6 +13,7 @@ from typing import Any
 from . import chat_adapt, chat_formats, chat_jinja, chat_messages
 from .chat_files import read_templates
 from .errors import BadRequest
+from .parse.reasoning import FAMILIES
 from .tokenizer import Tokenizer
 from .tokenizer_files import TokenizerError, read_object
 
@@ -21,8 +22,6 @@ Message = dict[str, Any]
 # Stands at the end of a message that the model is to continue, with a space after it that shows whether the template
 # trims: as Hugging Face does it.
 MARK = "CONTINUE_FINAL_MESSAGE_HERE"
-# What opens reasoning in a prompt's last words, by family; `parse` knows the tags in full.
-OPENERS = ("<think>", "[THINK]", "<seed:think>", "<|channel>thought")
 RESERVED = ("messages", "tools", "add_generation_prompt", "continue_final")  # no names for a request's own variables
 
 
@@ -56,6 +55,11 @@ class ChatTemplate:
         return cls({"default": found[1]}, tokens, builtin=found[0]) if found else cls({}, tokens)
 
     # What it can do
+
+    @property
+    def tool_source(self) -> str:
+        """The template of conversations with tools: what tells the format that calls are written in."""
+        return self.templates.get("tool_use", self.source)
 
     @property
     def supports_tools(self) -> bool:
@@ -210,4 +214,4 @@ def cut_at_mark(prompt: str) -> str:
 
 
 def ends_in_reasoning(prompt: str) -> bool:
-    return prompt.rstrip().endswith(OPENERS)
+    return any(tags.end_open(prompt) for tags in FAMILIES)
