@@ -19,8 +19,11 @@ from parity import (
     rows_stand_alone,
     watch_types,
 )
+from runner import Run, run
 from smelt import models
 from smelt.bench import checkpoints
+from smelt.engine.scheduler import Limits, Scheduler
+from smelt.engine.step import TracedStep
 from smelt.models import delta_net, moe, parts
 from smelt.models.checkpoint import CheckpointError
 
@@ -197,3 +200,16 @@ def test_recurrent_layers_do_not_grow_with_the_prompt(tmp_path):
         sizes.append(sum(state.nbytes for state in memory.recurrent))
         model.forget()
     assert sizes[0] == sizes[1] == sum(state.row_bytes for state in memory.recurrent) > 0
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_rows_that_come_and_go_draw_what_they_draw_alone(tmp_path, monkeypatch, traced):
+    """Through the scheduler, with prompts in pieces; and with the decode step as one traced graph."""
+    model = models.load(checkpoints_qwen3_next.make(tmp_path, "qwen3_5_moe"))
+    lengths = (10, 90, 33)
+    alone = [ours_greedy(model, (PROMPT * 3)[:n], 12) for n in lengths]
+    model.forget()
+    monkeypatch.setattr(TracedStep, "worthwhile", traced)
+    runs = [Run((PROMPT * 3)[:n], 12) for n in lengths]
+    run(Scheduler(model, Limits(rows=2, chunk=32)), *runs)
+    assert [r.tokens for r in runs] == alone
