@@ -1,6 +1,7 @@
 """How good the built-in model is: held-out cases by task, after quantisation, through an engine.
 
     python bench/eval_builtin.py --backend torch             the checkpoint's 4-bit values in torch, batched: the quick way on a CPU
+    python bench/eval_builtin.py --backend smelt             the same cases through Smelt's engine
     python bench/eval_builtin.py --backend mlx-lm            the same cases through mlx-lm
     python bench/eval_builtin.py --backend http --url http://127.0.0.1:8080
     python bench/eval_builtin.py --quick                     10 cases a task, for a test run
@@ -64,7 +65,24 @@ def torch_counts(args, n, failures):
 
 
 def smelt_backend(args):
-    raise SystemExit("--backend smelt: start `smelt serve` and use --backend http --url, or give an engine to `evaluate` from Python")
+    """Smelt's engine in this process; the text as the model wrote it, marks of reasoning and calls included."""
+    from smelt.engine.events import Finished, Text
+    from smelt.engine.options import Options
+    from smelt.engine.request import Request
+    from smelt.engine.service import Service
+
+    service = Service(Options(model=args.model))
+    service.start()
+    service.wait_ready()
+
+    def generate(messages, tools, enable_thinking):
+        thinking = {"enable_thinking": enable_thinking}
+        prompt = service.prompt_of(Request(messages=messages, tools=tools or (), template_kwargs=thinking))
+        events = list(service.submit(Request(tokens=prompt, max_tokens=LIMIT, sampling={"temperature": 0})))
+        text = "".join(event.text for event in events if isinstance(event, Text))
+        return text, any(isinstance(event, Finished) and event.reason == "stop" for event in events)
+
+    return generate
 
 
 def _as_text(message):

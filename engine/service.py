@@ -17,7 +17,7 @@ from typing import Any
 
 from ..models import source
 from . import parse
-from .chat import ChatTemplate, ends_in_reasoning
+from .chat import RESERVED, ChatTemplate, ends_in_reasoning
 from .engine import Engine
 from .errors import BadRequest, ContextExceeded, EngineFailed, NotReady
 from .options import ModelInfo, Options
@@ -97,7 +97,7 @@ class Service:
             self.located.set()
             self.tokenizer = Tokenizer.load(self.folder)
             self.template = ChatTemplate.load(self.folder, self.tokenizer)
-            self.format = parse.choose(self.template.templates.get("tool_use", self.template.source), self.tokenizer)
+            self.format = parse.choose(self.template.tool_source, self.tokenizer)
             self.end_ids = eos_ids(self.folder, self.tokenizer)
             self.defaults = sampling_defaults(self.folder) | dict(self.options.sampling)
         except Exception as error:
@@ -177,6 +177,10 @@ class Service:
         return self.tokenizer.encode_prompt(rendered or self.render(request), rendered_by_template=True)
 
     def render(self, request: Request) -> str:
+        """The conversation as the model reads it."""
+        taken = [name for name in RESERVED if name in request.template_kwargs]
+        if taken:
+            raise BadRequest(f"{taken[0]!r} is no variable of the chat template to be set; it has its own parameter", taken[0])
         return self.template.render(
             request.messages,
             tools=request.tools,

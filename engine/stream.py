@@ -3,7 +3,8 @@
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence as Seq
+from collections.abc import Iterator
+from collections.abc import Sequence as Seq
 from queue import Empty, SimpleQueue
 
 from . import parse

@@ -135,6 +135,7 @@ def test_the_context_window_bounds_prompt_and_answer(folder):
         ({"stop": [""]}, "stop"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"messages": []}, "messages"),
+        ({"messages": HELLO, "template_kwargs": {"tools": []}}, "tools"),
     ],
 )
 def test_what_is_wrong_is_named(service, fields, param):

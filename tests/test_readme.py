@@ -1,0 +1,37 @@
+"""What the README says of the code is what the code says."""
+
+import re
+from pathlib import Path
+
+from fakes import FakeService
+from smelt.api.app import create_app
+from smelt.bench import readme
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_generated_parts_are_up_to_date():
+    for path, text in readme.wanted().items():
+        assert path.read_text() == text, f"{path.name}: run python -m smelt.bench.readme"
+
+
+def test_the_endpoints_named_are_the_endpoints_there_are():
+    table = README[README.index("<!-- endpoints -->") : README.index("<!-- /endpoints -->")]
+    named = {path.replace("{id}", "x") for path in re.findall(r"[`, ](/[\w/{}.-]+)", table)}
+    router = create_app(FakeService())._router
+    assert named and all(router.find(path) is not None for path in named)
+    known = {re.sub(r"\{.*?\}", "x", root) for root in re.findall(r"(?:GET|POST) (/[\w/{}.-]*)", "\n".join(routes()))}
+    assert known <= named | {"/"}, f"not in the README: {known - named}"
+
+
+def routes():
+    from smelt.api import app as module
+
+    return re.findall(r'"(/[\w/{}:.-]*)": \w', Path(module.__file__).read_text())
+
+
+def test_every_target_of_make_that_is_named_exists():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"make (\w+)", README):
+        assert re.search(rf"^{target}:", makefile, re.M), f"make {target}"
