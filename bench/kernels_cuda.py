@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
-from ..kernels import cuda
+from ..kernels import cuda, launch
 
 Pointer = ctypes.c_uint64
 
@@ -120,12 +120,28 @@ def launch_us(launcher: Launcher, inputs: Sequence[Sequence[Memory]], launches: 
     return graph.replay_us() / launches
 
 
-def copy_gbps(megabytes: int = 2048) -> float:
-    """Read plus written bytes a second of a device copy, in 10^9."""
-    size = megabytes << 20
-    source, target = (made("cuMemAlloc_v2", Pointer, ctypes.c_size_t(size)) for _ in range(2))
-    graph = Graph(lambda stream: call("cuMemcpyDtoDAsync_v2", target, source, ctypes.c_size_t(size), stream))
-    us = graph.replay_us()
-    for memory in (source, target):
-        call("cuMemFree_v2", memory)
-    return 2e-3 * size / us
+class Copy(launch.Kernel):
+    """Four 16-byte loads a thread, then four stores: faster than the driver's own copy in a graph (4.0 and 2.7 TB/s
+    on an NVIDIA H200), so it is the ceiling that kernels are measured against.
+    """
+
+    text = (
+        "",
+        """
+        uint threads = threadgroups_per_grid.x * threads_per_threadgroup.x;
+        uint4 v[4];
+        for (uint i = 0; i < 4; i++) v[i] = *(const device uint4*)(x + 4 * (thread_position_in_grid.x + i * threads));
+        for (uint i = 0; i < 4; i++) *(device uint4*)(y + 4 * (thread_position_in_grid.x + i * threads)) = v[i];
+        """,
+    )
+
+    def __init__(self):
+        super().__init__("copy", ("x",), ("y",))
+
+
+def copy_gbps(megabytes: int = 1024) -> float:
+    """Read plus written bytes a second of a copy on the device, in 10^9."""
+    source, target = (Memory(np.zeros(megabytes << 18, np.uint32)) for _ in range(2))
+    groups = (megabytes << 20) // (512 * 64)
+    launcher = Launcher(Copy(), [mx.uint32], [mx.uint32], {}, (groups, 1, 1), 512)
+    return 2e-3 * source.bytes / launch_us(launcher, [[source, target]], 8)

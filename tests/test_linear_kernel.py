@@ -123,6 +123,8 @@ ODD = [
     (TILES, 8, 64 * 7, 17, "rows past the end of the last tile", {"slice": 1, "simds": 3, "pairs": 2}),
     (TILES, 5, 64 * 6, 130, "many tiles a threadgroup", {"slice": 3, "pairs": 4}),
     (TILES, 8, 64 * 2, 8, "less k than one pass", {"slice": 1, "simds": 5}),
+    (TILES, 4, 64 * 14, 70, "loads not ahead", {"ahead": 0, "simds": 3, "pairs": 3}),
+    (TILES, 6, 64 * 14, 70, "loads ahead part by part", {"ahead": 2, "simds": 3, "pairs": 3}),
     (LANES, 1, 64, 1, "fewer k than lanes, one output", {}),
     (LANES, 8, 64 * 9, 35, "k that the lanes do not divide", {"values": 16, "split": 2}),
     (LANES, 7, 64 * 17, 10, "four simdgroups share k", {"simds": 4, "split": 4, "values": 32, "rows": 8}),
@@ -173,6 +175,22 @@ def test_it_keeps_leading_dimensions():
 )
 def test_default_knobs_are_possible(rows, width, outputs, bits, group):
     Problem(rows, width, outputs, BF16, bits, group).check()
+
+
+@pytest.mark.parametrize(
+    "width", [32, 64, 96, 320, 1024, 2048, 2560, 3072, 4096, 5120, 8192, 9728, 11008, 14336, 28672]
+)
+@pytest.mark.parametrize("bits, group", [(4, 32), (4, 64), (4, 128), (8, 64), (16, 0)])
+@pytest.mark.parametrize("machine", ["cpu", "metal", "cuda"])
+def test_default_knobs_are_possible_at_any_width(monkeypatch, machine, bits, group, width):
+    if group and width % group:
+        pytest.skip("no such matrix")
+    monkeypatch.setattr(launch, "machine", lambda: machine)
+    for rows in (16, 2560, 19456, 151936):
+        knobs = linear_kernel.default_tiles(bits, group or width, width, rows, BF16)
+        assert linear_kernel.impossible(knobs, bits, group or width, width, BF16) is None
+        knobs = linear_kernel.default_lanes(bits, group or width, width)
+        assert linear_kernel.impossible(knobs, bits, group or width, width, BF16) is None
 
 
 def shipped_knobs():

@@ -1,8 +1,9 @@
 // linear_tiles.metal: y = act(norm(x) W^T + bias) + residual for 1..8 rows, on the matrix units.
 //
 // The simdgroups of a threadgroup share k. Each keeps its slice of all 8 rows of x in tiles (rows that are not there
-// are zero) and goes through pairs of 8-row tiles of W, always one load ahead; in the end the simdgroups' sums are
-// added. So a weight is read once, at a cost that does not depend on the number of rows; neither do a row's bits.
+// are zero) and goes through pairs of 8-row tiles of W; in the end the simdgroups' sums are added. AHEAD: 0, a pair is
+// loaded and then multiplied; 1, the next pair is loaded before; 2, so is it, each part where one has been used up.
+// So a weight is read once, at a cost that does not depend on the number of rows; neither do a row's bits.
 //
 // x [M, K]; w [R, K] packed, or plain 16-bit pairs; scales, biases [R, K / GROUP]; bias [R]; gain [K];
 // residual [M, O]; y [M, O]. R = 2 O where gated (rows of W: gates, then ups), else O. T: float16 or bfloat16.
@@ -113,57 +114,64 @@ struct Row {
   uint biases[(SCALES + 1) / 2];
 };
 
-template <int STEP, typename T, int SLICE, int W, int SCALES>
-METAL_FUNC void load_row(thread Row<SLICE, W, SCALES>& row, const device uint* w, const device T* scales,
-                         const device T* biases) {
+// A lane's row of tile h of a pair: of a gate and its up, or of two tiles that follow one another.
+template <int O, bool GATED>
+METAL_FUNC size_t matrix_row(uint pair, uint row, int h) {
+  uint r = GATED ? pair * 8 + row + h * O : pair * 16 + row + h * 8;
+  return metal::min(r, uint(GATED ? 2 * O - 1 : O - 1));  // past the end: computed, not stored
+}
+
+template <int SLICE, int W, int SCALES>
+METAL_FUNC void load_slice(thread Row<SLICE, W, SCALES>& row, const device uint* w) {
 #pragma unroll
   for (int u = 0; u < SLICE; u++) {
     load_words(w + 4 * W * u, row.words[u]);
   }
+}
+
+// `at` is where the slice's first scale stands.
+template <int STEP, typename T, int SLICE, int W, int SCALES>
+METAL_FUNC void load_scales(thread Row<SLICE, W, SCALES>& row, const device T* scales, const device T* biases, size_t at) {
   if constexpr (STEP > 0) {
-    load_pairs<STEP, SCALES>(scales, row.scales);
-    load_pairs<STEP, SCALES>(biases, row.biases);
+    load_pairs<STEP, SCALES>(scales + at, row.scales);
+    load_pairs<STEP, SCALES>(biases + at, row.biases);
   }
 }
 
-// Of a pair of tiles, a lane's row of each, for the slice that begins at unit `first`: gate and up, or 8 rows apart.
-template <int STEP, int PER_GROUP, int WORDS, int GROUPS, int O, bool GATED, typename T, int SLICE, int W, int SCALES>
-METAL_FUNC void load_rows(thread Row<SLICE, W, SCALES> (&rows)[2], const device uint* w, const device T* scales,
-                          const device T* biases, uint pair, uint first, uint row, uint part) {
-  for (int h = 0; h < 2; h++) {
-    uint r = GATED ? pair * 8 + row + h * O : pair * 16 + row + h * 8;
-    r = metal::min(r, uint(GATED ? 2 * O - 1 : O - 1));  // past the end: computed, not stored
-    size_t g = size_t(r) * GROUPS + first / PER_GROUP;
-    load_row<STEP>(rows[h], w + size_t(r) * WORDS + (first * 4 + part) * W, scales + g, biases + g);
-  }
-}
-
-// 2 TILES consecutive values, as neighbours in pairs.
+// 2 TILES consecutive values, as words of two neighbours.
 template <typename T, int TILES>
-METAL_FUNC void bring_pairs(thread vec<T, 2> (&pairs)[TILES], const device T* from) {
+METAL_FUNC void bring(thread uint (&words)[TILES], const device T* from) {
 #pragma unroll
   for (int i = 0; i < TILES; i += 4) {
-    uint words[4];
-    load_words((const device uint*)(from + 2 * i), words);
+    uint loaded[4];
+    load_words((const device uint*)(from + 2 * i), loaded);
 #pragma unroll
     for (int e = 0; e < 4; e++) {
-      pairs[i + e] = as_type<vec<T, 2>>(words[e]);
+      words[i + e] = loaded[e];
     }
   }
 }
 
 // A lane's part of a slice of x, whose next unit is 8 TILES values further; zero where `inside` is not.
 template <typename T, int SLICE, int TILES>
-METAL_FUNC void bring_slice(thread vec<T, 2> (&pairs)[SLICE][TILES], const device T* from, bool inside) {
+METAL_FUNC void bring_slice(thread uint (&words)[SLICE][TILES], const device T* from, bool inside) {
 #pragma unroll
   for (int u = 0; u < SLICE; u++) {
 #pragma unroll
     for (int s = 0; s < TILES; s++) {
-      pairs[u][s] = vec<T, 2>(T(0.0f));
+      words[u][s] = 0u;
     }
     if (inside) {
-      bring_pairs(pairs[u], from + u * 8 * TILES);
+      bring(words[u], from + u * 8 * TILES);
     }
+  }
+}
+
+template <typename T, int TILES>
+METAL_FUNC void as_pairs(thread vec<T, 2> (&pairs)[TILES], thread uint (&words)[TILES]) {
+#pragma unroll
+  for (int s = 0; s < TILES; s++) {
+    pairs[s] = as_type<vec<T, 2>>(words[s]);
   }
 }
 
@@ -221,7 +229,7 @@ METAL_FUNC void as_packed(thread vec<T, 2> (&pairs)[TILES]) {
   threadgroup float* own = shared + simd * OWN;
 
   Row<SLICE, W, SCALES> next[2];
-  vec<T, 2> coming[SLICE][V / 2];                                   // the next slice of x
+  uint coming[SLICE][V / 2];                                        // the next slice of x, two values a word
   Tile<T> b[SLICE][V / 2];
   Tile<float> xsums[SLICE];
   Tile<float> lengths;                                              // of the rows of x, squared, on the diagonal
@@ -231,25 +239,33 @@ METAL_FUNC void as_packed(thread vec<T, 2> (&pairs)[TILES]) {
   bool inside = !RAGGED || first < uint(UNITS);                     // past the end x is zero, and W any
   first = inside ? first : 0;
   if (AHEAD) {
-    load_rows<STEP, PER_GROUP, WORDS, GROUPS, O, GATED>(next, w, scales, biases, group * PAIRS, first, row, part);
+    for (int h = 0; h < 2; h++) {
+      size_t r = matrix_row<O, GATED>(group * PAIRS, row, h);
+      load_slice(next[h], w + r * WORDS + (first * 4 + part) * W);
+      load_scales<STEP>(next[h], scales, biases, r * GROUPS + first / PER_GROUP);
+    }
   }
   bring_slice(coming, x + row * K + first * UNIT + part * V, inside && row < uint(M));
 
   for (int chunk = 0; chunk < CHUNKS; chunk++) {
 #pragma unroll
     for (int u = 0; u < SLICE; u++) {
+      vec<T, 2> pairs[V / 2];
+      as_pairs(pairs, coming[u]);
       if constexpr (NORM) {
+        uint words[V / 2];
         vec<T, 2> gains[V / 2];
-        bring_pairs(gains, gain + (first + u) * UNIT + part * V);
-        columns_of_rows(coming[u], b[u], (threadgroup T*)own, lane);
-        add_squares(lengths, coming[u], b[u]);
+        bring(words, gain + (first + u) * UNIT + part * V);
+        as_pairs(gains, words);
+        columns_of_rows(pairs, b[u], (threadgroup T*)own, lane);
+        add_squares(lengths, pairs, b[u]);
 #pragma unroll
         for (int s = 0; s < V / 2; s++) {
-          coming[u][s] = products(coming[u][s], gains[s]);
+          pairs[s] = products(pairs[s], gains[s]);
         }
       }
-      as_packed<BITS>(coming[u]);
-      columns_of_rows(coming[u], b[u], (threadgroup T*)own, lane);
+      as_packed<BITS>(pairs);
+      columns_of_rows(pairs, b[u], (threadgroup T*)own, lane);
       if constexpr (PACKED) {
         clear(xsums[u]);
         add_columns(xsums[u], b[u]);
@@ -264,15 +280,21 @@ METAL_FUNC void as_packed(thread vec<T, 2> (&pairs)[TILES]) {
 
     for (int turn = 0; turn < PAIRS; turn++) {
       bool last = turn + 1 == PAIRS;
-      uint pair = group * PAIRS + (AHEAD ? (last ? 0 : turn + 1) : turn);
+      bool more = !AHEAD || !last || chunk + 1 < CHUNKS;            // to be loaded; else the same again, from a cache
+      uint pair = group * PAIRS + (AHEAD && more ? (last ? 0 : turn + 1) : turn);
+      uint at = AHEAD && more && last ? later : first;
       Row<SLICE, W, SCALES> now[2];
       if (AHEAD) {
         now[0] = next[0];
         now[1] = next[1];
       }
-      if (!AHEAD || !last || chunk + 1 < CHUNKS) {
-        uint from = AHEAD && last ? later : first;
-        load_rows<STEP, PER_GROUP, WORDS, GROUPS, O, GATED>(next, w, scales, biases, pair, from, row, part);
+      size_t r[2];
+      for (int h = 0; h < 2; h++) {
+        r[h] = matrix_row<O, GATED>(pair, row, h);
+        load_scales<STEP>(next[h], scales, biases, r[h] * GROUPS + at / PER_GROUP);
+        if (more && AHEAD < 2) {
+          load_slice(next[h], w + r[h] * WORDS + (at * 4 + part) * W);
+        }
       }
       if (!AHEAD) {
         now[0] = next[0];
@@ -297,6 +319,9 @@ METAL_FUNC void as_packed(thread vec<T, 2> (&pairs)[TILES]) {
           multiply_words<BITS, true>(c[0], c[1], now[0].words[u], now[1].words[u], b[u]);
         }
         for (int h = 0; h < 2; h++) {
+          if (AHEAD == 2) {                                         // into the registers that have just become free
+            load_words(w + r[h] * WORDS + (at * 4 + part) * W + 4 * W * u, next[h].words[u]);
+          }
           if constexpr (PACKED) {
             float scale = element<T>(now[h].scales, u / PER_GROUP);
             float bias = element<T>(now[h].biases, u / PER_GROUP);
