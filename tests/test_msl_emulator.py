@@ -3,8 +3,10 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from msl.emulator import CompileError, Emulator, KernelError
+from msl.emulator import RUNS_HERE, CompileError, Emulator, KernelError
 from smelt.kernels import launch
+
+pytestmark = pytest.mark.skipif(not RUNS_HERE, reason="the emulator needs Linux and g++")
 
 INDEX = "uint i = thread_position_in_grid.x;\n"
 BARRIER = "threadgroup_barrier(mem_flags::mem_threadgroup);\n"

@@ -11,7 +11,9 @@ import ctypes
 import functools
 import hashlib
 import os
+import platform
 import re
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -24,6 +26,7 @@ from smelt.kernels import cuda
 HERE = Path(__file__).resolve().parent
 CORE = HERE.parents[1] / "kernels" / "msl" / "core.h"
 CXX = os.environ.get("CXX", "g++")
+RUNS_HERE = platform.system() == "Linux" and shutil.which(CXX) is not None  # on a Mac the kernels run on its GPU
 ORDERS = {"forward": 0, "reverse": 1, "random": 2}
 
 # -fsanitize=thread: only the instrumentation, its library is not linked. -ffp-contract=off: the same bits everywhere.
