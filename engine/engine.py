@@ -34,8 +34,8 @@ class Engine:
         self.ready = threading.Event()  # set when loading is over, however it ended
         self.inbox: SimpleQueue = SimpleQueue()
         self.model: Any = None
-        self.limits: "Limits | None" = None
-        self.scheduler: "Scheduler | None" = None
+        self.limits: Limits | None = None
+        self.scheduler: Scheduler | None = None
         self.failures: list[float] = []
         self.thread = threading.Thread(target=self._main, name="engine", daemon=True)
 

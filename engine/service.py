@@ -111,10 +111,11 @@ class Service:
         if self.folder is None:
             raise self.text_error or NotReady("no model was found")
         from .. import models
-        from . import limits
+        from . import limits, selfcheck
 
         report = self.progress and (lambda done, total: self.progress("weights", done, total))
         model = models.load(self.folder, report)
+        selfcheck.check(model)
         o = self.options
         self.context, plan = limits.plan(model, o.ctx_size, o.max_concurrent, o.prefill_chunk)
         if o.warmup:

@@ -22,14 +22,17 @@ HISTORY = tuple(field.name for field in fields(kernel.History))
 class TracedStep:
     """Decodes one token for a batch of rows: the model, and the draw."""
 
+    off: str | None = None  # why steps are not traced in this process, should the check at the start have found so
+
     def __init__(self, model, memory):
         self.model, self.memory = model, memory
+        self.asked = True
         self.functions: dict[tuple, object] = {}
 
     @property
     def worthwhile(self) -> bool:
         """On the CPU the reference reads pages where they lie, which a trace cannot; a model may need the host's eye."""
-        return launch.machine() != "cpu" and getattr(self.model, "traceable", True)
+        return self.asked and self.off is None and launch.machine() != "cpu" and self.model.traceable
 
     def __call__(self, sampler: Sampler, tokens: mx.array, step: Step) -> list[mx.array]:
         """tokens [B] -> what `Sampler` returns for the next ones; extends the memory and the sampler's history."""

@@ -140,6 +140,8 @@ _ways: dict[tuple, Way] = {}
 def uses_kernel(op: str, case: tuple, refusal: str | None) -> bool:
     """Whether `op` launches its kernel. `refusal` is why its predicate says no; `case` tells calls apart in `report`."""
     why = unavailable(op) or refusal
+    if _only is not None:  # a check, not work to be reported
+        return why is None and op in _only
     key = (op, case, why)
     if key not in _ways:
         _ways[key] = Way(op, " ".join(map(str, case)), "reference" if why else "kernel", why or "")
@@ -158,7 +160,31 @@ def unavailable(op: str) -> str | None:
         return "MLX computes on the CPU"
     if switched_off(op, os.environ.get("SMELT_KERNELS", "")):
         return f"switched off by SMELT_KERNELS={os.environ['SMELT_KERNELS']}"
-    return chip_table().get("off", {}).get(op)
+    return _off.get(op) or chip_table().get("off", {}).get(op)
+
+
+_off: dict[str, str] = {}
+_only: frozenset[str] | None = None
+
+
+def turn_off(op: str, why: str) -> None:
+    """From now on this process takes the op's reference; `report` says why."""
+    _off[op] = why
+
+
+def turn_on_again() -> None:
+    _off.clear()
+
+
+@contextmanager
+def only(*ops: str) -> Iterator[None]:
+    """Inside, kernels run for these ops at most: how one kernel is compared with its reference."""
+    global _only
+    before, _only = _only, frozenset(ops)
+    try:
+        yield
+    finally:
+        _only = before
 
 
 @functools.cache

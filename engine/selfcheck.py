@@ -1,0 +1,85 @@
+"""Before a GPU serves a model, its kernels are compared with their references, and its traced step with the built one.
+
+A kernel that raises or is wrong on this chip is switched off by name for this process, with a warning; `smelt doctor`
+and the report show it. Whole layers are compared, on the model's own weights and shapes.
+"""
+
+import logging
+
+import mlx.core as mx
+
+from ..kernels import launch
+from .request import Sampling
+from .scheduler import Limits, Scheduler
+from .sequence import Sequence, Token
+from .step import TracedStep
+
+log = logging.getLogger(__name__)
+
+OPS = ("linear", "qk_norm_rope", "attention")
+PROMPT = (1, 2, 3, 5, 8, 13, 21, 34)
+# Of the largest logit. Layers of 16-bit rounding add up to a few hundredths; a wrong index or a race is of order one.
+TOLERANCE = {mx.float32: 1e-3, mx.float16: 0.05, mx.bfloat16: 0.2}
+
+
+def check(model) -> None:
+    """Switch off what does not work here. Nothing to do where no kernel can run."""
+    if all(launch.unavailable(op) for op in OPS):
+        return
+    with launch.only():
+        plain = logits(model)
+    for op in OPS:
+        if launch.unavailable(op) is None and (why := fault(model, op, plain)):
+            log.warning("the kernel of %s is switched off: %s", op, why)
+            launch.turn_off(op, why)
+    check_trace(model)
+    model.forget()
+
+
+def logits(model) -> mx.array:
+    """[2, V] float32: of a short prompt's last token, and of one token after it."""
+    model.forget()
+    memory = model.memory()
+    row, found = memory.open(), []
+    for tokens in (PROMPT, PROMPT[:1]):
+        hidden = model(mx.array([tokens]), memory.step([row], len(tokens)), last=True)
+        found.append(model.logits(hidden[:, -1]).astype(mx.float32))
+    found = mx.concatenate(found)
+    mx.eval(found)
+    return found
+
+
+def fault(model, op: str, plain: mx.array) -> str | None:
+    try:
+        with launch.only(op):
+            ours = logits(model)
+    except Exception as error:
+        return f"it raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    away = float(mx.max(mx.abs(ours - plain)) / mx.max(mx.abs(plain)))
+    bound = TOLERANCE[model.dtype]
+    return None if away <= bound else f"its result is {away:.2g} of the largest logit away, {bound} is allowed"
+
+
+def check_trace(model) -> None:
+    """The traced step must draw the tokens that the built one draws."""
+    if not TracedStep(model, model.memory()).worthwhile:
+        return
+    try:
+        same = drawn(model, traced=True) == drawn(model, traced=False)
+        why = None if same else "it draws other tokens"
+    except Exception as error:
+        why = f"it raised {type(error).__name__}: {error}"
+    if why:
+        log.warning("steps are not traced: %s", why)
+        TracedStep.off = why
+
+
+def drawn(model, traced: bool, count: int = 4) -> list[int]:
+    model.forget()
+    scheduler, tokens = Scheduler(model, Limits(rows=1)), []
+    scheduler.traced.asked = traced
+    put = lambda item: isinstance(item, Token) and tokens.append(item.id)  # noqa: E731
+    scheduler.add(Sequence(list(PROMPT), Sampling(temperature=0.0), 0, count, frozenset(), put))
+    while not scheduler.idle:
+        scheduler.tick()
+    return tokens
