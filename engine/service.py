@@ -113,6 +113,7 @@ class Service:
         from .. import models
         from . import limits, selfcheck
 
+        prepare_kernels(source.home())
         report = self.progress and (lambda done, total: self.progress("weights", done, total))
         model = models.load(self.folder, report)
         selfcheck.check(model)
@@ -273,6 +274,19 @@ def describe(folder: Path, model, context: int, template: ChatTemplate | None) -
         reasoning=template is not None and template.supports_reasoning,
         chat_template=template.source if template is not None and not template.builtin else None,
     )
+
+
+def prepare_kernels(home: Path) -> None:
+    """The user's own tuning table, if there is one; and a folder for code compiled for an NVIDIA GPU."""
+    from ..kernels import launch
+
+    launch.use_table(home / "tuning.json")
+    if launch.machine() == "cuda":
+        from ..kernels import cuda
+
+        folder = home / "kernels"
+        folder.mkdir(parents=True, exist_ok=True)
+        cuda.use_folder(folder)
 
 
 def warm(model, plan) -> None:

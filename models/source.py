@@ -137,9 +137,14 @@ def installed(extra_dirs: Iterable[str | Path] = ()) -> list[Found]:
 def roots(extra_dirs: Iterable[str | Path] = ()) -> list[tuple[str, Path]]:
     """(source, folder) pairs to look in, the ones that the user named first."""
     extra = [("folder", Path(folder).expanduser()) for folder in extra_dirs]
-    smelt = Path(os.environ.get("SMELT_HOME") or "~/.smelt").expanduser() / "models"
+    smelt = home() / "models"
     lm_studio = [("lm-studio", folder) for folder in lm_studio_folders()]
     return [("builtin", BUILTIN), *extra, ("smelt", smelt), ("hf-cache", hub_cache()), *lm_studio]
+
+
+def home() -> Path:
+    """Where Smelt keeps what is the user's: models, and what was found and compiled for this machine."""
+    return Path(os.environ.get("SMELT_HOME") or "~/.smelt").expanduser()
 
 
 def lm_studio_folders() -> list[Path]:

@@ -221,3 +221,15 @@ def test_a_context_that_does_not_fit_is_refused_with_the_numbers(folder):
     service.start()
     with pytest.raises(MemoryError, match="at most"):
         service.wait_ready(30)
+
+
+def test_the_users_tuning_table_is_read(folder, tmp_path, monkeypatch):
+    from smelt.kernels import launch
+
+    monkeypatch.setenv("SMELT_HOME", str(tmp_path))
+    (tmp_path / "tuning.json").write_text('{"cpu": {"off": {"linear": "slower here"}}}')
+    try:
+        started(folder, warmup=False).close()
+        assert launch.chip_table()["off"] == {"linear": "slower here"}
+    finally:
+        launch.use_table(None)
