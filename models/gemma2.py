@@ -77,11 +77,17 @@ def build(config: dict[str, Any], tensors: Tensors) -> Decoder:
 
 
 def block(c: Config, tensors: Tensors, i: int) -> SandwichBlock:
+    return sandwich(tensors, i, c.eps, attention(c, tensors, f"model.layers.{i}.self_attn", c.windows[i]))
+
+
+def sandwich(tensors: Tensors, i: int, eps: float, mixer: Attention) -> SandwichBlock:
+    """Layer i around its attention: what Gemma 2 and 3 have in common."""
+
     def norm(name):
-        return tensors.norm(f"model.layers.{i}.{name}", c.eps, offset=1.0)
+        return tensors.norm(f"model.layers.{i}.{name}", eps, offset=1.0)
 
     return SandwichBlock(
-        mixer=attention(c, tensors, f"model.layers.{i}.self_attn", c.windows[i]),
+        mixer=mixer,
         mlp=mlp(tensors, f"model.layers.{i}.mlp", "gelu_tanh"),
         mixer_norm=norm("input_layernorm"),
         mixer_post_norm=norm("post_attention_layernorm"),

@@ -10,7 +10,7 @@ from typing import Any
 from ..kernels.attention import Pages
 from . import rope
 from .checkpoint import Tensors
-from .llama import mlp
+from .gemma2 import sandwich
 from .parts import Attention, Decoder, SandwichBlock
 
 
@@ -92,17 +92,7 @@ def build(config: dict[str, Any], tensors: Tensors) -> Decoder:
 
 
 def block(c: Config, tensors: Tensors, i: int) -> SandwichBlock:
-    def norm(name):
-        return tensors.norm(f"model.layers.{i}.{name}", c.eps, offset=1.0)
-
-    return SandwichBlock(
-        mixer=attention(c, tensors, f"model.layers.{i}.self_attn", c.windows[i]),
-        mlp=mlp(tensors, f"model.layers.{i}.mlp", "gelu_tanh"),
-        mixer_norm=norm("input_layernorm"),
-        mixer_post_norm=norm("post_attention_layernorm"),
-        mlp_norm=norm("pre_feedforward_layernorm"),
-        mlp_post_norm=norm("post_feedforward_layernorm"),
-    )
+    return sandwich(tensors, i, c.eps, attention(c, tensors, f"model.layers.{i}.self_attn", c.windows[i]))
 
 
 def attention(c: Config, tensors: Tensors, name: str, window: int | None) -> Attention:

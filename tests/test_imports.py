@@ -43,7 +43,6 @@ def test_finding_models_needs_no_mlx():
     assert not imported_by("smelt.models", "smelt.models.source") & (LATE | {"mlx"})
 
 
-@pytest.mark.skipif(not (ROOT / "api" / "cli.py").exists(), reason="there is no command line yet")
 def test_the_command_line_starts_without_what_it_may_not_need():
     assert not imported_by("smelt.api.cli") & (LATE | TORCH_WORLD)
 
