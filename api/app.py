@@ -2,12 +2,13 @@
 
 import falcon
 
-from . import chat_completions, completions, errors, message_events, messages
+from . import chat_completions, completions, errors, message_events, messages, response_routes
 from .answer import Gate, Generation, House
 from .errors import send
 from .guards import ApiKey, Origins
 from .metrics import Metrics, Scrape
 from .openai_chunks import Head
+from .response_store import Shelf
 from .settings import Settings
 from .status import Health, Model, Models, Root
 from .text import ApplyTemplate, Detokenize, Props, Tokenize
@@ -81,4 +82,5 @@ def routes(house: House) -> dict[str, object]:
         "/props": Props(service, house.settings),
         "/metrics": Scrape(house),
     }
+    made |= response_routes.routes(house, Shelf())
     return made | {"/": Root(service, list(made))}

@@ -1,12 +1,15 @@
 """The tables of parameters of every dialect, for the documentation."""
 
-from . import chat_completions, completions, messages, text
+from . import chat_completions, completions, messages, responses, text
 
 TABLES = (
     chat_completions.TABLE,
     completions.TABLE,
     messages.TABLE,
     messages.COUNT_TABLE,
+    responses.TABLE,
+    responses.COUNT_TABLE,
+    responses.COMPACT_TABLE,
     text.TOKENIZE,
     text.DETOKENIZE,
 )
