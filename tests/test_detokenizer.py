@@ -72,10 +72,11 @@ def test_the_stream_of_a_sentencepiece_model(data):
 
 @pytest.mark.parametrize("kind", ["byte level", "llama 2", "gemma", "sentencepiece"])
 @settings(max_examples=60, deadline=None)
-@given(text=st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=30))
+@given(text=st.text(st.characters(codec="utf-8", exclude_characters="\x00\u2581"), max_size=30))
 def test_no_character_comes_in_pieces(kind, text):
+    """Of any text, but for the character that stands for a space in most vocabularies."""
     made = tokenizer(kind)
-    pieces = streamed(made, made.encode(text))
+    pieces = streamed(made, made.encode(text, parse_special=False), skip_special=False)
     assert "".join(pieces) == text
     assert broken(text) or not any(map(broken, pieces))
 
