@@ -6,8 +6,6 @@ import pathlib
 import sys
 import types
 
-import hypothesis
-
 HERE = pathlib.Path(__file__).resolve().parent
 
 if importlib.util.find_spec("smelt") is None:
@@ -16,6 +14,8 @@ if importlib.util.find_spec("smelt") is None:
     sys.modules["smelt"] = smelt
 
 if os.environ.get("CI"):  # there the same examples every time: what is found at random is found at a desk
+    import hypothesis
+
     hypothesis.settings.register_profile("ci", derandomize=True)
     hypothesis.settings.load_profile("ci")
 
