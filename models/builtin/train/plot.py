@@ -1,4 +1,4 @@
-"""Draw curve.png from a run's log: `python -m train.plot train/log.csv train/curve.png` from models/builtin."""
+"""Draw curve.png from the logs of one run after another: `python -m train.plot train/curve.png train/log.csv train/log2.csv`."""
 
 import csv
 import sys
@@ -12,6 +12,15 @@ from matplotlib import pyplot as plt  # noqa: E402
 def read(path):
     with open(path, newline="") as file:
         return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def joined(paths):
+    """Rows of all logs, their tokens counted on; the first steps of a resumed run are on other data and left out."""
+    rows, before = [], 0.0
+    for path in paths:
+        rows += [row | {"tokens": row["tokens"] + before} for row in read(path)[2 if before else 0 :]]
+        before = rows[-1]["tokens"]
+    return rows
 
 
 def draw(rows, out):
@@ -32,4 +41,4 @@ def draw(rows, out):
 
 
 if __name__ == "__main__":
-    draw(read(sys.argv[1]), sys.argv[2])
+    draw(joined(sys.argv[2:]), sys.argv[1])

@@ -21,7 +21,6 @@ from .model import Qwen3, Shape, hf_config
 from .muon import Muon
 
 WEIGHTS = torch.tensor([0.0, 0.05, 1.0, 3.0])  # not learned, prompt, answer, short answer
-HOLD_UNTIL, QUANTISE_FROM = 0.55, 0.5  # shares of the time
 
 
 def options():
@@ -33,6 +32,8 @@ def options():
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2))
     parser.add_argument("--first-seed", type=int, default=0, help="of the training samples; a resumed run takes new ones")
     parser.add_argument("--resume", type=Path, nargs="*", default=[], help="master weights of an earlier run")
+    parser.add_argument("--hold-until", type=float, default=0.55, help="share of the time after which the learning rate falls")
+    parser.add_argument("--quantise-from", type=float, default=0.5, help="share of the time after which the forward pass is 4-bit")
     parser.add_argument("--cases", type=int, default=128, help="evaluation cases a task")
     parser.add_argument("--max-steps", type=int, default=0)
     parser.add_argument("--layers", type=int, default=10)
@@ -140,10 +141,10 @@ class Trainer:
         self.show()
 
 
-def rate(progress, step, peak):
+def rate(args, progress, step):
     """Warm up over 60 steps, hold, fall linearly to 2%."""
-    fall = 1.0 if progress < HOLD_UNTIL else max(0.02, (1 - progress) / (1 - HOLD_UNTIL))
-    return peak * min(1.0, (step + 1) / 60) * fall
+    fall = 1.0 if progress < args.hold_until else max(0.02, (1 - progress) / (1 - args.hold_until))
+    return args.lr * min(1.0, (step + 1) / 60) * fall
 
 
 def wait_for(pool, n):
@@ -160,11 +161,11 @@ def train(args, trainer, pool, held_out, log):
         if step == 2:
             start = time.time()
         progress = (time.time() - start) / (60 * args.minutes) if start else 0.0
-        trainer.quantising = progress >= QUANTISE_FROM
-        losses.append(trainer.step(wait_for(pool, args.rows), rate(progress, step, args.lr)))
+        trainer.quantising = progress >= args.quantise_from
+        losses.append(trainer.step(wait_for(pool, args.rows), rate(args, progress, step)))
         step += 1
         if step % 50 == 0 or step <= 2:
-            report(log, step, start, losses, trainer, held_out, pool, rate(progress, step, args.lr))
+            report(log, step, start, losses, trainer, held_out, pool, rate(args, progress, step))
             losses = []
     return step
 

@@ -198,7 +198,7 @@ def unchanged(world):
     return _edit(world, world.pick(("Repeat this code exactly.", "Print this code unchanged.", "Copy the code.", "Return the code as it is.")), source, source, "I copy it.")
 
 
-MIX = ((rename, 50), (add_parameter, 16), (change_constant, 16), (add_docstring, 4), (unchanged, 14))
+MIX = ((rename, 50), (add_parameter, 13), (change_constant, 21), (add_docstring, 4), (unchanged, 12))
 
 
 def make(world):

@@ -31,6 +31,12 @@ RELATIONS = (
     ("{p} wrote the book \"{s}\" in {y}", (("Who wrote \"{s}\"?", "p"), ("When was \"{s}\" written?", "y"), ("Which book did {p} write?", "s"), ("What did {p} write?", "s"))),
     ("order {i} was sent to {c} on {d}", (("Where was order {i} sent?", "c"), ("When was order {i} sent?", "d"), ("Which order went to {c}?", "i"))),
     ("the {w} of the {x} is {v}", (("What is the {w} of the {x}?", "v"),)),
+    ("the {m} is in the {g}", (("Where is the {m}?", "g"), ("What is in the {g}?", "m"), ("In which room is the {m}?", "g"))),
+    ("{p} is {z} years old", (("How old is {p}?", "z"), ("What is {p}'s age?", "z"), ("Who is {z} years old?", "p"))),
+    ("{p} lives in {c}", (("Where does {p} live?", "c"), ("Who lives in {c}?", "p"))),
+    ("{p} likes {t}s", (("What does {p} like?", "t"), ("Who likes {t}s?", "p"))),
+    ("{p} called {q} at {h}", (("When did {p} call {q}?", "h"), ("Who called {q}?", "p"), ("Whom did {p} call?", "q"))),
+    ("the price of the {t} is {n} euros", (("What is the price of the {t}?", "n"), ("How much is the {t}?", "n"), ("What does the {t} cost?", "n"))),
     ("{p} speaks {l}", (("Which language does {p} speak?", "l"), ("What does {p} speak?", "l"), ("Who speaks {l}?", "p"))),
     ("the {x} server runs on port {n}", (("On which port does the {x} server run?", "n"), ("What port does {x} use?", "n"))),
     ("{x} is a small village near {c}", (("What is {x}?", "x"), ("Where is {x}?", "c"), ("Which village is near {c}?", "x"))),
@@ -48,6 +54,8 @@ def _slots(world):
         "j": job, "a_j": a(job), "o": world.company(), "n": str(world.int(2, 99999)), "i": world.code(), "w": world.word(), "x": world.pseudo().capitalize(),
         "h": world.time(), "d": world.pick((world.date(), world.pick(lx.DAYS), f"{world.int(1, 28)} {world.pick(lx.MONTHS)}")), "b": world.rare().capitalize(),
         "s": world.title(), "v": world.rare(), "l": world.pick(lx.LANGUAGES),
+        "m": world.pick((*lx.ANIMALS, "cat", "dog")), "g": world.pick(("kitchen", "garden", "attic", "hall", "garage", "office", "cellar", world.word())),
+        "z": str(world.int(1, 99)),
     }  # fmt: skip
 
 
@@ -148,7 +156,7 @@ def several(world):
     return ask(framed(world, text, f"Who drinks {wanted}?"), f"{spoken(who)}.")
 
 
-MIX = ((entity, 66), (mentions, 14), (positions, 4), (table, 12), (several, 4))
+MIX = ((entity, 62), (mentions, 20), (positions, 4), (table, 11), (several, 3))
 
 
 def make(world):

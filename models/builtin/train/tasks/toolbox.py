@@ -116,7 +116,7 @@ def tool(world, verb=None, noun=None):
 
 def boxful(world, size=None):
     """Tools with different names; some share a verb or a noun, so that both must be read."""
-    size = size or world.pick((1, 1, 2, 2, 3, 3, 4, 5, 6))
+    size = size or world.pick((1, 2, 2, 3, 3, 4, 4, 5, 6))
     found = {}
     while len(found) < size:
         near = world.pick(list(found.values())) if found and world.chance(0.35) else None
