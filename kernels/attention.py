@@ -187,6 +187,8 @@ def attention(
     """
     if k is not None:
         pages.write(k, v, rows)
+    if launch.on_cpu("attention") and rows.addressed is None:
+        return reference(q, pages.keys, pages.values, rows, scale=scale, window=pages.window, cap=cap)
     refusal = attention_kernel.covers(q, pages)
     if launch.uses_kernel("attention", attention_kernel.case(q, pages.kv_heads, pages.window), refusal):
         addresses = rows.addresses(q.shape[2], pages.keys.shape[1])

@@ -149,9 +149,22 @@ def uses_kernel(op: str, case: tuple, refusal: str | None) -> bool:
     return why is None
 
 
+def on_cpu(op: str) -> bool:
+    """Whether no kernel can run at all: asked first, it saves finding out what else would speak against one."""
+    if _stand_in is not None or machine() != "cpu":
+        return False
+    if op not in _idle:
+        _idle[op] = Way(op, "any shape", "reference", "MLX computes on the CPU")
+    _idle[op].calls += 1
+    return True
+
+
+_idle: dict[str, Way] = {}
+
+
 def report() -> list[Way]:
     """Every way that every op has gone in this process. Inside mx.compile a call counts once, when it is traced."""
-    return sorted(_ways.values(), key=lambda way: (way.op, way.case))
+    return sorted([*_ways.values(), *_idle.values()], key=lambda way: (way.op, way.case))
 
 
 def unavailable(op: str) -> str | None:

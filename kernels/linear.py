@@ -70,6 +70,8 @@ def linear(
     glu: str | None = None,
     act: str | None = None,
 ) -> mx.array:
+    if launch.on_cpu("linear"):
+        return reference(x, weight, norm=norm, residual=residual, glu=glu, act=act)
     refusal = linear_kernel.covers(x, weight, norm, residual, glu, act)
     if launch.uses_kernel("linear", linear_kernel.case(x, weight, glu, act), refusal):
         return linear_kernel.fused(x, weight, norm, residual, glu, act)

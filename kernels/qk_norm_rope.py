@@ -68,6 +68,8 @@ def qk_norm_rope(
     """
     norms = {"q_norm": q_norm, "k_norm": k_norm, "v_norm": v_norm}
     shape = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
+    if launch.on_cpu("qk_norm_rope"):
+        return reference(qkv, position, rope, **shape, **norms)
     refusal = qk_norm_rope_kernel.covers(qkv, position, rope, kv_heads, head_dim, norms.values())
     if launch.uses_kernel("qk_norm_rope", qk_norm_rope_kernel.case(qkv, rope, **shape), refusal):
         return qk_norm_rope_kernel.fused(qkv, position, rope, **shape, **norms)
