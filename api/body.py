@@ -15,7 +15,10 @@ SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 def read_json(req, max_bytes: int) -> dict[str, Any]:
     """The object that a request's body holds."""
     check_headers(req, max_bytes)
-    raw = req.bounded_stream.read()
+    return parse(req.bounded_stream.read())
+
+
+def parse(raw: bytes) -> dict[str, Any]:
     try:
         body = json.loads(raw, parse_constant=refuse_constant)
     except RecursionError:
@@ -34,9 +37,7 @@ def check_headers(req, max_bytes: int) -> None:
             description=f"the content type is {kind}; send application/json (curl: -H Content-Type:application/json)"
         )
     if encoding := req.get_header("Content-Encoding"):
-        raise falcon.HTTPUnsupportedMediaType(
-            description=f"the content encoding is {encoding}; send the body as it is"
-        )
+        raise falcon.HTTPUnsupportedMediaType(description=f"the content encoding is {encoding}; send the body as it is")
     if (req.content_length or 0) > max_bytes:  # waitress refuses it earlier; other servers may not
         raise falcon.HTTPContentTooLarge(
             description=f"the body has {req.content_length} bytes; {max_bytes} are allowed"

@@ -140,7 +140,7 @@ class Renderer:
         told = {"code": error.code, "message": error.message}
         wrapped = openai_envelope(error.status, error.message, error.param, error.code)
         made = self.switch(None, status="incomplete")
-        first = self.emit("error", **told, param=error.param, **wrapped)
+        first = self.emit("error", status=error.status, **told, param=error.param, **wrapped)
         return [*made, first, self.emit("response.failed", response=self.body("failed", error=told))]
 
     def frame(self, event: dict) -> bytes:
@@ -149,6 +149,20 @@ class Renderer:
     def whole_of(self, seen: Iterable[Event]) -> dict:
         wire = [made for event in seen for made in self.render(event)]
         return wire[-1]["response"]
+
+
+class WarmUp(Renderer):
+    """For `generate: false`: the prompt was read, and what came after it is not told."""
+
+    def render(self, event: Event) -> Iterable[dict]:
+        quiet = (events.Text, events.Reasoning, events.ToolOpened, events.ToolArguments, events.ToolClosed)
+        return [] if isinstance(event, quiet) else super().render(event)
+
+    def finished(self, event: Finished) -> Iterable[dict]:
+        read = Usage(event.usage.prompt_tokens, 0, event.usage.cached_tokens)
+        body = self.body("completed", usage=usage(read), timings=timings([event]))
+        self.keep(body)
+        return [*self.begin(), self.emit("response.completed", response=body)]
 
 
 def usage(used: Usage) -> dict[str, Any]:

@@ -1,68 +1,45 @@
 """The routes of the Responses dialect: making answers, and asking for those that were made."""
 
+import threading
 import time
 import uuid
-from dataclasses import replace
 from typing import Any
 
-from ..engine.errors import BadRequest, ContextExceeded
-from ..engine.events import Event, Finished, Started, Usage
-from ..engine.request import Request
+import falcon
+
+from ..engine.errors import BadRequest
+from ..engine.events import Usage
 from . import response_items, responses, rules
 from .answer import Generation, House
 from .errors import Missing, Unsupported, send
+from .guards import Origins
 from .response_events import Renderer, usage
 from .response_store import Entry, Shelf
+from .response_watch import Watched, submit
 from .responses import Call
 
-
-class Watched:
-    """A stream that /cancel can find while it runs, by the id of its answer."""
-
-    def __init__(self, stream, renderer: Renderer, running: dict[str, Any]):
-        self.stream, self.renderer, self.running = stream, renderer, running
-        self.stopped, self.prompt_tokens = False, 0
-        running[renderer.ident] = self
-
-    def next(self, timeout_s: float | None = None) -> Event | None:
-        event = self.stream.next(timeout_s)
-        if isinstance(event, Started):
-            self.prompt_tokens = event.prompt_tokens
-        if event is None and self.stopped:
-            self.stopped = False
-            return Finished("cancelled", Usage(self.prompt_tokens, 0))
-        return event
-
-    def stop(self) -> None:
-        self.stopped = True
-        self.stream.cancel()
-
-    def cancel(self) -> None:
-        self.running.pop(self.renderer.ident, None)
-        self.stream.cancel()
+UPGRADE = "GET /v1/responses is for WebSockets: send POST, or the headers of a WebSocket handshake"
 
 
-def submit(service, call: Call):
-    """The stream of a call; one that may be truncated loses its oldest turns until it fits the context."""
-    try:
-        return service.submit(call.request)
-    except ContextExceeded as error:
-        if not call.truncate:
-            raise
-        return service.submit(shortened(service, call.request, error))
+SPARE = 64  # WebSockets beyond the streams that the server takes
 
 
-def shortened(service, request: Request, error: ContextExceeded) -> Request:
-    """With as few turns left out as will do, found by bisection: each probe renders and tokenises."""
-    tries = responses.cuts(request)
-    low, high = 0, len(tries)
-    while low < high:
-        middle = (low + high) // 2
-        fits = len(service.prompt_of(replace(request, messages=tries[middle]))) < error.context
-        low, high = (low, middle) if fits else (middle + 1, high)
-    if low == len(tries):
-        raise error
-    return replace(request, messages=tries[low])
+class Sockets:
+    """Serves the WebSockets that are handed over, and bounds how many there are: each holds a thread."""
+
+    def __init__(self, house: House, shelf: Shelf):
+        self.house, self.shelf = house, shelf
+        self.places = threading.BoundedSemaphore(house.settings.max_streams + SPARE)
+
+    def __call__(self, sock, environ) -> None:
+        from . import response_socket  # websockets takes 16 ms to import: the port opens without it
+
+        free = self.places.acquire(blocking=False)
+        try:
+            response_socket.serve(self.house, self.shelf, sock, environ, free)
+        finally:
+            if free:
+                self.places.release()
 
 
 class Dialect(Generation):
@@ -72,6 +49,20 @@ class Dialect(Generation):
 
 
 class Responses(Dialect):
+    def __init__(self, house: House, shelf: Shelf):
+        super().__init__(house, shelf)
+        self.origins, self.sockets = Origins(house.settings), Sockets(house, shelf)
+
+    def on_get(self, req, resp):
+        """The WebSocket. Browsers ask no leave before they open one, so the page's origin is looked at here."""
+        upgrade = req.env.get("smelt.upgrade")
+        if upgrade is None or (req.get_header("Upgrade") or "").lower() != "websocket":
+            raise falcon.HTTPError(falcon.HTTP_426, description=UPGRADE)
+        origin = req.get_header("Origin")
+        if origin and not self.origins.allows(origin):
+            raise falcon.HTTPForbidden(description=f"pages of {origin} may not use this server")
+        upgrade(self.sockets)
+
     def on_post(self, req, resp):
         call = responses.parse(self.body(req), self.shelf.memory, self.settings.enable_thinking)
         renderer = Renderer(call, call.model or self.service.name, self.shelf.seal, keeper(self.shelf.store, call))

@@ -195,9 +195,15 @@ class Call:
     truncate: bool = False
 
 
-def parse(body: Mapping[str, Any], memory: Memory, enable_thinking: bool | None = None, table: Table = TABLE) -> Call:
+def parse(
+    body: Mapping[str, Any],
+    memory: Memory,
+    enable_thinking: bool | None = None,
+    table: Table = TABLE,
+    may_be_empty: bool = False,
+) -> Call:
     given = read(table, body)
-    named = named_items(given, memory)
+    named = named_items(given, memory, may_be_empty)
     reader = response_items.Reader(memory)
     reader.read(named)
     include, top = given.get("include", ()), given.get("top_logprobs")
@@ -205,7 +211,7 @@ def parse(body: Mapping[str, Any], memory: Memory, enable_thinking: bool | None 
     tools = response_tools.chosen(given.get("tools", Toolbox()).plus(reader.tools), given.get("tool_choice", "auto"))
     scores = {"top_logprobs": top or 0} if logprobs else {}
     return Call(
-        request=request(given, reader.messages, tools, scores, enable_thinking),
+        request=request(given, reader.messages, tools, scores, enable_thinking, may_be_empty),
         stream=given.get("stream", False),
         model=given.get("model"),
         tools=tools,
@@ -219,7 +225,7 @@ def parse(body: Mapping[str, Any], memory: Memory, enable_thinking: bool | None 
     )
 
 
-def named_items(given: Given, memory: Memory) -> list[tuple[str, Item]]:
+def named_items(given: Given, memory: Memory, may_be_empty: bool) -> list[tuple[str, Item]]:
     """What the conversation is made of, each with the name that an error gives it."""
     past = given.get("previous_response_id")
     if given.get("input") is None and past is None:
@@ -227,19 +233,24 @@ def named_items(given: Given, memory: Memory) -> list[tuple[str, Item]]:
     history = [] if past is None else memory.history(past)
     made = [("previous_response_id", item) for item in history]
     made += response_items.expanded("input", given.get("input", []), memory)
-    if not made:
+    if not made and not may_be_empty:
         raise BadRequest("input is empty; it needs at least one item", "input")
     return made
 
 
 def request(
-    given: Given, said: list[dict[str, Any]], tools: Toolbox, scores: dict[str, int], enable_thinking: bool | None
+    given: Given,
+    said: list[dict[str, Any]],
+    tools: Toolbox,
+    scores: dict[str, int],
+    enable_thinking: bool | None,
+    may_be_empty: bool,
 ) -> Request:
     system = [{"role": "system", "content": given.get("instructions")}] if given.get("instructions") else []
     messages = [*system, *said]
-    if not messages:
+    if not messages and not may_be_empty:
         raise BadRequest("input has no message in it; it needs at least one", "input")
-    last = messages[-1]
+    last = messages[-1] if messages else {"role": "nobody"}
     return Request(
         messages=messages,
         tools=tuple(tools.functions.values()),

@@ -108,7 +108,8 @@ class Server:
 
     def busy(self) -> bool:
         channels = [channel for listener in self.listeners for channel in list(listener.active_channels.values())]
-        return any(channel.requests or channel.total_outbufs_len for channel in channels)
+        writing = any(channel.requests or channel.total_outbufs_len for channel in channels)
+        return writing or self.app.gate.inside > 0  # a WebSocket's answer has a socket of its own
 
     # Called on the thread of `run`.
 

@@ -146,6 +146,23 @@ def test_cancel(house, client):
         client.responses.cancel(ident)
 
 
+def test_two_turns_over_the_websocket(house, client):
+    with client.responses.connect() as connection:
+        connection.response.create(**ASK, store=False)
+        first = read(connection)
+        assert first.output_text == "Hello from the fake."
+        connection.response.create(model="m", input="And?", store=False, previous_response_id=first.id)
+        assert read(connection).previous_response_id == first.id
+    assert len(house[1].requests[-1].messages) == 3
+
+
+def read(connection):
+    for event in connection:
+        assert event.type != "error", event
+        if event.type == "response.completed":
+            return event.response
+
+
 # The model that ships inside
 
 
@@ -178,6 +195,12 @@ def test_the_real_model_answers(real):
     assert "68" in whole.output_text and whole.status == "completed"
     with real.responses.stream(input="What is 23 + 45?", **FIXED) as stream:
         assert stream.get_final_response().output_text == whole.output_text
+    with real.responses.connect() as connection:
+        connection.response.create(input="What is 23 + 45?", generate=False, **FIXED)
+        warm = read(connection)
+        assert warm.output == [] and warm.usage.input_tokens == whole.usage.input_tokens
+        connection.response.create(input="What is 23 + 45?", **FIXED)
+        assert read(connection).output_text == whole.output_text
     short = real.responses.create(input="What is 23 + 45?", **FIXED | {"max_output_tokens": 1})
     assert short.status == "incomplete" and short.incomplete_details.reason == "max_output_tokens"
 
