@@ -137,7 +137,7 @@ class Renderer:
     def failed(self, event) -> Iterable[dict]:
         """An `error`, which the SDKs raise, and `response.failed`, which others look for."""
         error = as_request_error(event.error)
-        told = {"code": error.code, "message": error.message}
+        told = {"code": error.code if error.status < 500 else "server_error", "message": error.message}
         wrapped = openai_envelope(error.status, error.message, error.param, error.code)
         made = self.switch(None, status="incomplete")
         first = self.emit("error", status=error.status, **told, param=error.param, **wrapped)

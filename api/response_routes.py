@@ -14,9 +14,8 @@ from .answer import Generation, House
 from .errors import Missing, Unsupported, send
 from .guards import Origins
 from .response_events import Renderer, usage
-from .response_store import Entry, Shelf
+from .response_store import Shelf, keeper
 from .response_watch import Watched, submit
-from .responses import Call
 
 UPGRADE = "GET /v1/responses is for WebSockets: send POST, or the headers of a WebSocket handshake"
 
@@ -65,16 +64,10 @@ class Responses(Dialect):
 
     def on_post(self, req, resp):
         call = responses.parse(self.body(req), self.shelf.memory, self.settings.enable_thinking)
-        renderer = Renderer(call, call.model or self.service.name, self.shelf.seal, keeper(self.shelf.store, call))
+        keep = keeper(self.shelf.store, call.items) if call.store else lambda body: None
+        renderer = Renderer(call, call.model or self.service.name, self.shelf.seal, keep)
         watch = lambda: Watched(submit(self.service, call), renderer, self.shelf.running)  # noqa: E731
         self.run(req, resp, watch, 1, renderer, call.stream)
-
-
-def keeper(store, call: Call):
-    """Puts the finished body into the store, where the call wants that."""
-    if not call.store:
-        return lambda body: None
-    return lambda body: store.put(Entry(body, call.items))
 
 
 class Response(Dialect):

@@ -17,7 +17,7 @@ from .answer import House, Running
 from .body import parse as parse_json
 from .errors import as_request_error, encode, openai_envelope
 from .response_events import Renderer, WarmUp
-from .response_store import Entry, Memory, Shelf, Store
+from .response_store import Memory, Shelf, Store, keeper
 from .response_watch import Watched, submit
 from .responses import Call
 from .websocket import Closed, WebSocket
@@ -58,7 +58,6 @@ class Session:
     def __init__(self, house: House, shelf: Shelf, ws: WebSocket):
         self.house, self.shelf, self.ws, self.settings = house, shelf, ws, house.settings
         self.local = Store(KEPT_HERE)
-        self.memory = Memory(shelf.seal, self.local, shelf.store)
         self.waiting: deque[str | bytes] = deque()
         self.heard = time.monotonic()
 
@@ -102,9 +101,11 @@ class Session:
         fields = dict(body)
         generate = fields.pop("generate", None)
         warm = generate is not None and not rules.expect("generate", generate, bool)
-        call = responses.parse(fields, self.memory, self.settings.enable_thinking, may_be_empty=warm)
+        memory = Memory(self.shelf.seal, self.local, self.shelf.store)
+        call = responses.parse(fields, memory, self.settings.enable_thinking, may_be_empty=warm)
         kind = WarmUp if warm else Renderer
-        renderer = kind(call, call.model or self.house.service.name, self.shelf.seal, self.keeper(call))
+        keep = keeper(self.shelf.store if call.store else self.local, call.items)
+        renderer = kind(call, call.model or self.house.service.name, self.shelf.seal, keep)
         if warm:
             call = replace(call, request=replace(call.request, max_tokens=1))
         running = Running(lambda: self.stream(call, renderer), 1, self.house.gate, self.house.metrics)
@@ -117,10 +118,6 @@ class Session:
     def stream(self, call: Call, renderer: Renderer):
         made = submit(self.house.service, call) if call.items else Nothing()
         return Watched(made, renderer, self.shelf.running)
-
-    def keeper(self, call: Call):
-        store = self.shelf.store if call.store else self.local
-        return lambda body: store.put(Entry(body, call.items))
 
     def tell(self, running: Running, renderer: Renderer) -> bool:
         told_at, completed = time.monotonic(), False

@@ -2,15 +2,18 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ..engine.errors import RequestError
+from .errors import encode
 from .response_seal import Seal
 from .rules import shown
 
 Item = dict[str, Any]
 KEPT = 256  # answers in memory; the longest unused one goes first
+KEPT_BYTES = 256 << 20  # of JSON in all; what answers of one chain share counts for each of them
 
 
 class NotFound(RequestError):
@@ -27,6 +30,7 @@ class Entry:
 
     body: dict[str, Any]
     items: list[Item]
+    size: int = 0
 
     @property
     def history(self) -> list[Item]:
@@ -34,16 +38,18 @@ class Entry:
 
 
 class Store:
-    """The last `size` answers that were put or got, by their ids. Safe from any thread."""
+    """The last answers that were put or got, by their ids: `most` of them, or fewer large ones. For any thread."""
 
-    def __init__(self, size: int = KEPT):
-        self.size, self.entries, self.lock = size, OrderedDict[str, Entry](), threading.Lock()
+    def __init__(self, most: int = KEPT, most_bytes: int = KEPT_BYTES):
+        self.most, self.most_bytes, self.bytes = most, most_bytes, 0
+        self.entries, self.lock = OrderedDict[str, Entry](), threading.Lock()
 
     def put(self, entry: Entry) -> None:
         with self.lock:
             self.entries[entry.body["id"]] = entry
-            while len(self.entries) > self.size:
-                self.entries.popitem(last=False)
+            self.bytes += entry.size
+            while len(self.entries) > self.most or (self.bytes > self.most_bytes and len(self.entries) > 1):
+                self.bytes -= self.entries.popitem(last=False)[1].size
 
     def get(self, ident: str) -> Entry | None:
         with self.lock:
@@ -53,12 +59,20 @@ class Store:
 
     def pop(self, ident: str) -> Entry | None:
         with self.lock:
-            return self.entries.pop(ident, None)
+            entry = self.entries.pop(ident, None)
+            self.bytes -= entry.size if entry else 0
+            return entry
 
-    def item(self, ident: str) -> Item | None:
+    def items(self) -> dict[str, Item]:
+        """Everything that went in or came out, by its id."""
         with self.lock:
-            histories = [entry.history for entry in reversed(self.entries.values())]
-        return next((item for history in histories for item in history if item.get("id") == ident), None)
+            entries = list(self.entries.values())
+        return {item["id"]: item for entry in entries for item in entry.history}
+
+
+def keeper(store: Store, items: list[Item]) -> Callable[[dict], None]:
+    """Takes the finished body of an answer to these items."""
+    return lambda body: store.put(Entry(body, items, len(encode(items))))
 
 
 class Memory:
@@ -66,6 +80,7 @@ class Memory:
 
     def __init__(self, seal: Seal, *stores: Store):
         self.seal, self.stores = seal, stores
+        self.index: dict[str, Item] | None = None  # made when a request first refers to an item
 
     def history(self, ident: str) -> list[Item]:
         for store in self.stores:
@@ -79,9 +94,10 @@ class Memory:
         )
 
     def item(self, name: str, ident: str) -> Item:
-        for store in self.stores:
-            if found := store.item(ident):
-                return found
+        if self.index is None:
+            self.index = {key: item for store in reversed(self.stores) for key, item in store.items().items()}
+        if ident in self.index:
+            return self.index[ident]
         raise NotFound(f"{name} refers to the item {shown(ident)}, which is not kept here: send the item itself", name)
 
 

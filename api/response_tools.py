@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..engine.errors import BadRequest
 from . import rules
 from .conversation import FUNCTION
 from .errors import Unsupported
@@ -82,7 +83,7 @@ def add(box: Toolbox, name: str, given: dict, namespace: str | None = None) -> N
 def named(name: str, given: dict) -> str:
     found = rules.expect(f"{name}.name", rules.require(given, "name", name + "."), str)
     if not found:
-        raise rules.BadRequest(f"{name}.name is empty; it must have at least one character", f"{name}.name")
+        raise BadRequest(f"{name}.name is empty; it must have at least one character", f"{name}.name")
     return found
 
 

@@ -44,6 +44,17 @@ def wire(result):
     return made
 
 
+def test_every_event_is_what_the_sdk_says_it_is():
+    from openai.types.responses import ResponseStreamEvent
+    from pydantic import TypeAdapter
+
+    client, kind = client_of(tool_script)[0], TypeAdapter(ResponseStreamEvent)
+    tools = [FUNCTION, {"type": "custom", "name": "time"}, {"type": "web_search"}]
+    for fields in ({}, {"tools": tools, "top_logprobs": 1, "reasoning": {"effort": "low", "summary": "auto"}}):
+        for event in wire(post(client, stream=True, **fields)):
+            kind.validate_python(event)
+
+
 def steady(value):
     """Without what differs from one answer to the next."""
     if isinstance(value, dict):
@@ -354,5 +365,6 @@ def test_errors(raised, status):
     assert [event["type"] for event in got[-2:]] == ["error", "response.failed"]
     assert got[-2]["message"] == raised.message == got[-2]["error"]["message"]
     failed = got[-1]["response"]
-    assert failed["status"] == "failed" and failed["error"] == {"code": raised.code, "message": raised.message}
+    code = raised.code if status < 500 else "server_error"
+    assert failed["status"] == "failed" and failed["error"] == {"code": code, "message": raised.message}
     assert client.simulate_get(f"{PATH}/{failed['id']}").status_code == 404

@@ -78,6 +78,15 @@ def test_input_tokens():
     assert post(client, path, stream=True).status_code == 400
 
 
+def test_the_store_is_bounded_in_bytes():
+    store = Store(9, 100)
+    for ident, size in (("a", 60), ("b", 30), ("c", 30), ("d", 500)):
+        store.put(Entry({"id": ident, "output": []}, [], size))
+        assert "".join(store.entries) == {"a": "a", "b": "ab", "c": "bc", "d": "d"}[ident]
+    store.pop("d")
+    assert store.bytes == 0
+
+
 # Compaction
 
 

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import random
 import socket
 import threading
 import time
@@ -14,7 +15,9 @@ from smelt.api.response_seal import Seal
 from smelt.engine.errors import EngineFailed, Overloaded
 from smelt.engine.events import Failed, Started, Text
 from test_api_chat import tool_script
+from test_api_fuzz import texts
 from test_api_responses import TEXT_EVENTS, home, steady
+from test_api_responses_fuzz import CREATE as CREATE_FIELDS
 from test_serve import raw, served, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as connect_to
@@ -218,6 +221,27 @@ def test_a_message_over_the_limit_closes_with_1009(monkeypatch):
 def test_without_compression():
     with served() as (server, _), connect(server, compression=None) as ws:
         assert ask(ws)[-1]["type"] == "response.completed"
+
+
+def test_mutated_frames():
+    rng = random.Random(20261123)
+    with connected() as (ws, _, server):
+        for text in texts(300, CREATE | CREATE_FIELDS, rng):
+            ws.send(text)
+            last = answer(ws)[-1]
+            assert last.get("status", 200) < 500, (text, last)
+        assert ask(ws)[-1]["type"] == "response.completed"
+        until(lambda: server.app.gate.inside == 0)
+
+
+def test_random_bytes_end_only_their_connection():
+    rng = random.Random(20261123)
+    with served() as (server, _):
+        for _ in range(50):
+            with connect(server, close_timeout=0.01) as ws:
+                ws.socket.sendall(rng.randbytes(rng.randrange(1, 200)))
+        with connect(server) as ws:
+            assert ask(ws)[-1]["type"] == "response.completed"
 
 
 def test_bytes_that_break_the_protocol():
