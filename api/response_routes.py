@@ -15,7 +15,7 @@ from .errors import Missing, Unsupported, send
 from .guards import Origins
 from .response_events import Renderer, usage
 from .response_store import Shelf, keeper
-from .response_watch import Watched, submit
+from .response_watch import Watched, naming_input, submit
 
 UPGRADE = "GET /v1/responses is for WebSockets: send POST, or the headers of a WebSocket handshake"
 
@@ -122,7 +122,9 @@ class InputTokens(Dialect):
         memory, thinking = self.shelf.memory, self.settings.enable_thinking
         call = responses.parse(self.body(req), memory, thinking, responses.COUNT_TABLE)
         self.service.check()
-        send(resp, {"object": "response.input_tokens", "input_tokens": len(self.service.prompt_of(call.request))})
+        with naming_input():
+            tokens = len(self.service.prompt_of(call.request))
+        send(resp, {"object": "response.input_tokens", "input_tokens": tokens})
 
 
 class Cancel(Dialect):

@@ -1,9 +1,10 @@
 """An answer of the Responses dialect on its way into the engine, and what can stop it there."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from ..engine.errors import ContextExceeded
+from ..engine.errors import BadRequest, ContextExceeded
 from ..engine.events import Event, Finished, Started, Usage
 from ..engine.request import Request
 from . import responses
@@ -37,14 +38,25 @@ class Watched:
         self.stream.cancel()
 
 
+@contextmanager
+def naming_input():
+    """The engine calls a conversation `messages`; here its name is `input`."""
+    try:
+        yield
+    except BadRequest as error:
+        error.param = "input" if error.param == "messages" else error.param
+        raise
+
+
 def submit(service, call: Call):
     """The stream of a call; one that may be truncated loses its oldest turns until it fits the context."""
-    try:
-        return service.submit(call.request)
-    except ContextExceeded as error:
-        if not call.truncate:
-            raise
-        return service.submit(shortened(service, call.request, error))
+    with naming_input():
+        try:
+            return service.submit(call.request)
+        except ContextExceeded as error:
+            if not call.truncate:
+                raise
+            return service.submit(shortened(service, call.request, error))
 
 
 def shortened(service, request: Request, error: ContextExceeded) -> Request:

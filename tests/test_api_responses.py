@@ -360,6 +360,7 @@ def test_an_unknown_reference_is_404():
 def test_errors(raised, status):
     answer = post(client_of(raised)[0], stream=True)
     assert answer.status_code == status and answer.json["error"]["code"] == raised.code
+    assert answer.json["error"]["param"] == ("input" if status == 400 else None)
     client, _ = client_of(says(Started(1), Reasoning("r"), Text("a"), Failed(raised)))
     got = wire(post(client, stream=True))
     assert [event["type"] for event in got[-2:]] == ["error", "response.failed"]
