@@ -185,3 +185,16 @@ def test_what_needs_no_key():
     assert client.simulate_get("/health").status_code == 200
     assert preflight(client, "http://localhost:1").status_code == 204
     assert client.simulate_get("/v1/models").status_code == 401
+
+
+def test_routes_that_are_imported_late_are_the_ones_there_are():
+    from smelt.api import app, response_routes
+    from smelt.api.answer import Gate, House
+    from smelt.api.metrics import Metrics
+    from smelt.api.response_store import Shelf
+    from smelt.api.settings import Settings
+
+    house = House(FakeService(), Settings(), Gate(1), Metrics())
+    real = response_routes.routes(house, Shelf())
+    methods = {path: {name for name in dir(resource) if name.startswith("on_")} for path, resource in real.items()}
+    assert {path: set(names) for path, names in app.RESPONSES.items()} == methods
