@@ -96,6 +96,15 @@ class Engine:
             self._serve()
         except BaseException as error:
             self._give_up(error)
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        """What MLX has on this thread must end before the thread does: steps in flight, and traces."""
+        import mlx.core as mx
+
+        mx.synchronize()
+        self.scheduler.traced.forget()
 
     def _new_scheduler(self) -> "Scheduler":
         from .scheduler import Scheduler  # imports mlx, which a server does not wait for before it listens

@@ -69,22 +69,28 @@ class TracedStep:
         """Traced again by MLX for every new shape; the slots of recurrent states are part of the trace."""
         key = (plan, slots, fresh) if self.memory.recurrent else (plan, len(slots))
         if key not in self.functions:
-            self.functions[key] = mx.compile(lambda given: self.traced(given, plan, slots, fresh))
+            model, memory, traced = self.model, self.memory, self.traced  # not self: a trace must not wait for the
+            self.functions[key] = mx.compile(lambda given: traced(model, memory, given, plan, slots, fresh))  # collector
         return self.functions[key]
 
-    def traced(self, given: dict, plan: kernel.Plan, slots: tuple, fresh: tuple):
-        for state, arrays in zip(self.memory.states, given["states"], strict=True):
+    def forget(self) -> None:
+        """Drop the traces. On the thread that made them: MLX keeps them by thread, and aborts where they outlive it."""
+        self.functions.clear()
+
+    @staticmethod
+    def traced(model, memory, given: dict, plan: kernel.Plan, slots: tuple, fresh: tuple):
+        for state, arrays in zip(memory.states, given["states"], strict=True):
             state.hold(arrays)
         addresses = [Addresses(**a) for a in given["addresses"]]
-        rows = {window: Rows((), 0, addressed=a) for window, a in zip(self.memory.paging, addresses, strict=True)}
+        rows = {window: Rows((), 0, addressed=a) for window, a in zip(memory.paging, addresses, strict=True)}
         step = Step(given["position"], 1, rows, slots, fresh)
-        hidden = self.model(given["tokens"][:, None], step)
+        hidden = model(given["tokens"][:, None], step)
         history = kernel.History(**given["history"]) if plan.penalties else None
-        logits = self.model.logits(hidden[:, -1])
+        logits = model.logits(hidden[:, -1])
         tokens = kernel.sample(logits, kernel.Parameters(**given["parameters"]), given["draw"], plan, history)
         drawn = [tokens] if plan.logprobs is None else [tokens, *kernel.logprobs(logits, tokens, plan.logprobs)]
         history = None if history is None else vars(history.after(tokens))
-        states = [state.arrays for state in self.memory.states]
-        for state in self.memory.states:
+        states = [state.arrays for state in memory.states]
+        for state in memory.states:
             state.release()
         return drawn, states, history

@@ -53,12 +53,12 @@ def test_a_broken_kernel_is_switched_off_alone(model, op, how, words):
 
 
 def test_a_trace_that_fails_is_not_used(model, monkeypatch):
-    def traced(self, *args):
+    def traced(*args):
         raise ValueError("cannot trace this")
 
     monkeypatch.setattr(launch, "machine", lambda: "cuda")
     monkeypatch.setenv("SMELT_KERNELS", "reference")
-    monkeypatch.setattr(TracedStep, "traced", traced)
+    monkeypatch.setattr(TracedStep, "traced", staticmethod(traced))
     selfcheck.check_trace(model)
     assert "cannot trace this" in TracedStep.off
     assert not TracedStep(model, model.memory()).worthwhile
