@@ -14,12 +14,6 @@ if importlib.util.find_spec("smelt") is None:
     smelt.__path__ = [str(HERE.parent)]
     sys.modules["smelt"] = smelt
 
-if os.environ.get("CI"):  # there the same examples every time: what is found at random is found at a desk
-    import hypothesis
-
-    hypothesis.settings.register_profile("ci", derandomize=True)
-    hypothesis.settings.load_profile("ci")
-
 sys.path.insert(0, str(HERE))  # helpers in tests/ are imported by name
 
 
@@ -30,6 +24,11 @@ def pytest_configure(config):
     tests before; no single file does it, collecting after every test. Reference counting frees all but cycles.
     """
     gc.disable()
+    if os.environ.get("CI"):  # there the same examples every time: what is found at random is found at a desk
+        import hypothesis
+
+        hypothesis.settings.register_profile("ci", derandomize=True)
+        hypothesis.settings.load_profile("ci")
 
 
 def pytest_unconfigure(config):

@@ -178,7 +178,7 @@ def test_a_traced_step_draws_what_a_step_draws(tmp_path, monkeypatch):
     few = {"num_hidden_layers": 2, "layer_types": [FULL, FULL], "num_kv_shared_layers": 1}
     model = models.load(checkpoints_gemma4.make(tmp_path, "gemma4_media", **few))
     found, traces, trace = [], [], TracedStep.traced
-    monkeypatch.setattr(TracedStep, "traced", lambda *args: traces.append(1) or trace(*args))
+    monkeypatch.setattr(TracedStep, "traced", staticmethod(lambda *args: traces.append(1) or trace(*args)))
     for traced in (True, False):
         model.forget()
         monkeypatch.setattr(TracedStep, "worthwhile", traced)
