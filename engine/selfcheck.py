@@ -16,7 +16,8 @@ from .step import TracedStep
 
 log = logging.getLogger(__name__)
 
-OPS = ("linear", "qk_norm_rope", "attention")
+OPS = ("linear", "attention", "pages", "qk_norm_rope")  # each may need those before it to be there
+NEEDED = {"qk_norm_rope": ("pages",)}  # it writes to them
 PROMPT = (1, 2, 3, 5, 8, 13, 21, 34)
 # Of the largest logit. Layers of 16-bit rounding add up to a few hundredths; a wrong index or a race is of order one.
 TOLERANCE = {mx.float32: 1e-3, mx.float16: 0.05, mx.bfloat16: 0.2}
@@ -51,7 +52,7 @@ def logits(model) -> mx.array:
 
 def fault(model, op: str, plain: mx.array) -> str | None:
     try:
-        with launch.only(op):
+        with launch.only(op, *NEEDED.get(op, ())):
             ours = logits(model)
     except Exception as error:
         return f"it raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -1,8 +1,8 @@
 """One decode step as one traced graph: built once for each shape, then submitted without Python's part of it.
 
 A call of a custom kernel costs 5 to 14 us of Python, an MLX operation 1 us; a step has hundreds. Traced by mx.compile
-they cost nothing. Whatever changes from step to step enters as an array: positions, page tables, parameters; the pools
-go in and come out, and MLX writes them in place because nothing else holds them.
+they cost nothing. Whatever changes from step to step enters as an array: positions, page tables, parameters; states go
+in and come out, and MLX writes them in place where nothing else holds them; pages that kernels write only go in.
 """
 
 from dataclasses import fields
@@ -11,7 +11,7 @@ import mlx.core as mx
 
 from ..kernels import launch
 from ..kernels import sample as kernel
-from ..kernels.attention import Addresses, Rows
+from ..kernels.pages import Addresses, Rows
 from ..models.state import Step
 from .sampler import Sampler
 
@@ -38,12 +38,13 @@ class TracedStep:
         """tokens [B] -> what `Sampler` returns for the next ones; extends the memory and the sampler's history."""
         given = self.arrays(sampler, tokens, step)
         function = self.function(sampler.plan, step.slots, step.fresh)
+        kept = [(state.held, state.written) if state.in_place else None for state in self.memory.states]
         for state in self.memory.states:
             state.release()
         drawn, states, history = function(given)
         del given
-        for state, arrays in zip(self.memory.states, states, strict=True):
-            state.hold(arrays)
+        for state, arrays, own in zip(self.memory.states, states, kept, strict=True):
+            state.hold(*(own or [arrays]))
         if history is not None:
             sampler.history = kernel.History(**history)
         return drawn
@@ -60,7 +61,7 @@ class TracedStep:
             "position": step.position,
             "draw": sampler.position(),
             "addresses": [{name: getattr(a, name) for name in ADDRESSES} for a in addresses],
-            "states": [state.arrays for state in self.memory.states],
+            "states": [state.held for state in self.memory.states],
             "parameters": {name: value for name, value in parameters.items() if value is not None},
             "history": {} if history is None else {name: getattr(history, name) for name in HISTORY},
         }
@@ -90,7 +91,7 @@ class TracedStep:
         tokens = kernel.sample(logits, kernel.Parameters(**given["parameters"]), given["draw"], plan, history)
         drawn = [tokens] if plan.logprobs is None else [tokens, *kernel.logprobs(logits, tokens, plan.logprobs)]
         history = None if history is None else vars(history.after(tokens))
-        states = [state.arrays for state in memory.states]
+        states = [[] if state.in_place else state.held for state in memory.states]
         for state in memory.states:
             state.release()
         return drawn, states, history

@@ -1,17 +1,23 @@
-"""`attention` for 1 to 8 tokens a row on a GPU, over the pages of a pool: one pass over pages, one that joins them.
+"""`attention` for 1 to 8 tokens a row on a GPU, over the pages of a pool: one pass over the pages in parts of SPAN, and
+where there are several parts, one that joins them.
 
-Keys are split by pages, wherever these lie: a row's result does not depend on other rows, on the pool's size, or on
-how many pages are in the table.
+Keys are split by position alone: a row's result does not depend on other rows, on the pool's size, on where its pages
+lie, or on how many are in the table.
+
+Knobs: span (pages of a part), simds (simdgroups of a threadgroup, which share its keys), batch (keys that a lane loads
+ahead), tile (rows of q a threadgroup at most).
 """
 
 import mlx.core as mx
 
-from . import launch
+from . import launch, pages_kernel
 from .linear_kernel import FLOATS, float_bits
 
 MAX_TOKENS = 8
-PARTIAL = launch.Kernel("attention", ("q", "keys", "values", "table", "bounds", "size"), ("partial", "stats"))
+INPUTS = ("q", "keys", "values", "table", "bounds", "size", "after")
+PARTIAL = launch.Kernel("attention", INPUTS, ("partial", "stats"))
 MERGE = launch.Kernel("attention_merge", ("partial", "stats", "bounds", "size"), ("o",))
+SHARED = 16 << 10  # bytes of threadgroup memory for the simdgroups' sums
 
 
 def case(q, keys_heads, window) -> tuple:
@@ -31,28 +37,56 @@ def covers(q, pages) -> str | None:
     return None
 
 
-def fused(q, keys, values, addresses, *, page, scale, window, cap) -> mx.array:
-    """q [B, H, T, d], keys and values [KV, slots, d], already extended -> [B, T, H d]."""
+def fused(q, pages, addresses, *, scale, cap) -> mx.array:
+    """q [B, H, T, d] over pools that hold the keys and values of its own positions already -> [B, T, H d]."""
+    from .pages import PAGE
+
     batch, heads, new, head_dim = q.shape
-    kv_heads, rows = keys.shape[0], heads // keys.shape[0] * new
-    knobs = launch.knobs("attention", f"{head_dim}", {"simds": 4, "batch": 8})
-    tile = min(rows, max(1, 1024 // head_dim), 8)
-    shape = {"T": q.dtype, "GROUP": heads // kv_heads, "NEW": new, "KV": kv_heads, "D": head_dim, "PAGE": page,
-             "WINDOW": window or 0}  # fmt: skip
-    count = addresses.table.shape[1]
+    kv_heads, rows, count = pages.kv_heads, heads // pages.kv_heads * new, addresses.table.shape[1]
+    knobs = chosen_knobs(head_dim, rows, PAGE)
+    tile, span = knobs["tile"], knobs["span"]
+    parts = -(-count // span)
+    whole = parts == 1
+    o_shape = (batch, new, heads * head_dim)
+    split = (batch, kv_heads, parts, rows)
+    shape = {"T": q.dtype, "GROUP": heads // kv_heads, "NEW": new, "KV": kv_heads, "D": head_dim, "PAGE": PAGE,
+             "SPAN": span, "WINDOW": pages.window or 0}  # fmt: skip
     partial, stats = PARTIAL(
-        [q, keys, values, addresses.table, addresses.bounds, addresses.size],
-        [((batch, kv_heads, count, rows, head_dim), mx.float32), ((batch, kv_heads, count, rows, 2), mx.float32)],
-        template={**shape, "SCALE": float_bits(scale), "CAPPED": cap is not None, "CAP": float_bits(cap or 1.0),
-                  "TILE": tile, "SIMDS": knobs["simds"], "BATCH": min(knobs["batch"], page // knobs["simds"])},
-        groups=(count, kv_heads * -(-rows // tile), batch),
+        [q, *pages.held, addresses.table, addresses.bounds, addresses.size, pages_kernel.waited_for(pages, q)],
+        [(o_shape, q.dtype), ((1,), mx.float32)] if whole
+        else [((*split, head_dim), mx.float32), ((*split, 2), mx.float32)],
+        template={**shape, "P": q.dtype if whole else mx.float32, "WHOLE": whole, "SCALE": float_bits(scale),
+                  "CAPPED": cap is not None, "CAP": float_bits(cap or 1.0), "TILE": tile, "SIMDS": knobs["simds"],
+                  "BATCH": knobs["batch"], "LANES": lanes_of(head_dim)},
+        groups=(parts, kv_heads * -(-rows // tile), batch),
         threads=32 * knobs["simds"],
     )  # fmt: skip
+    if whole:
+        return partial
     (o,) = MERGE(
         [partial, stats, addresses.bounds, addresses.size],
-        [((batch, new, heads * head_dim), q.dtype)],
+        [(o_shape, q.dtype)],
         template=shape,
         groups=(rows, kv_heads, batch),
-        threads=head_dim,
+        threads=-(-head_dim // 32) * 32,
     )
     return o
+
+
+def lanes_of(head_dim: int) -> int:
+    """Lanes that share one key: as many as leave each 8 to 16 elements."""
+    return min(32, 1 << (-(-head_dim // 16) - 1).bit_length())
+
+
+def chosen_knobs(head_dim: int, rows: int, page: int) -> dict:
+    """From the tables where they know this head size on this chip, fitted to this many rows."""
+    knobs = launch.knobs("attention", f"{head_dim}", {"span": 4, "simds": 8, "batch": 2, "tile": 4})
+    tile = min(rows, knobs["tile"])
+    together = 32 // lanes_of(head_dim)
+    simds = knobs["simds"]
+    while simds > 1 and (4 * simds * tile * head_dim > SHARED or knobs["span"] * page // simds < together):
+        simds //= 2
+    batch = knobs["batch"]
+    while batch > 1 and (page % (together * batch) or knobs["span"] * page // simds % (together * batch)):
+        batch //= 2
+    return {"span": knobs["span"], "simds": simds, "batch": batch, "tile": tile}

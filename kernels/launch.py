@@ -31,10 +31,11 @@ class Kernel:
     """msl/<name>.metal as a function of arrays.
 
     inputs, outputs   the names the body uses; every input has at least one dimension, scalars are template values
+    written           inputs that the body writes to, in place: see pages_kernel.py for when that is sound
     """
 
-    def __init__(self, name: str, inputs: Sequence[str], outputs: Sequence[str]):
-        self.name, self.inputs, self.outputs = name, tuple(inputs), tuple(outputs)
+    def __init__(self, name: str, inputs: Sequence[str], outputs: Sequence[str], written: Sequence[str] = ()):
+        self.name, self.inputs, self.outputs, self.written = name, tuple(inputs), tuple(outputs), tuple(written)
 
     @functools.cached_property
     def text(self) -> tuple[str, str]:

@@ -18,6 +18,7 @@ import mlx.core as mx
 
 from . import launch, qk_norm_rope_kernel
 from .norm import Norm, rms_norm
+from .pages import Pages, Rows
 
 
 @dataclass(frozen=True)
@@ -61,18 +62,21 @@ def qk_norm_rope(
     q_norm: Norm | None = None,
     k_norm: Norm | None = None,
     v_norm: Norm | None = None,
+    pages: Pages | None = None,
+    rows: Rows | None = None,
 ) -> tuple[mx.array, mx.array | None, mx.array | None]:
     """qkv [B, T, (heads + 2 kv_heads) head_dim] -> q [B, heads, T, head_dim], k and v [B, kv_heads, T, head_dim].
 
-    Its width may be (heads + kv_heads) head_dim: K = V; or, with kv_heads 0, heads head_dim: k and v are None.
+    Its width may be (heads + kv_heads) head_dim: K = V; or, with kv_heads 0, heads head_dim: k and v are None. They are
+    None, too, where the kernel has already written them to the `rows` of `pages`.
     """
     norms = {"q_norm": q_norm, "k_norm": k_norm, "v_norm": v_norm}
     shape = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
     if launch.on_cpu("qk_norm_rope"):
         return reference(qkv, position, rope, **shape, **norms)
-    refusal = qk_norm_rope_kernel.covers(qkv, position, rope, kv_heads, head_dim, norms.values())
+    refusal = qk_norm_rope_kernel.covers(qkv, position, rope, kv_heads, head_dim, norms.values(), pages)
     if launch.uses_kernel("qk_norm_rope", qk_norm_rope_kernel.case(qkv, rope, **shape), refusal):
-        return qk_norm_rope_kernel.fused(qkv, position, rope, **shape, **norms)
+        return qk_norm_rope_kernel.fused(qkv, position, rope, pages, rows, **shape, **norms), None, None
     return reference(qkv, position, rope, **shape, **norms)
 
 

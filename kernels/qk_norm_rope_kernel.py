@@ -1,15 +1,21 @@
 """`qk_norm_rope` for 1 to 8 tokens a row on a GPU, and what it does not cover.
 
-Keys and values come out as one array [2, kv_heads, B, T, head_dim], which is how a pool wants them.
+Keys and values go straight to their pages (pages_kernel.py), so a layer has no other call for them.
 """
+
+from functools import lru_cache
 
 import mlx.core as mx
 
-from . import launch
+from . import launch, pages_kernel
 from .linear_kernel import FLOATS, float_bits
 
 MAX_TOKENS = 8
-KERNEL = launch.Kernel("qk_norm_rope", ("qkv", "position", "periods", "gains"), ("q", "kv"))
+GAINS = ("q_gain", "k_gain", "v_gain")
+KERNEL = launch.Kernel(
+    "qk_norm_rope", ("qkv", "position", "periods", *GAINS, "slots", "keys", "values", "size", "after"), ("q",),
+    written=("keys", "values"),
+)  # fmt: skip
 
 
 def case(qkv, rope, heads, kv_heads, head_dim) -> tuple:
@@ -17,7 +23,7 @@ def case(qkv, rope, heads, kv_heads, head_dim) -> tuple:
     return (str(qkv.dtype).split(".")[-1], f"{heads}+{kv_heads} heads", turned)
 
 
-def covers(qkv, position, rope, kv_heads, head_dim, norms) -> str | None:
+def covers(qkv, position, rope, kv_heads, head_dim, norms, pages) -> str | None:
     """Why there is no kernel for this call, or None."""
     if qkv.shape[1] > MAX_TOKENS:
         return f"more than {MAX_TOKENS} tokens a row"
@@ -31,46 +37,53 @@ def covers(qkv, position, rope, kv_heads, head_dim, norms) -> str | None:
         return "a rotation of its own for every row"
     if len({norm.eps for norm in norms if norm is not None}) > 1:
         return "norms that differ in eps"
+    if any(norm.weight.dtype != qkv.dtype for norm in norms if norm is not None and norm.weight is not None):
+        return "a norm and qkv differ in type"
+    if kv_heads and (pages is None or pages.dtype != qkv.dtype or not pages.in_place):
+        return "keys and values that are not written in place"
     return None
 
 
-def fused(qkv, position, rope, *, heads, kv_heads, head_dim, q_norm, k_norm, v_norm):
+def fused(qkv, position, rope, pages, rows, *, heads, kv_heads, head_dim, q_norm, k_norm, v_norm) -> mx.array:
+    """-> q [B, heads, T, head_dim]; keys and values are in `pages`."""
     batch, new, width = qkv.shape
     norms = (q_norm, k_norm, v_norm)
-    knobs = launch.knobs("qk_norm_rope", "*", {"simds": 4})
-    same = kv_heads > 0 and width == (heads + kv_heads) * head_dim
+    simds = launch.knobs("qk_norm_rope", "*", {"simds": 4})["simds"]
     template = {
-        "T": qkv.dtype, "B": batch, "NEW": new, "HEADS": heads, "KV_HEADS": kv_heads, "D": head_dim, "SAME": same,
+        "T": qkv.dtype, "B": batch, "NEW": new, "HEADS": heads, "KV_HEADS": kv_heads, "D": head_dim,
+        "SAME": kv_heads > 0 and width == (heads + kv_heads) * head_dim,
         "DIMS": 0 if rope is None else rope.dims, "INTERLEAVED": rope is not None and rope.interleaved,
         "SCALE": float_bits(1.0 if rope is None else rope.scale),
         "MAGNITUDE": float_bits(1.0 if rope is None else rope.magnitude),
         **{f"{name}_NORM": norm is not None for name, norm in zip("QKV", norms, strict=True)},
-        "EPS": float_bits(next((norm.eps for norm in norms if norm is not None), 0.0)), "SIMDS": knobs["simds"],
+        **{f"{name}_GAIN": norm is not None and norm.weight is not None for name, norm in zip("QKV", norms, strict=True)},
+        "EPS": float_bits(next((norm.eps for norm in norms if norm is not None), 0.0)), "SIMDS": simds,
     }  # fmt: skip
+    home = [position, qkv, qkv, position, position]  # stand for what a row of queries alone does not have
+    if kv_heads:
+        pages.prepare(rows)
+        addresses = rows.addresses(new, pages.keys.shape[1])
+        home = [addresses.slots, *pages.held, addresses.size, pages_kernel.waited_for(pages, position)]
+    gains = [qkv if norm is None or norm.weight is None else norm.weight for norm in norms]
     units = batch * new * (heads + 2 * kv_heads)
-    kv_shape = (2, kv_heads, batch, new, head_dim) if kv_heads else (1,)
-    q, kv = KERNEL(
-        [qkv, position, periods_of(rope), gains_of(norms, head_dim, qkv.dtype)],
-        [((batch, heads, new, head_dim), qkv.dtype), (kv_shape, qkv.dtype)],
+    (q,) = KERNEL(
+        [qkv, position, position if rope is None else periods_of(rope), *gains, *home],
+        [((batch, heads, new, head_dim), qkv.dtype)],
         template=template,
-        groups=(-(-units // knobs["simds"]), 1, 1),
-        threads=32 * knobs["simds"],
+        groups=(-(-units // simds), 1, 1),
+        threads=32 * simds,
     )
-    if not kv_heads:
-        return q, None, None
-    return q, kv[0].swapaxes(0, 1), kv[1].swapaxes(0, 1)
+    if kv_heads:
+        pages.written = q
+    return q
 
 
 def periods_of(rope) -> mx.array:
-    """[dims / 2] float32; one number where nothing turns."""
-    if rope is None:
-        return mx.ones((1,))
-    if rope.periods is not None:
-        return rope.periods
-    return rope.base ** (mx.arange(0, rope.dims, 2, dtype=mx.float32) / rope.dims)
+    """[dims / 2] float32."""
+    return rope.periods if rope.periods is not None else powers(rope.base, rope.dims)
 
 
-def gains_of(norms, head_dim: int, dtype: mx.Dtype) -> mx.array:
-    """[3, head_dim]: the weights of the three norms, ones where there is none."""
-    ones = mx.ones((head_dim,), dtype)
-    return mx.stack([ones if norm is None or norm.weight is None else norm.weight.astype(dtype) for norm in norms])
+@lru_cache(64)
+def powers(base: float, dims: int) -> mx.array:
+    """base^(2 i / dims): an array with its numbers in it, so that a traced step does not compute them each time."""
+    return mx.array([base ** (i / dims) for i in range(0, dims, 2)], mx.float32)

@@ -6,7 +6,7 @@ Gemma 2 report 2024. Norm weights are stored minus one; embeddings are scaled by
 from dataclasses import dataclass
 from typing import Any
 
-from ..kernels.attention import Pages
+from ..kernels.pages import Pages
 from . import rope
 from .checkpoint import Tensors
 from .llama import mlp

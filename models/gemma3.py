@@ -7,7 +7,7 @@ multimodal `gemma3` checkpoints is the same model.
 from dataclasses import dataclass
 from typing import Any
 
-from ..kernels.attention import Pages
+from ..kernels.pages import Pages
 from . import rope
 from .checkpoint import Tensors
 from .gemma2 import sandwich

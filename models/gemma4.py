@@ -11,7 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..kernels.attention import Pages
+from ..kernels.pages import Pages
 from ..kernels.norm import Norm
 from ..kernels.router import Routing
 from . import rope

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from ..kernels.activations import GLU, compiled
-from ..kernels.attention import Pages, attention
+from ..kernels.attention import attention
 from ..kernels.linear import Weight, embed, linear
 from ..kernels.norm import Norm, add_norm, rms_norm
+from ..kernels.pages import Pages
 from ..kernels.qk_norm_rope import Rope, qk_norm_rope
 from .moe import Experts, Router
 from .parts import Mlp, SandwichBlock, tail

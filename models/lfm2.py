@@ -7,7 +7,7 @@ is a sigmoid, with a bias that only chooses.
 from dataclasses import dataclass
 from typing import Any
 
-from ..kernels.attention import Pages
+from ..kernels.pages import Pages
 from ..kernels.router import Routing
 from . import rope
 from .checkpoint import Tensors

@@ -6,7 +6,7 @@ Llama 3 report 2024; Mistral 7B 2023 (sliding window). Biases and sliding layers
 from dataclasses import dataclass
 from typing import Any
 
-from ..kernels.attention import Pages
+from ..kernels.pages import Pages
 from . import rope
 from .checkpoint import Tensors
 from .parts import Attention, Decoder, Mlp, PreNormBlock

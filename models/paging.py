@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..kernels.attention import PAGE, Rows, Span
+from ..kernels.pages import PAGE, Rows, Span
 
 REWIND = 8  # a row can go back by so many positions: the longest rejected draft
 GROWTH = 1.5  # spare room given to a row that had to move, so that moving costs a constant a token

@@ -11,9 +11,10 @@ from typing import Protocol
 import mlx.core as mx
 
 from ..kernels.activations import sigmoid_gated, soft_cap
-from ..kernels.attention import Pages, attention
+from ..kernels.attention import attention
 from ..kernels.linear import Weight, Weights, embed, linear
 from ..kernels.norm import Norm, add_norm
+from ..kernels.pages import Pages
 from ..kernels.qk_norm_rope import Rope, qk_norm_rope
 from .rope import DynamicRope
 from .state import Memory, Recurrent, Step
@@ -59,7 +60,7 @@ class Attention:
         rope = self.rope.at(tuple(s.end for s in rows.spans)) if isinstance(self.rope, DynamicRope) else self.rope
         q, k, v = qk_norm_rope(
             qkv, step.position, rope, heads=self.heads, kv_heads=self.kv_heads, head_dim=self.head_dim,
-            q_norm=self.q_norm, k_norm=self.k_norm, v_norm=self.v_norm,
+            q_norm=self.q_norm, k_norm=self.k_norm, v_norm=self.v_norm, pages=self.pages, rows=rows,
         )  # fmt: skip
         q = q[:, :, -1:] if last else q
         o = attention(q, k, v, self.pages, rows, scale=self.scale, cap=self.cap)

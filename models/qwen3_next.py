@@ -10,7 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..kernels.attention import Pages
+from ..kernels.pages import Pages
 from ..kernels.linear import Weight, joined, rows_of
 from . import rope
 from .checkpoint import Tensors

@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..kernels.attention import Pages, Rows, Span, gathered
+from ..kernels.pages import Pages, Rows, Span
 from .paging import REWIND, Extent, Paging
 
 
@@ -46,6 +46,8 @@ class Recurrent:
 
     shapes   name -> (shape of one row's state, dtype)
     """
+
+    in_place = False  # see Pages
 
     def __init__(self, shapes: dict[str, tuple[tuple[int, ...], mx.Dtype]]):
         self.shapes = shapes
@@ -103,7 +105,13 @@ class Recurrent:
 
     @property
     def arrays(self) -> list[mx.array]:
+        """What a step changes: evaluating it computes the state."""
         return list(self.pools.values())
+
+    @property
+    def held(self) -> list[mx.array]:
+        """What `hold` takes back."""
+        return self.arrays
 
     def hold(self, arrays: list[mx.array]) -> None:
         self.pools = dict(zip(self.shapes, arrays, strict=True))
@@ -198,7 +206,7 @@ class Memory:
         if isinstance(state, Recurrent):
             return state.take(row.slot)
         span = self._span(state, row.extents[state.window], row.length)
-        return span.first, *(mx.contiguous(gathered(pool, span.runs)) for pool in (state.keys, state.values))
+        return span.first, *state.take(span)
 
     def _span(self, pages: Pages, extent: Extent, length: int) -> Span:
         return self.paging[pages.window].span(extent, max(0, length - REWIND), length)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from msl.accuracy import assert_accurate, kernels_run, wide
 from smelt.kernels import attention as op
-from smelt.kernels.attention import PAGE, Pages, Rows, Span
+from smelt.kernels.pages import PAGE, Pages, Rows, Span
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
 
@@ -60,7 +60,7 @@ class Problem:
     def plain(self):
         rows = self.placed(range(len(self.lengths)))
         self.pages.write(self.k, self.v, rows)
-        return op.reference(self.q, self.pages.keys, self.pages.values, rows, scale=self.scale, window=self.window, cap=self.cap)
+        return op.reference(self.q, self.pages, rows, scale=self.scale, cap=self.cap)
 
     def truth(self):
         outputs = []

@@ -8,6 +8,7 @@ import pytest
 from msl.accuracy import assert_accurate, kernels_run, wide
 from smelt.kernels import qk_norm_rope as op
 from smelt.kernels.norm import Norm
+from smelt.kernels.pages import PAGE, Pages, Rows, Span
 from smelt.kernels.qk_norm_rope import Rope
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
@@ -41,8 +42,12 @@ def check(dtype, heads, kv_heads, head_dim, rope, batch=2, new=1, norms="qk", sa
         for n in "qkv"
     }
     arguments = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim, **given}
+    pages = Pages(kv_heads, head_dim, dtype) if kv_heads else None
+    rows = Rows(tuple(Span(0, ((b * PAGE + 3, new),)) for b in range(batch)), batch * PAGE)
     with kernels_run(order):
-        ours = op.qk_norm_rope(qkv, position, rope, **arguments)
+        q, *rest = op.qk_norm_rope(qkv, position, rope, **arguments, pages=pages, rows=rows)
+        assert rest == [None, None]
+        ours = [q, *([mx.stack(x) for x in zip(*map(pages.read, rows.spans))] if kv_heads else rest)]
         mx.eval(*[x for x in ours if x is not None])
     plain = op.reference(qkv, position, rope, **arguments)
     split = wide(qkv).reshape(batch, new, -1, head_dim)

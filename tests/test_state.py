@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smelt.kernels.attention import PAGE, Pages, gathered
+from smelt.kernels.pages import PAGE, Pages, gathered
 from smelt.models.paging import REWIND, Pool
 from smelt.models.state import Memory
 

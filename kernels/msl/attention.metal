@@ -1,18 +1,46 @@
-// attention.metal: new tokens over one page of their sequence's keys and values; attention_merge.metal joins the pages.
+// attention.metal: new tokens over some pages of their sequence's keys and values; attention_merge.metal joins the parts.
 //
 // q [B, KV * GROUP, NEW, D]; keys, values [KV, slots, D]; table [B, N] pages of each row; bounds [B, 2] positions: of the
-// table's first slot, of the first new token; size [2] slots of the pool, N
-// -> partial [B, KV, N, R, D], stats [B, KV, N, R, 2] (largest score, sum of weights), R = GROUP * NEW.
+// table's first slot, of the first new token; size [2] slots of the pool, N; after: waited for, not read
+// -> partial [B, KV, P, R, D], stats [B, KV, P, R, 2] (largest score, sum of weights), R = GROUP * NEW, P = ceil(N / SPAN);
+// with WHOLE, where one part is all there is: partial [B, NEW, KV * GROUP, D] the result, stats one element, 0.
 //
-// A threadgroup takes one page and TILE rows; a simdgroup a part of the page's keys; a lane D / 32 elements of a head.
-// A row's numbers do not depend on how many rows, pages or slots there are. A page that no row sees becomes zeros.
+// A threadgroup takes SPAN pages and TILE rows; a simdgroup a share of the keys, 32 / LANES keys at a time; a lane
+// D / LANES elements of a head, in chunks of W neighbours. What a row gets depends on its own length alone: a part that
+// no token of the row sees becomes zeros, which the merge does not read.
 #include "packed.metal"
 
+// N elements, in chunks of W neighbours that are STRIDE apart, as floats.
+template <int W, int STRIDE, int N, typename T>
+METAL_FUNC void load_chunks(const device T* from, thread float (&to)[N]) {
+#pragma unroll
+  for (int c = 0; c < N / W; c++) {
+    if constexpr (W == 8 && sizeof(T) == 2) {
+      uint words[4];
+      load_words((const device uint*)(from + c * STRIDE), words);
+#pragma unroll
+      for (int e = 0; e < 4; e++) {
+        vec<T, 2> pair = as_type<vec<T, 2>>(words[e]);
+        to[c * W + 2 * e] = float(pair.x);
+        to[c * W + 2 * e + 1] = float(pair.y);
+      }
+    } else {
+      float part[W];
+      load_values<(W % 4 == 0 ? 4 : W)>(from + c * STRIDE, part);
+#pragma unroll
+      for (int e = 0; e < W; e++) {
+        to[c * W + e] = part[e];
+      }
+    }
+  }
+}
+
 // ---- body
-  constexpr int E = D / 32;
-  constexpr int STEP = E % 4 == 0 ? 4 : (E % 2 == 0 ? 2 : 1);
+  constexpr int E = D / LANES;                          // elements of a lane
+  constexpr int W = E % 8 == 0 ? 8 : (E % 4 == 0 ? 4 : 2);
+  constexpr int TOGETHER = 32 / LANES;                  // keys of a simdgroup at once
   constexpr int R = GROUP * NEW;
-  constexpr int KEYS = PAGE / SIMDS;                    // of a simdgroup
+  constexpr int KEYS = SPAN * PAGE / SIMDS;             // of a simdgroup
   constexpr int TILES = (R + TILE - 1) / TILE;
 
   threadgroup float best[SIMDS * TILE];
@@ -21,15 +49,17 @@
 
   uint lane = thread_index_in_simdgroup;
   uint simd = simdgroup_index_in_threadgroup;
-  uint page = threadgroup_position_in_grid.x;
+  uint part = threadgroup_position_in_grid.x;
   uint head = threadgroup_position_in_grid.y / TILES;
   uint tile = threadgroup_position_in_grid.y % TILES;
   uint row = threadgroup_position_in_grid.z;
+  uint own = lane / LANES;                              // which of the keys
+  uint offset = lane % LANES * W;                       // of the lane's first chunk
   uint slots = uint(size[0]);
   uint pages = uint(size[1]);
-  int first = bounds[2 * row] + int(page) * PAGE;       // position of the page's first slot
+  int first = bounds[2 * row] + int(part) * SPAN * PAGE;  // position of the part's first slot
   int position = bounds[2 * row + 1];
-  bool seen = first < position + NEW && (WINDOW == 0 || first + PAGE > position - WINDOW + 1);
+  bool seen = first < position + NEW && (WINDOW == 0 || first + SPAN * PAGE > position - WINDOW + 1);
 
   float query[TILE][E];
   float acc[TILE][E];
@@ -38,7 +68,7 @@
 #pragma unroll
   for (int t = 0; t < TILE; t++) {
     uint r = metal::min(tile * TILE + t, uint(R - 1));  // rows past the end: computed, not stored
-    load_values<STEP>(q + ((size_t(row) * KV + head) * R + r) * D + lane * E, query[t]);
+    load_chunks<W, LANES * W>(q + ((size_t(row) * KV + head) * R + r) * D + offset, query[t]);
     high[t] = -1e30f;
     total[t] = 0.0f;
 #pragma unroll
@@ -49,17 +79,24 @@
   }
 
   if (seen) {
-    size_t base = (size_t(head) * slots + size_t(table[row * pages + page]) * PAGE) * D + lane * E;
-    for (int k0 = int(simd) * KEYS; k0 < (int(simd) + 1) * KEYS; k0 += BATCH) {
+    size_t base = size_t(head) * slots * D + offset;
+    for (int k0 = int(simd) * KEYS; k0 < (int(simd) + 1) * KEYS; k0 += TOGETHER * BATCH) {
+      int reached = first + k0;
+      if (reached >= position + NEW || (WINDOW > 0 && reached + TOGETHER * BATCH <= position - WINDOW + 1)) {
+        continue;                                       // none of these keys is seen
+      }
+      // A simdgroup's keys of one turn are in one page, which the table has, since some of them are seen.
+      uint page = uint(table[row * pages + part * SPAN + k0 / PAGE]);
+      size_t from = base + (size_t(page) * PAGE + k0 % PAGE + own) * D;
       float scores[TILE][BATCH];
       float key[BATCH][E];
 #pragma unroll
       for (int k = 0; k < BATCH; k++) {
-        load_values<STEP>(keys + base + size_t(k0 + k) * D, key[k]);
+        load_chunks<W, LANES * W>(keys + from + k * TOGETHER * D, key[k]);
       }
 #pragma unroll
       for (int k = 0; k < BATCH; k++) {
-        int at = first + k0 + k;
+        int at = first + k0 + k * TOGETHER + int(own);
 #pragma unroll
         for (int t = 0; t < TILE; t++) {
           float dot = 0.0f;
@@ -67,18 +104,21 @@
           for (int e = 0; e < E; e++) {
             dot = metal::fma(query[t][e], key[k][e], dot);
           }
-          dot = simd_sum(dot);
+#pragma unroll
+          for (int d = 1; d < LANES; d *= 2) {
+            dot += simd_shuffle_xor(dot, ushort(d));
+          }
           if (CAPPED) {
             dot = as_type<float>(CAP) * metal::precise::tanh(dot / as_type<float>(CAP));
           }
-          int own = position + int(metal::min(tile * TILE + t, uint(R - 1)) % NEW);
-          bool visible = at <= own && (WINDOW == 0 || at > own - WINDOW);
+          int self = position + int(metal::min(tile * TILE + t, uint(R - 1)) % NEW);
+          bool visible = at <= self && (WINDOW == 0 || at > self - WINDOW);
           scores[t][k] = visible ? dot : -INFINITY;
         }
       }
 #pragma unroll
       for (int k = 0; k < BATCH; k++) {
-        load_values<STEP>(values + base + size_t(k0 + k) * D, key[k]);
+        load_chunks<W, LANES * W>(values + from + k * TOGETHER * D, key[k]);
       }
 #pragma unroll
       for (int t = 0; t < TILE; t++) {
@@ -109,15 +149,31 @@
     }
   }
 
+  // The keys that a simdgroup took at once are joined, then the simdgroups.
 #pragma unroll
   for (int t = 0; t < TILE; t++) {
+#pragma unroll
+    for (int d = LANES; d < 32; d *= 2) {
+      float other = simd_shuffle_xor(high[t], ushort(d));
+      float top = metal::max(high[t], other);
+      float mine = metal::precise::exp(high[t] - top);
+      float theirs = metal::precise::exp(other - top);
+      total[t] = metal::fma(total[t], mine, simd_shuffle_xor(total[t], ushort(d)) * theirs);
+#pragma unroll
+      for (int e = 0; e < E; e++) {
+        acc[t][e] = metal::fma(acc[t][e], mine, simd_shuffle_xor(acc[t][e], ushort(d)) * theirs);
+      }
+      high[t] = top;
+    }
     if (lane == 0) {
       best[simd * TILE + t] = high[t];
       sums[simd * TILE + t] = total[t];
     }
+    if (own == 0) {
 #pragma unroll
-    for (int e = 0; e < E; e++) {
-      parts[(simd * TILE + t) * D + lane * E + e] = acc[t][e];
+      for (int e = 0; e < E; e++) {
+        parts[(simd * TILE + t) * D + e / W * (LANES * W) + offset + e % W] = acc[t][e];
+      }
     }
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -138,11 +194,18 @@
         sum = metal::fma(weight, sums[s * TILE + t], sum);
         value = metal::fma(weight, parts[(s * TILE + t) * D + d], value);
       }
-      size_t to = ((size_t(row) * KV + head) * pages + page) * R + r;
-      partial[to * D + d] = value;
-      if (d == 0) {
-        stats[2 * to] = top;
-        stats[2 * to + 1] = sum;
+      if (WHOLE) {
+        partial[((size_t(row) * NEW + r % NEW) * (KV * GROUP) + head * GROUP + r / NEW) * D + d] = P(value / sum);
+      } else {
+        size_t to = ((size_t(row) * KV + head) * threadgroups_per_grid.x + part) * R + r;
+        partial[to * D + d] = P(value);
+        if (d == 0) {
+          stats[2 * to] = top;
+          stats[2 * to + 1] = sum;
+        }
       }
     }
+  }
+  if (WHOLE && thread_index_in_threadgroup == 0 && part + threadgroup_position_in_grid.y + row == 0) {
+    stats[0] = 0.0f;
   }

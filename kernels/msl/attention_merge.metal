@@ -1,6 +1,6 @@
-// attention_merge.metal: the pages of attention.metal joined, in the order of positions. A thread an element of a head.
+// attention_merge.metal: the parts of attention.metal joined, in the order of positions. A thread an element of a head.
 //
-// partial [B, KV, N, R, D], stats [B, KV, N, R, 2], bounds [B, 2], size [2] as there -> o [B, NEW, KV * GROUP, D].
+// partial [B, KV, P, R, D], stats [B, KV, P, R, 2], bounds [B, 2], size [2] as there -> o [B, NEW, KV * GROUP, D].
 
 // ---- body
   constexpr int R = GROUP * NEW;
@@ -13,9 +13,10 @@
   int own = bounds[2 * row + 1] + int(token);
   int begin = bounds[2 * row];
   int oldest = WINDOW == 0 ? 0 : metal::max(0, own - WINDOW + 1);
-  int from = metal::max(0, oldest - begin) / PAGE;
-  int upto = (own - begin) / PAGE;                      // the page of the token itself
-  size_t base = (size_t(row) * KV + head) * uint(size[1]);
+  int from = metal::max(0, oldest - begin) / (SPAN * PAGE);
+  int upto = (own - begin) / (SPAN * PAGE);             // the part of the token itself
+  int count = (size[1] + SPAN - 1) / SPAN;
+  size_t base = (size_t(row) * KV + head) * uint(count);
 
   if (d < uint(D)) {
     float top = -1e30f;

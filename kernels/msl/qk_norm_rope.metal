@@ -1,8 +1,8 @@
 // qk_norm_rope.metal: the heads of a row of qkv, each normed and turned to its position. One simdgroup a head.
 //
-// qkv [B, NEW, (HEADS + copies of KV_HEADS) D]; position [B]; periods [DIMS / 2];
-// gains [3, D] of q, k and v, where normed -> q [B, HEADS, NEW, D]; kv [2, KV_HEADS, B, NEW, D].
-// With SAME the row has no values: they are the keys before norm and rope. With KV_HEADS == 0 kv is one element, 0.
+// qkv [B, NEW, (HEADS + copies of KV_HEADS) D]; position [B]; periods [DIMS / 2]; q_gain, k_gain, v_gain [D], where there
+// are norms with a weight; slots [B NEW]; keys, values [KV_HEADS, slots, D], written; size [2] slots of the pool, ...
+// after: waited for, not read -> q [B, HEADS, NEW, D]. With SAME the row has no values: they are the keys before norm and rope.
 //
 // The angle of pair i is position * SCALE / periods[i]; its elements are i and i + DIMS/2, or 2i and 2i + 1.
 
@@ -33,7 +33,7 @@ METAL_FUNC bool is_first(int i) {
   constexpr int ALL = HEADS + 2 * KV_HEADS;             // heads to be written
   constexpr int GIVEN = HEADS + (SAME ? 1 : 2) * KV_HEADS;
 
-  threadgroup float values[SIMDS * D];
+  threadgroup float heads[SIMDS * D];
 
   uint lane = thread_index_in_simdgroup;
   uint simd = simdgroup_index_in_threadgroup;
@@ -60,12 +60,21 @@ METAL_FUNC bool is_first(int i) {
     float inverse = metal::precise::rsqrt(square / float(D) + as_type<float>(EPS));
 #pragma unroll
     for (int e = 0; e < E; e++) {
-      v[e] = v[e] * inverse * float(gains[kind * D + lane + 32 * e]);
+      int i = int(lane) + 32 * e;
+      float gain = 1.0f;
+      if (kind == 0) {
+        gain = Q_GAIN ? float(q_gain[i]) : 1.0f;
+      } else if (kind == 1) {
+        gain = K_GAIN ? float(k_gain[i]) : 1.0f;
+      } else {
+        gain = V_GAIN ? float(v_gain[i]) : 1.0f;
+      }
+      v[e] = v[e] * inverse * gain;
     }
   }
 #pragma unroll
   for (int e = 0; e < E; e++) {
-    values[simd * D + lane + 32 * e] = v[e];
+    heads[simd * D + lane + 32 * e] = v[e];
   }
   simdgroup_barrier(mem_flags::mem_threadgroup);
 
@@ -78,7 +87,7 @@ METAL_FUNC bool is_first(int i) {
         float angle = at / periods[pair_of<DIMS, INTERLEAVED>(i)];
         float c = metal::precise::cos(angle);
         float s = metal::precise::sin(angle);
-        float other = values[simd * D + partner<DIMS, INTERLEAVED>(i)];
+        float other = heads[simd * D + partner<DIMS, INTERLEAVED>(i)];
         float turned = is_first<DIMS, INTERLEAVED>(i) ? v[e] * c - other * s : v[e] * c + other * s;
         v[e] = turned * as_type<float>(MAGNITUDE);
       }
@@ -92,13 +101,12 @@ METAL_FUNC bool is_first(int i) {
         to[lane + 32 * e] = T(v[e]);
       }
     } else {
-      auto to = kv + ((size_t(head - HEADS) * B + row) * NEW + token) * D;
+      uint own = kind == 1 ? head - HEADS : head - HEADS - KV_HEADS;
+      size_t to = (size_t(own) * uint(size[0]) + uint(slots[row * NEW + token])) * D;
+      auto pool = kind == 1 ? keys : values;
 #pragma unroll
       for (int e = 0; e < E; e++) {
-        to[lane + 32 * e] = T(v[e]);
+        ((device T*)pool)[to + lane + 32 * e] = T(v[e]);
       }
     }
-  }
-  if (KV_HEADS == 0 && threadgroup_position_in_grid.x == 0 && thread_index_in_threadgroup == 0) {
-    kv[0] = T(0.0f);
   }

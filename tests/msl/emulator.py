@@ -28,6 +28,7 @@ CORE = HERE.parents[1] / "kernels" / "msl" / "core.h"
 CXX = os.environ.get("CXX", "g++")
 RUNS_HERE = platform.system() == "Linux" and shutil.which(CXX) is not None  # on a Mac the kernels run on its GPU
 ORDERS = {"forward": 0, "reverse": 1, "random": 2}
+IN_PLACE = 2  # Buffer.writable of an input that a kernel writes to
 
 # -fsanitize=thread: only the instrumentation, its library is not linked. -ffp-contract=off: the same bits everywhere.
 FLAGS = [
@@ -98,10 +99,13 @@ class Emulator:
         self.launches.append((kernel, inputs, outputs, template, groups, threads))
         text = unit(kernel, [x.dtype for x in inputs], [dtype for _, dtype in outputs], template)
         library = compiled(text)
-        given = [storage(x) for x in inputs]
+        given = [storage(x, name in kernel.written) for x, name in zip(inputs, kernel.inputs, strict=True)]
         made = [np.full(shape, 0xA5, np.uint8).repeat(dtype.size, -1) for shape, dtype in outputs]
         buffers = (Buffer * (len(given) + len(made)))(
-            *[Buffer(n.encode(), a.ctypes.data, a.nbytes, a.itemsize, 0) for n, a in zip(kernel.inputs, given)],
+            *[
+                Buffer(n.encode(), a.ctypes.data, a.nbytes, a.itemsize, IN_PLACE if n in kernel.written else 0)
+                for n, a in zip(kernel.inputs, given)
+            ],
             *[
                 Buffer(n.encode(), a.ctypes.data, a.nbytes, dtype.size, 1)
                 for n, a, (_, dtype) in zip(kernel.outputs, made, outputs)
@@ -131,9 +135,12 @@ class Emulator:
                 raise KernelError("unwritten", f"{count} of {total} elements of output '{name}', the first is {first}")
 
 
-def storage(x: mx.array) -> np.ndarray:
-    """A contiguous copy; bfloat16 as its bits."""
+def storage(x: mx.array, in_place: bool = False) -> np.ndarray:
+    """A contiguous copy, or the array's own memory; bfloat16 as its bits."""
     assert x.ndim, "inputs of a kernel have at least one dimension"
+    if in_place:
+        mx.eval(x)
+        return np.array(x.view(mx.uint16) if x.dtype == mx.bfloat16 else x, copy=False)
     x = mx.contiguous(x)
     return np.array(x.view(mx.uint16) if x.dtype == mx.bfloat16 else x)
 

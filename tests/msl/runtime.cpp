@@ -51,6 +51,8 @@ constexpr int MAX_THREADS = 1024, LANES = 32;
 constexpr size_t STACK = 128 << 10, PAGE = 4096;
 constexpr uint64_t THREADGROUP_LIMIT = 32768;
 
+constexpr uint32_t IN_PLACE = 2;  // Buffer.writable of an input that is written to: what it holds may be read
+
 enum Space { DEVICE, THREADGROUP };
 struct Cell {  // of one byte: who wrote and read it last. Threads are numbered from 1 over the whole grid
   uint32_t writer, write_epoch, write_simd, reader, read_epoch, read_simd;
@@ -150,14 +152,14 @@ void check_read(const Region& r, const Cell& c, uint64_t offset, bool atomic, vo
   if (!is_written(r, c))
     FAIL("uninitialised", code, line, "load of %s '%s', element %llu, that nobody has written",
          r.space == THREADGROUP ? "threadgroup array" : "output", r.name, (unsigned long long)(offset / r.element));
-  if (c.writer != thread_number() && !(atomic && c.atomic) && !ordered(r, c.writer, c.write_epoch, c.write_simd, true))
+  if (c.writer && c.writer != thread_number() && !(atomic && c.atomic) && !ordered(r, c.writer, c.write_epoch, c.write_simd, true))
     race(r, offset, "load", "store", c.writer, code, line);
 }
 
 void check_write(const Region& r, const Cell& c, uint64_t offset, bool atomic, void* code, int line) {
   uint32_t me = thread_number();
   if (atomic && c.atomic) return;
-  if (is_written(r, c) && c.writer != me && !ordered(r, c.writer, c.write_epoch, c.write_simd, true))
+  if (is_written(r, c) && c.writer && c.writer != me && !ordered(r, c.writer, c.write_epoch, c.write_simd, true))
     race(r, offset, "store", "store", c.writer, code, line);
   bool read = c.reader && (r.space == DEVICE || c.read_epoch >= first_epoch);
   if (read && (c.reader != me || c.readers) && !ordered(r, c.reader, c.read_epoch, c.read_simd, c.readers < 2))
@@ -597,6 +599,8 @@ int msl_run(Launch* todo) {
     Buffer& b = todo->buffers[i];
     arguments[i] = (void*)make_region(i, b.name, b.bytes, b.element, DEVICE, b.writable).start;
     memcpy(arguments[i], b.data, b.bytes);
+    if (b.writable == IN_PLACE)
+      for (uint64_t e = 0; e < b.bytes; e++) regions[i].cells[e].written = 1;
   }
   {
     Signals ours(todo->time_limit_ms);

@@ -4,9 +4,10 @@ from functools import cache
 
 import mlx.core as mx
 from smelt.kernels import launch, linear_kernel
-from smelt.kernels.attention import Pages, Rows, Span, attention
+from smelt.kernels.attention import attention
 from smelt.kernels.linear import linear, pack
 from smelt.kernels.norm import Norm
+from smelt.kernels.pages import PAGE, Pages, Rows, Span
 from smelt.kernels.qk_norm_rope import Rope, qk_norm_rope
 
 from msl.emulator import Emulator
@@ -35,19 +36,35 @@ def linear_tiles():
     return linear_by({"kernel": "tiles", "simds": 2, "slice": 1, "pairs": 1, "ahead": 1, "resident": 1})
 
 
-def attention_over_a_page():
+def attention_over_pages(length):
     q, k = mx.ones((1, 2, 1, 64), F16), mx.ones((1, 1, 1, 64), F16)
-    return attention(q, k, k, Pages(1, 64, F16), Rows((Span(0, ((0, 1),)),), 64), scale=0.125)
+    pages = -(-length // PAGE)
+    return attention(q, k, k, Pages(1, 64, F16), Rows((Span(0, ((0, length),)),), pages * PAGE), scale=0.125)
+
+
+def attention_over_a_page():
+    return attention_over_pages(1)
+
+
+def attention_in_parts():
+    return attention_over_pages(8 * PAGE)
+
+
+def keys_read_from_pages():
+    pages, rows = Pages(1, 64, F16), Rows((Span(0, ((0, 2),)),), PAGE)
+    pages.write(mx.ones((1, 1, 2, 64), F16), mx.ones((1, 1, 2, 64), F16), rows)
+    return pages.read(rows.spans[0])
 
 
 def qk_norm_and_rope():
     norm = Norm(mx.ones((64,), F16), 1e-6)
     return qk_norm_rope(
-        mx.ones((1, 1, 256), F16), mx.array([3], mx.int32), Rope(64), heads=2, kv_heads=1, head_dim=64, q_norm=norm, k_norm=norm
-    )  # fmt: skip
+        mx.ones((1, 1, 256), F16), mx.array([3], mx.int32), Rope(64), heads=2, kv_heads=1, head_dim=64, q_norm=norm, k_norm=norm,
+        pages=Pages(1, 64, F16), rows=Rows((Span(0, ((0, 4),)),), PAGE),
+    )[0]  # fmt: skip
 
 
-CALLS = [linear_lanes, linear_tiles, attention_over_a_page, qk_norm_and_rope]
+CALLS = [linear_lanes, linear_tiles, attention_over_a_page, attention_in_parts, keys_read_from_pages, qk_norm_and_rope]
 
 
 @cache

@@ -1,0 +1,215 @@
+"""The keys and values of all sequences of a layer, in pages of one pool, and where each sequence's are.
+
+A pool holds the keys of all sequences as [kv_heads, slots, head_dim]; a page is PAGE consecutive slots (Kwon et al.
+2023). With the slots behind the heads, a sequence whose pages follow one another is a strided view of the pool, so that
+on the CPU a single stream reads it without a copy.
+
+On a GPU kernels write the pools in place (pages_kernel.py): MLX's own update would copy a pool that a step still in
+flight reads. MLX does not know of these writes, so whoever reads takes `Pages.written` as an input besides.
+"""
+
+from dataclasses import dataclass, field
+
+import mlx.core as mx
+
+from . import launch, pages_kernel
+
+PAGE = 64  # slots
+
+Runs = tuple[tuple[int, int], ...]  # (first slot, slots), in the order of positions
+
+
+@dataclass(frozen=True)
+class Span:
+    """One sequence's slots after a step's tokens were added: positions `first`.. `first` + slots of `runs`."""
+
+    first: int
+    runs: Runs
+
+    @property
+    def end(self) -> int:
+        return self.first + sum(count for _, count in self.runs)
+
+    @property
+    def pages(self) -> list[int]:
+        """The pages that hold the span. All runs but the first begin with a page, all but the last end with one."""
+        return [page for slot, size in self.runs for page in range(slot // PAGE, -(-(slot + size) // PAGE))]
+
+    def tail(self, count: int) -> Runs:
+        """The runs of the last `count` positions."""
+        found = []
+        for slot, size in reversed(self.runs):
+            taken = min(size, count)
+            found.append((slot + size - taken, taken))
+            count -= taken
+            if not count:
+                break
+        return tuple(reversed(found))
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """The same spans for a kernel: table [B, N] pages of each row (0 past its last); bounds [B, 2] the positions of the
+    table's first slot and of the first new token; slots [B T] of the new tokens; size [2] slots of the pool, N. int32.
+    """
+
+    table: mx.array
+    bounds: mx.array
+    slots: mx.array
+    size: mx.array
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where the B rows of a step stand: their spans, the slots a layer's pool must have, and runs to move first."""
+
+    spans: tuple[Span, ...]
+    slots: int
+    moves: tuple[tuple[Runs, int], ...] = ()  # (old runs, first new slot)
+    addressed: Addresses | None = None  # in a traced step, which knows no spans and finds the moves done
+    known: dict[tuple[int, int], Addresses] = field(default_factory=dict, compare=False)  # what all layers share
+
+    def addresses(self, new: int, capacity: int) -> Addresses:
+        """For `new` tokens a row, in a pool of `capacity` slots. N is a power of two, so that few shapes occur."""
+        if self.addressed is not None:
+            return self.addressed
+        if (new, capacity) not in self.known:
+            self.known[new, capacity] = self._addresses(new, capacity)
+        return self.known[new, capacity]
+
+    def _addresses(self, new: int, capacity: int) -> Addresses:
+        tables = [span.pages for span in self.spans]
+        count = 1 << (max(map(len, tables)) - 1).bit_length()
+        bounds = [(span.first - span.runs[0][0] % PAGE, span.end - new) for span in self.spans]
+        slots = [slot + i for span in self.spans for slot, n in span.tail(new) for i in range(n)]
+        return Addresses(
+            mx.array([table + [0] * (count - len(table)) for table in tables], mx.int32),
+            mx.array(bounds, mx.int32),
+            mx.array(slots, mx.int32),
+            mx.array([capacity, count], mx.int32),
+        )
+
+
+class Pages:
+    """One layer's pool: keys and values [kv_heads, slots, head_dim].
+
+    window   positions that a token sees, itself included; None: all before it
+    written  where the pools are written in place, a result that is there only after the last write
+    """
+
+    def __init__(self, kv_heads: int, head_dim: int, dtype: mx.Dtype, window: int | None = None):
+        self.kv_heads, self.head_dim, self.dtype, self.window = kv_heads, head_dim, dtype, window
+        self.clear()
+
+    def clear(self) -> None:
+        self.keys = self.values = self.written = None
+
+    @property
+    def in_place(self) -> bool:
+        if launch.on_cpu("pages"):
+            return False
+        return launch.uses_kernel("pages", pages_kernel.case(self), pages_kernel.covers(self))
+
+    @property
+    def slot_bytes(self) -> int:
+        return 2 * self.kv_heads * self.head_dim * self.dtype.size
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """What a step changes: evaluating it computes the state."""
+        if self.in_place:
+            return [] if self.written is None else [self.written]
+        return [] if self.keys is None else [self.keys, self.values]
+
+    @property
+    def held(self) -> list[mx.array]:
+        """What `hold` takes back."""
+        return [] if self.keys is None else [self.keys, self.values]
+
+    def hold(self, pools: list[mx.array], written: mx.array | None = None) -> None:
+        (self.keys, self.values), self.written = pools, written
+
+    def release(self) -> None:
+        """Let go of the pool, so that whoever has it now can write in place."""
+        self.clear()
+
+    @property
+    def nbytes(self) -> int:
+        return sum(pool.nbytes for pool in self.held)
+
+    def write(self, k: mx.array, v: mx.array, rows: Rows) -> None:
+        """k, v [B, kv_heads, T, head_dim] go to the last T slots of each row."""
+        self.prepare(rows)
+        if self.in_place:
+            self.written = pages_kernel.append(self, k, v, rows.addresses(k.shape[2], self.keys.shape[1]))
+        elif rows.addressed is not None:
+            self.keys, self.values = (put(x, new, rows.addressed.slots) for x, new in zip(self.held, (k, v)))
+        else:
+            self.keys, self.values = (written(x, new, rows) for x, new in zip(self.held, (k, v)))
+
+    def prepare(self, rows: Rows) -> None:
+        """Make the pool as large as the rows need, and move the runs that must move."""
+        if rows.addressed is not None or not (rows.moves or self._short(rows)):
+            return
+        if self.in_place:
+            mx.synchronize()  # MLX copies what it believes nobody writes
+        self.keys, self.values = (moved(self._grown(pool, rows.slots), rows) for pool in (self.keys, self.values))
+        if self.in_place:
+            mx.eval(self.keys, self.values)
+
+    def _short(self, rows: Rows) -> bool:
+        return self.keys is None or self.keys.shape[1] < rows.slots
+
+    def _grown(self, pool, slots):
+        have = 0 if pool is None else pool.shape[1]
+        if have >= slots:
+            return pool
+        wanted = max(slots, have + have // 4)  # each growth copies the pool: a constant share keeps that rare
+        more = mx.zeros((self.kv_heads, wanted - have, self.head_dim), self.dtype)
+        return more if pool is None else mx.concatenate([pool, more], axis=1)
+
+    def read(self, span: Span) -> tuple[mx.array, mx.array]:
+        """Keys and values [kv_heads, S, head_dim] of the span's positions."""
+        if self.in_place:
+            return pages_kernel.gather(self, span.runs)
+        return gathered(self.keys, span.runs), gathered(self.values, span.runs)
+
+    def take(self, span: Span) -> tuple[mx.array, mx.array]:
+        """A copy of the same, whatever is written later."""
+        if not self.in_place:
+            return tuple(mx.contiguous(x) for x in self.read(span))
+        mx.synchronize()  # a step that was traced leaves no `written` behind
+        copies = self.read(span)
+        mx.eval(copies)
+        return copies
+
+
+def put(pool: mx.array, new: mx.array, slots: mx.array) -> mx.array:
+    """The pool [KV, slots, d] with new [B, KV, T, d] at `slots` [B T]; in place, when nothing else holds the pool."""
+    flat = new.swapaxes(0, 1).reshape(pool.shape[0], -1, pool.shape[2])
+    if flat.shape[1] == 1:
+        return mx.slice_update(pool, flat, slots, axes=(1,))
+    pool[:, slots] = flat
+    return pool
+
+
+def written(pool: mx.array, new: mx.array, rows: Rows) -> mx.array:
+    for row, span in zip(new, rows.spans, strict=True):
+        done = 0
+        for slot, count in span.tail(new.shape[2]):
+            pool[:, slot : slot + count] = row[:, done : done + count]
+            done += count
+    return pool
+
+
+def moved(pool: mx.array, rows: Rows) -> mx.array:
+    for runs, slot in rows.moves:
+        old = gathered(pool, runs)
+        pool[:, slot : slot + old.shape[1]] = old
+    return pool
+
+
+def gathered(pool: mx.array, runs: Runs) -> mx.array:
+    """The slots of `runs`, in order: a view where there is one run."""
+    parts = [pool[:, slot : slot + count] for slot, count in runs]
+    return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=1)

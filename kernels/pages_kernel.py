@@ -1,0 +1,69 @@
+"""Kernels that write keys and values to their pages in place, and that read them out again.
+
+MLX takes a custom kernel's inputs for constants, and gives its outputs new memory. These kernels write to an input all
+the same: the pool. That is sound as long as (1) nobody else holds the pool's memory, (2) each reader has a result of the
+write among its inputs, which makes MLX order the two, on Metal by a barrier or a fence, on CUDA by an edge of the graph,
+and (3) a write comes after all earlier reads of its slots, as each step's data do, which depend on the step before; `after`,
+which no body reads, is the write before this one.
+"""
+
+import mlx.core as mx
+
+from . import launch
+from .linear_kernel import FLOATS
+
+APPEND = launch.Kernel(
+    "pages_append", ("k", "v", "slots", "keys", "values", "size", "after"), ("done",), written=("keys", "values")
+)
+GATHER = launch.Kernel("pages_gather", ("keys", "values", "slots", "size", "after"), ("k", "v"))
+THREADS = 256
+
+
+def case(pages) -> tuple:
+    return (str(pages.dtype).split(".")[-1], f"{pages.kv_heads} heads of {pages.head_dim}")
+
+
+def covers(pages) -> str | None:
+    """Why these pools are not written in place, or None: all that reads them must be a kernel, too."""
+    if why := launch.unavailable("attention"):
+        return f"attention has no kernel: {why}"
+    if pages.dtype not in FLOATS:
+        return f"the pool is {pages.dtype}"
+    if pages.head_dim % 32 or pages.head_dim > 512:
+        return f"heads of {pages.head_dim}; a multiple of 32 up to 512 is covered"
+    return None
+
+
+def waited_for(pages, instead: mx.array) -> mx.array:
+    """What was there after the last write, or any array where there was none."""
+    return instead if pages.written is None else pages.written
+
+
+def append(pages, k, v, addresses) -> mx.array:
+    """k, v [B, KV, T, d] to `addresses.slots` [B T] of the pools -> a result to wait for."""
+    batch, heads, new, head_dim = k.shape
+    template = {"T": k.dtype, "B": batch, "KV": heads, "NEW": new, "D": head_dim, "THREADS": THREADS}
+    (done,) = APPEND(
+        [k, v, addresses.slots, *pages.held, addresses.size, waited_for(pages, addresses.slots)],
+        [((-(-batch * heads * new * head_dim // THREADS),), mx.uint8)],
+        template=template,
+        groups=(-(-batch * heads * new * head_dim // THREADS), 1, 1),
+        threads=THREADS,
+    )
+    return done
+
+
+def gather(pages, runs) -> tuple[mx.array, mx.array]:
+    """The slots of `runs`, in order: keys and values [KV, S, d]."""
+    slots = mx.concatenate([mx.arange(slot, slot + count, dtype=mx.int32) for slot, count in runs])
+    heads, capacity, head_dim = pages.keys.shape
+    shape = (heads, slots.size, head_dim)
+    groups = -(-heads * slots.size * head_dim // THREADS)
+    k, v = GATHER(
+        [pages.keys, pages.values, slots, mx.array([capacity, slots.size], mx.int32), waited_for(pages, slots)],
+        [(shape, pages.dtype)] * 2,
+        template={"KV": heads, "D": head_dim, "THREADS": THREADS},
+        groups=(groups, 1, 1),
+        threads=THREADS,
+    )
+    return k, v
