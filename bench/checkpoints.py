@@ -11,9 +11,22 @@ import mlx.core as mx
 COMMON = {"rms_norm_eps": 1e-6, "max_position_embeddings": 40960, "eos_token_id": 0}
 LLAMA = {**COMMON, "model_type": "llama", "rope_theta": 500000.0}
 QWEN3 = {**COMMON, "model_type": "qwen3", "rope_theta": 1000000.0, "tie_word_embeddings": True, "head_dim": 128}
+QWEN3_MOE = {**QWEN3, "model_type": "qwen3_moe", "tie_word_embeddings": False, "norm_topk_prob": True,
+             "decoder_sparse_step": 1, "mlp_only_layers": []}  # fmt: skip
+GEMMA3 = {**COMMON, "model_type": "gemma3_text", "sliding_window_pattern": 6, "rope_theta": 1000000.0,
+          "rope_local_base_freq": 10000.0, "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+          "tie_word_embeddings": True}  # fmt: skip
 
-# The shapes that benchmarks speak of, by the names of the published models that have them.
+# The shapes that benchmarks speak of, by the names of the published models that have them; "tiny" ones for a CPU.
 SHAPES = {
+    "tiny": {**QWEN3, "hidden_size": 128, "num_hidden_layers": 2, "intermediate_size": 384, "num_attention_heads": 4,
+             "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 1024},
+    "tiny-gemma": {**GEMMA3, "hidden_size": 128, "num_hidden_layers": 6, "intermediate_size": 256,
+                   "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 1024,
+                   "sliding_window": 32, "query_pre_attn_scalar": 64},
+    "tiny-moe": {**QWEN3_MOE, "hidden_size": 128, "num_hidden_layers": 2, "intermediate_size": 384,
+                 "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 1024,
+                 "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 64},
     "small-100m": {**QWEN3, "hidden_size": 768, "num_hidden_layers": 8, "intermediate_size": 2048,
                    "num_attention_heads": 12, "num_key_value_heads": 4, "head_dim": 64, "vocab_size": 32000},
     "qwen3-0.6b": {**QWEN3, "hidden_size": 1024, "num_hidden_layers": 28, "intermediate_size": 3072,
@@ -23,16 +36,18 @@ SHAPES = {
     "llama-3.2-1b": {**LLAMA, "hidden_size": 2048, "num_hidden_layers": 16, "intermediate_size": 8192,
                      "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 128256,
                      "tie_word_embeddings": True},
-    "gemma-3-4b": {**COMMON, "model_type": "gemma3_text", "hidden_size": 2560, "num_hidden_layers": 34,
-                   "intermediate_size": 10240, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
-                   "vocab_size": 262208, "sliding_window": 1024, "sliding_window_pattern": 6,
-                   "query_pre_attn_scalar": 256, "rope_theta": 1000000.0, "rope_local_base_freq": 10000.0,
-                   "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "tie_word_embeddings": True},
+    "gemma-3-4b": {**GEMMA3, "hidden_size": 2560, "num_hidden_layers": 34, "intermediate_size": 10240,
+                   "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 262208,
+                   "sliding_window": 1024, "query_pre_attn_scalar": 256},
+    "qwen3-30b-a3b": {**QWEN3_MOE, "hidden_size": 2048, "num_hidden_layers": 48, "intermediate_size": 6144,
+                      "num_attention_heads": 32, "num_key_value_heads": 4, "vocab_size": 151936, "num_experts": 128,
+                      "num_experts_per_tok": 8, "moe_intermediate_size": 768},
 }  # fmt: skip
 
 
 def shapes(config: dict) -> dict[str, tuple[int, ...]]:
-    d, f, h = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    """Every tensor of the unpacked checkpoint by name, as MLX writes it."""
+    d, h = config["hidden_size"], config["head_dim"]
     q, kv = config["num_attention_heads"] * h, config["num_key_value_heads"] * h
     found = {"model.embed_tokens.weight": (config["vocab_size"], d), "model.norm.weight": (d,)}
     if not config["tie_word_embeddings"]:
@@ -40,16 +55,26 @@ def shapes(config: dict) -> dict[str, tuple[int, ...]]:
     for i in range(config["num_hidden_layers"]):
         layer = {
             "self_attn.q_proj": (q, d), "self_attn.k_proj": (kv, d), "self_attn.v_proj": (kv, d),
-            "self_attn.o_proj": (d, q), "mlp.gate_proj": (f, d), "mlp.up_proj": (f, d), "mlp.down_proj": (d, f),
+            "self_attn.o_proj": (d, q), **feed_forward(config),
             "input_layernorm": (d,), "post_attention_layernorm": (d,),
         }  # fmt: skip
-        if config["model_type"] in ("qwen3", "gemma3_text"):
+        if config["model_type"] in ("qwen3", "qwen3_moe", "gemma3_text"):
             layer |= {"self_attn.q_norm": (h,), "self_attn.k_norm": (h,)}
         if config["model_type"] == "gemma3_text":
             layer |= {"pre_feedforward_layernorm": (d,), "post_feedforward_layernorm": (d,)}
         found |= {f"model.layers.{i}.{name}.weight": shape for name, shape in layer.items()}
         found |= {f"model.layers.{i}.{name}.bias": layer[name][:1] for name in biased(config)}
     return found
+
+
+def feed_forward(config: dict) -> dict[str, tuple[int, ...]]:
+    d = config["hidden_size"]
+    if "num_experts" not in config:
+        f = config["intermediate_size"]
+        return {"mlp.gate_proj": (f, d), "mlp.up_proj": (f, d), "mlp.down_proj": (d, f)}
+    e, f = config["num_experts"], config["moe_intermediate_size"]
+    stacks = {"gate_proj": (e, f, d), "up_proj": (e, f, d), "down_proj": (e, d, f)}
+    return {"mlp.gate": (e, d)} | {f"mlp.switch_mlp.{name}": shape for name, shape in stacks.items()}
 
 
 def biased(config: dict) -> list[str]:

@@ -1,9 +1,18 @@
-"""Decode and prefill, time to first token, start-up and peak memory, beside mlx-lm on the same weights in one run.
+"""Decode, prefill, batches, dispatches, start-up and memory beside mlx-lm, on the same random weights in one run.
 
-    python -m smelt.bench.decode --shape small-100m --bits 4 --prompt 256 --tokens 64 --json bench/results/decode-cpu.json
+    python -m smelt.bench.decode                                        every published shape on a GPU, small ones on a CPU
+    python -m smelt.bench.decode --shape qwen3-4b --json out.json       one shape, kept
+    python -m smelt.bench.decode --quick                                tiny shapes, a few seconds: does it run at all
 
-Weights are random. Each measurement is a process of its own; the engines take turns, and the table shows medians.
-`start` is from the process's start to the first token of a 16-token prompt: imports, weights and all.
+A shape's weights are random and packed (packed.py); --model takes a checkpoint folder instead. Each engine is a process
+of its own that takes its turn, --rounds times, and gives up what --seconds do not allow; the table shows medians.
+
+    decode@C     tokens a second of one stream after a prompt of C tokens
+    step@R       milliseconds of one step of R streams together, after prompts of the first context (Smelt alone)
+    prefill@N    prompt tokens a second until the first token of a prompt of N
+    dispatches   primitives that one decode step evaluates, views aside (dispatches.py says exactly which)
+    start        from the process's start to the first token of a 16-token prompt: imports, weights and all
+    peak, rss    memory: MLX's peak, the process's
 """
 
 import argparse
@@ -15,74 +24,101 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 BEGIN = time.perf_counter()
 ENGINES = ("smelt", "mlx-lm")
-ROWS = (  # key, unit, whether more is better
-    ("decode", "tok/s", True),
-    ("prefill", "tok/s", True),
-    ("start", "s", False),
-    ("peak", "MiB", False),
-    ("rss", "MiB", False),
-)
+UNITS = {"decode": "tok/s", "step": "ms", "prefill": "tok/s", "dispatches": "a token", "start": "s", "peak": "MiB",
+         "rss": "MiB"}  # fmt: skip
+GRACE_S = 60  # beyond its seconds, for a process that is inside one measurement
+Values = dict[str, list[float]]
 
 
-def prompt(length: int, vocab: int, salt: int) -> list[int]:
-    return [(7919 * (i + salt) ** 2 + 31 * i) % (vocab - 1) + 1 for i in range(length)]
+@dataclass(frozen=True)
+class Plan:
+    """What a process measures: start, decode at each context, dispatches, prefill of each length, steps of several rows."""
+
+    contexts: list[int]
+    rows: list[int]
+    prefill: list[int]
+    tokens: int
+    repeats: int = 3
+    seconds: float = 90.0
 
 
-def run_smelt(folder: Path, generate: list[tuple[int, int]]):
-    """For each (prompt length, tokens): (seconds to the first token, seconds for the others)."""
-    from .. import models
-    from ..engine.request import Sampling
-    from ..engine.scheduler import Limits, Scheduler
-    from ..engine.sequence import Sequence, Token
-
-    model = models.load(folder)
-    scheduler = Scheduler(model, Limits())
-    for salt, (length, tokens) in enumerate(generate):
-        marks = []
-        put = lambda item: isinstance(item, Token) and marks.append(time.perf_counter())  # noqa: B023, E731
-        sequence = Sequence(prompt(length, model.vocab, salt), Sampling(temperature=0.0), 0, tokens, frozenset(), put)
-        begin = time.perf_counter()
-        scheduler.add(sequence)
-        while not scheduler.idle:
-            scheduler.tick()
-        yield marks[0] - begin, marks[-1] - marks[0]
+FULL = Plan([512, 4096], [1, 4, 8], [2048, 8192], tokens=128)
+SMALL = Plan([128], [1, 4], [256], tokens=32, repeats=2, seconds=60.0)
+QUICK = Plan([32], [1, 2], [64], tokens=8, repeats=1, seconds=20.0)
+PUBLISHED = ["qwen3-4b", "llama-3.2-1b", "gemma-3-4b", "qwen3-30b-a3b"]
+TINY = ["tiny", "tiny-gemma", "tiny-moe"]
 
 
-def run_mlx_lm(folder: Path, generate: list[tuple[int, int]]):
+# ---- one process
+
+
+def worker(name: str, folder: Path, plan: Plan) -> Iterator[tuple[str, list]]:
+    """Memory is read before streams run together, which mlx-lm's generate_step does not do."""
+    from . import engines
+
+    engine = engines.ENGINES[name](folder)
+    measures = Measures(engine, plan)
+    yield "start", [measures.first_token() - BEGIN + interpreter_s()]
+    for context in plan.contexts:
+        yield from measures.within(f"decode@{context}", lambda salt: measures.decode(context, salt))  # noqa: B023
+    yield "dispatches", [engine.dispatches(engines.prompt(plan.contexts[0], engine.vocab, 7)).total()]
+    for length in plan.prefill:
+        yield from measures.within(f"prefill@{length}", lambda salt: measures.prefill(length, salt))  # noqa: B023
+    yield from memory()
+    for rows in plan.rows if engine.batches else ():
+        yield from measures.within(f"step@{rows}", lambda salt: measures.step(rows, salt))  # noqa: B023
+    yield "ways", engine.ways()
+
+
+class Measures:
+    def __init__(self, engine, plan: Plan):
+        self.engine, self.plan = engine, plan
+
+    def prompt(self, length: int, salt: int) -> list[int]:
+        from .engines import prompt
+
+        return prompt(length, self.engine.vocab, salt)
+
+    def first_token(self) -> float:
+        return self.engine.marks(self.prompt(16, 0), 1)[0]
+
+    def decode(self, context: int, salt: int) -> float:
+        marks = self.engine.marks(self.prompt(context, salt), self.plan.tokens)
+        return (len(marks) - 1) / (marks[-1] - marks[0])
+
+    def step(self, rows: int, salt: int) -> float:
+        prompts = [self.prompt(self.plan.contexts[0], salt + 100 * i) for i in range(rows)]
+        return 1e3 * self.engine.step_s(prompts, self.plan.tokens // 2)
+
+    def prefill(self, length: int, salt: int) -> float:
+        prompt, begin = self.prompt(length, salt), time.perf_counter()
+        return length / (self.engine.marks(prompt, 1)[0] - begin)
+
+    def within(self, key: str, measure) -> Iterator[tuple[str, list[float]]]:
+        """`repeats` values after one that warms every shape, as long as there is time."""
+        values = []
+        for salt in range(1 + self.plan.repeats):
+            if time.perf_counter() - BEGIN > self.plan.seconds:
+                print(f"out of time: {key} measured {len(values)} times", file=sys.stderr, flush=True)
+                break
+            values.append(measure(salt))
+        if values[1:]:
+            yield key, values[1:]
+
+
+def memory() -> Iterator[tuple[str, list[float]]]:
     import mlx.core as mx
-    from mlx_lm.generate import generate_step
-    from mlx_lm.utils import load_model
 
-    model, config = load_model(folder)
-    for salt, (length, tokens) in enumerate(generate):
-        begin = time.perf_counter()
-        marks = []
-        for _ in generate_step(mx.array(prompt(length, config["vocab_size"], salt)), model, max_tokens=tokens):
-            marks.append(time.perf_counter())
-        yield marks[0] - begin, marks[-1] - marks[0]
-
-
-def worker(engine: str, folder: Path, length: int, tokens: int) -> dict[str, float]:
-    """One process's measurements."""
-    results = {"smelt": run_smelt, "mlx-lm": run_mlx_lm}[engine](folder, [(16, 2), (length, 2), (length, tokens)])
-    first = next(results)
-    start = time.perf_counter() - BEGIN + interpreter_s() - first[1]
-    next(results)  # warms every shape of the measured one
-    prefill_s, decode_s = next(results)
-    import mlx.core as mx
-
-    return {
-        "decode": (tokens - 1) / decode_s,
-        "prefill": length / prefill_s,
-        "start": start,
-        "peak": mx.get_peak_memory() / 2**20,
-        "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10),
-    }
+    yield "peak", [mx.get_peak_memory() / 2**20]
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    yield "rss", [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit]
 
 
 def interpreter_s() -> float:
@@ -97,36 +133,67 @@ def interpreter_s() -> float:
     return max(0.0, uptime - ticks / os.sysconf("SC_CLK_TCK") - (time.perf_counter() - BEGIN))
 
 
-def measure(engine: str, folder: Path, args) -> dict[str, float]:
+# ---- both engines, in turns
+
+
+def measure(engine: str, folder: Path, plan: Plan) -> dict:
+    """What one process said, as far as it came."""
     command = [sys.executable, "-m", "smelt.bench.decode", "--worker", engine, "--model", str(folder)]
-    command += ["--prompt", str(args.prompt), "--tokens", str(args.tokens)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command += ["--plan", json.dumps(asdict(plan))]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=plan.seconds + GRACE_S)
+    except subprocess.TimeoutExpired as late:
+        print(f"{engine} was stopped after {late.timeout:.0f} s", file=sys.stderr)
+        return lines_of((late.stdout or b"").decode())
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    print(done.stderr, end="", file=sys.stderr)
+    return lines_of(done.stdout)
 
 
-def compare(folder: Path, args) -> dict[str, dict[str, float]]:
-    runs: dict[str, list] = {engine: [] for engine in ENGINES}
-    for _ in range(args.rounds):
+def lines_of(text: str) -> dict:
+    found: dict = {}
+    for line in text.splitlines():
+        if line.startswith("{") and line.endswith("}"):
+            found |= json.loads(line)
+    return found
+
+
+def compare(folder: Path, plan: Plan, rounds: int) -> dict:
+    """{"values": {engine: {key: [...]}}, "medians": {engine: {key: x}}, "ways": Smelt's kernels}"""
+    values: dict[str, Values] = {engine: {} for engine in ENGINES}
+    ways: list[str] = []
+    for _ in range(rounds):
         for engine in ENGINES:
-            runs[engine].append(measure(engine, folder, args))
-    return {engine: {key: statistics.median(r[key] for r in runs[engine]) for key, _, _ in ROWS} for engine in ENGINES}
+            found = measure(engine, folder, plan)
+            ways = found.pop("ways", None) or ways
+            for key, numbers in found.items():
+                values[engine].setdefault(key, []).extend(numbers)
+    medians = {engine: {key: statistics.median(v) for key, v in values[engine].items()} for engine in ENGINES}
+    return {"medians": medians, "values": values, "ways": ways}
 
 
 def table(medians: dict[str, dict[str, float]]) -> str:
     lines = ["| | smelt | mlx-lm | ratio |", "|---|---|---|---|"]
-    for key, unit, _ in ROWS:
-        ours, theirs = medians["smelt"][key], medians["mlx-lm"][key]
-        lines.append(f"| {key}, {unit} | {ours:.4g} | {theirs:.4g} | {ours / theirs:.2f} |")
+    ours, theirs = medians["smelt"], medians["mlx-lm"]
+    for key in {**ours, **theirs}:
+        pair = [f"{side[key]:.4g}" if key in side else "-" for side in (ours, theirs)]
+        ratio = f"{ours[key] / theirs[key]:.2f}" if key in ours and key in theirs else against_one(key, ours)
+        lines.append(f"| {key}, {UNITS[key.partition('@')[0]]} | {pair[0]} | {pair[1]} | {ratio} |")
     return "\n".join(lines)
+
+
+def against_one(key: str, ours: dict[str, float]) -> str:
+    """A step of several rows beside a step of one."""
+    if key.startswith("step@") and "step@1" in ours and key in ours:
+        return f"{ours[key] / ours['step@1']:.2f} of step@1"
+    return "-"
 
 
 def machine() -> dict[str, str]:
     import mlx.core as mx
 
-    info = mx.device_info()
-    chip = info.get("device_name") or cpu_name()
+    chip = mx.device_info().get("device_name") or cpu_name()
     return {
         "device": f"{mx.default_device()}", "chip": chip, "system": platform.platform(),
         "python": platform.python_version(), "date": time.strftime("%Y-%m-%d"),
@@ -142,43 +209,89 @@ def cpu_name() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
+def has_gpu() -> bool:
+    import mlx.core as mx
+
+    return mx.default_device().type == mx.DeviceType.gpu
+
+
+# ---- the command
+
+
 def arguments():
     from .checkpoints import SHAPES
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, default="small-100m")
+    parser.add_argument("--shape", choices=SHAPES, nargs="+", help=f"default: {', '.join(PUBLISHED)} on a GPU")
     parser.add_argument("--model", type=Path, help="a checkpoint folder, instead of random weights of a shape")
-    parser.add_argument("--bits", type=int, default=4, help="0 leaves the weights unquantised")
+    parser.add_argument("--quick", action="store_true", help="few tokens, once, and tiny shapes unless --shape says")
+    parser.add_argument("--bits", type=int, default=4, choices=(0, 4, 8), help="0 leaves the weights unquantised")
+    parser.add_argument("--group", type=int, default=64, choices=(32, 64, 128))
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="bfloat16")
-    parser.add_argument("--prompt", type=int, default=256)
-    parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--contexts", type=int, nargs="+", help="prompt lengths to decode after")
+    parser.add_argument("--prefill", type=int, nargs="*", help="prompt lengths to read")
+    parser.add_argument("--rows", type=int, nargs="*", help="streams that decode together")
+    parser.add_argument("--tokens", type=int, help="to decode")
+    parser.add_argument("--rounds", type=int, default=1, help="processes of each engine")
+    parser.add_argument("--seconds", type=float, help="that a process may take")
+    parser.add_argument("--json", type=Path, help="a file for all numbers; with several shapes, `-<shape>` is added")
+    parser.add_argument("--plot", type=Path, help="a PNG of them")
     parser.add_argument("--worker", choices=ENGINES, help=argparse.SUPPRESS)
+    parser.add_argument("--plan", type=json.loads, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def random_model(folder: Path, args) -> Path:
+def plan_of(args) -> Plan:
+    plan = QUICK if args.quick else FULL if has_gpu() else SMALL
+    given = {name: getattr(args, name) for name in ("contexts", "rows", "prefill", "tokens", "seconds")}
+    return replace(plan, **{name: value for name, value in given.items() if value is not None})
+
+
+def random_model(folder: Path, shape: str, args) -> Path:
     import mlx.core as mx
 
-    from .checkpoints import SHAPES, write
+    from . import checkpoints, packed
 
-    quantization = {"group_size": 64, "bits": args.bits, "mode": "affine"} if args.bits else None
-    return write(folder, SHAPES[args.shape], getattr(mx, args.dtype), quantization)
+    dtype = getattr(mx, args.dtype)
+    if args.bits:
+        return packed.write(folder, checkpoints.SHAPES[shape], bits=args.bits, group=args.group, dtype=dtype)
+    return checkpoints.write(folder, checkpoints.SHAPES[shape], dtype)
+
+
+def one(shape: str, args, plan: Plan) -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        model = args.model or random_model(Path(folder), shape, args)
+        return {"shape": shape, **compare(model, plan, args.rounds)}
+
+
+def keep(path: Path, results: list[dict], args) -> None:
+    command = " ".join(["python -m smelt.bench.decode", *sys.argv[1:]])
+    for result in results:
+        file = path if len(results) == 1 else path.with_stem(f"{path.stem}-{result['shape']}")
+        whole = {"command": command, "machine": machine(), **result}
+        file.write_text(json.dumps(whole, indent=2) + "\n")
 
 
 def main():
     args = arguments()
     if args.worker:
-        print(json.dumps(worker(args.worker, args.model, args.prompt, args.tokens)))
+        for key, values in worker(args.worker, args.model, Plan(**args.plan)):
+            print(json.dumps({key: values}), flush=True)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        model = args.model or random_model(Path(folder), args)
-        medians = compare(model, args)
-    command = " ".join(["python -m smelt.bench.decode", *sys.argv[1:]])
-    print(table(medians))
+    plan = plan_of(args)
+    shapes = [args.model.name] if args.model else args.shape or (
+        TINY if args.quick else PUBLISHED if has_gpu() else ["small-100m"]
+    )  # fmt: skip
+    results = []
+    for shape in shapes:
+        results.append(one(shape, args, plan))
+        print(f"\n{shape}\n\n{table(results[-1]['medians'])}", flush=True)
     if args.json:
-        args.json.write_text(json.dumps({"command": command, "machine": machine(), "medians": medians}, indent=2) + "\n")
+        keep(args.json, results, args)
+    if args.plot:
+        from .plots import decode_plot
+
+        decode_plot(results, args.plot)
 
 
 if __name__ == "__main__":

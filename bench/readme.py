@@ -14,10 +14,10 @@ from pathlib import Path
 from ..api import flags, parameters
 from ..api.dialects import TABLES
 from ..models import describe_families
+from . import decode
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
-UNITS = {"decode": "tok/s", "prefill": "tok/s", "start": "s", "peak": "MiB", "rss": "MiB"}
 
 
 def models() -> str:
@@ -36,12 +36,7 @@ def one_result(result: dict) -> str:
     machine, medians = result["machine"], result["medians"]
     versions = f"mlx {machine['mlx']}, mlx-lm {machine['mlx-lm']}"
     head = f"{machine['chip']}, {machine['device']}, {versions}, {machine['date']}: `{result['command']}`"
-    rows = [
-        f"| {key}, {unit} | {medians['smelt'][key]:.4g} | {medians['mlx-lm'][key]:.4g} |"
-        f" {medians['smelt'][key] / medians['mlx-lm'][key]:.2f} |"
-        for key, unit in UNITS.items()
-    ]
-    return "\n".join([head, "", "| | smelt | mlx-lm | ratio |", "|---|---|---|---|", *rows])
+    return "\n".join([head, "", decode.table(medians)])
 
 
 PARTS = {"models": models, "flags": flags.markdown, "numbers": numbers}

@@ -1,0 +1,132 @@
+"""Smelt and mlx-lm as a benchmark drives them: the same prompts, greedy, one process each."""
+
+import time
+from collections import Counter
+from pathlib import Path
+
+from .dispatches import dispatches
+
+CALM = 3  # steps of a full batch before its steps are timed
+
+
+def prompt(length: int, vocab: int, salt: int) -> list[int]:
+    return [(7919 * (i + salt) ** 2 + 31 * i) % (vocab - 1) + 1 for i in range(length)]
+
+
+class Smelt:
+    """The engine's own scheduler, as a server starts it: user's tuning table, compiled kernels kept, kernels checked."""
+
+    batches = True
+
+    def __init__(self, folder: Path):
+        from .. import models
+        from ..engine import selfcheck, service
+        from ..engine.scheduler import Limits, Scheduler
+        from ..models import source
+
+        service.prepare_kernels(source.home())
+        self.model = models.load(folder)
+        selfcheck.check(self.model)
+        self.vocab = self.model.vocab
+        self.scheduler = Scheduler(self.model, Limits())
+
+    def add(self, prompt: list[int], tokens: int, put=lambda item: None):
+        from ..engine.request import Sampling
+        from ..engine.sequence import Sequence
+
+        sequence = Sequence(prompt, Sampling(temperature=0.0), 0, tokens, frozenset(), put)
+        self.scheduler.add(sequence)
+        return sequence
+
+    def run(self) -> None:
+        while not self.scheduler.idle:
+            self.scheduler.tick()
+
+    def marks(self, prompt: list[int], tokens: int) -> list[float]:
+        """When each token was there. Nothing is left running on the device."""
+        from ..engine.sequence import Token
+
+        marks = []
+        self.add(prompt, tokens, lambda item: isinstance(item, Token) and marks.append(time.perf_counter()))
+        self.run()
+        return marks
+
+    def step_s(self, prompts: list[list[int]], steps: int) -> float:
+        """Seconds of one decode step of all prompts together, once all of them decode."""
+        sequences = [self.add(prompt, len(prompt) + steps + 64) for prompt in prompts]
+        while self.scheduler.waiting or self.scheduler.filling:
+            self.scheduler.tick()
+        for _ in range(CALM):
+            self.scheduler.tick()
+        begin = time.perf_counter()
+        for _ in range(steps):
+            self.scheduler.tick()
+        took = (time.perf_counter() - begin) / steps
+        for sequence in sequences:
+            sequence.cancelled = True
+        self.run()
+        return took
+
+    def dispatches(self, prompt: list[int]) -> Counter:
+        """What a decode step after the prompt dispatches: see dispatches.py."""
+        from ..engine.sampler import Sampler
+
+        sequence = self.add(prompt, 8)
+        while sequence.submitted < 2:
+            self.scheduler.tick()
+        scheduler, sampler = self.scheduler, Sampler([sequence], self.vocab)
+        tokens, step = scheduler.tokens, scheduler.memory.step([sequence.row], 1)
+        if scheduler.traced.worthwhile:
+            drawn = scheduler.traced(sampler, tokens, step)
+        else:
+            drawn = sampler(self.model.logits(self.model(tokens[:, None], step)[:, -1]))
+        found = dispatches([*drawn, *scheduler.memory.arrays])
+        sequence.cancelled = True
+        self.run()
+        return found
+
+    def ways(self) -> list[str]:
+        from ..kernels import launch
+
+        return [f"{w.op} {w.case}: {w.way}{f' ({w.why})' if w.why else ''}" for w in launch.report()]
+
+
+class MlxLm:
+    """mlx_lm.generate.generate_step with its defaults."""
+
+    batches = False
+
+    def __init__(self, folder: Path):
+        from mlx_lm.utils import load_model
+
+        self.model, config = load_model(folder)
+        self.vocab = config["vocab_size"]
+
+    def marks(self, prompt: list[int], tokens: int) -> list[float]:
+        import mlx.core as mx
+        from mlx_lm.generate import generate_step
+
+        steps = generate_step(mx.array(prompt), self.model, max_tokens=tokens)
+        marks = [time.perf_counter() for _ in steps]
+        mx.synchronize(mx.default_stream(mx.default_device()))
+        return marks
+
+    def dispatches(self, prompt: list[int]) -> Counter:
+        """What generate_step's own step dispatches: the token, its logprobs, and the caches."""
+        import mlx.core as mx
+        from mlx_lm.models.cache import make_prompt_cache
+
+        cache = make_prompt_cache(self.model)
+        self.model(mx.array([prompt]), cache=cache)
+        tokens = mx.array([1])
+        mx.eval([c.state for c in cache], tokens)
+        logits = self.model(tokens[None], cache=cache)[:, -1, :]
+        logprobs = logits - mx.logsumexp(logits, keepdims=True)
+        caches = [array for c in cache for array in (c.keys, c.values)]
+        return dispatches([mx.argmax(logprobs, axis=-1), logprobs.squeeze(0), *caches])
+
+    def ways(self) -> list[str]:
+        return []
+
+
+ENGINES = {"smelt": Smelt, "mlx-lm": MlxLm}

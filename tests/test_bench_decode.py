@@ -1,0 +1,85 @@
+"""The comparison with mlx-lm as a program, on tiny shapes, and the checkpoints that it makes."""
+
+import json
+import subprocess
+import sys
+
+import mlx.core as mx
+import pytest
+from smelt import models
+from smelt.bench import decode, packed
+from smelt.bench.checkpoints import SHAPES, shapes
+from smelt.bench.dispatches import dispatches, primitives
+
+TINY = ("tiny", "tiny-gemma", "tiny-moe")
+TOKENS = [3, 1, 4, 1, 5, 9, 2, 6]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_both_engines_read_a_packed_checkpoint_alike(name, tmp_path):
+    from mlx_lm.utils import load_model
+
+    folder = packed.write(tmp_path, SHAPES[name], dtype=mx.float32)
+    model, (other, _) = models.load(folder), load_model(folder)
+    memory = model.memory()
+    ours = model.logits(model(mx.array([TOKENS]), memory.step([memory.open()], len(TOKENS))))
+    theirs = other(mx.array([TOKENS]))
+    assert mx.abs(ours - theirs).max().item() < 1e-3 * mx.abs(theirs).max().item()
+    assert 0.1 < ours.std().item() < 3, "weights keep the size of what they multiply"
+
+
+def test_the_weights_of_layers_differ_although_they_share_bytes(tmp_path):
+    packed.write(tmp_path, SHAPES["tiny"])
+    weights = mx.load(str(tmp_path / "model.safetensors"))
+    first, second = (weights[f"model.layers.{i}.mlp.up_proj.weight"] for i in range(2))
+    assert not mx.array_equal(first, second)
+    total = sum(array.nbytes for array in weights.values())
+    whole = sum(mx.zeros(shape).size for shape in shapes(SHAPES["tiny"]).values())
+    assert total == pytest.approx(whole * 4.5 / 8, rel=0.02)
+
+
+def test_codes_are_symmetric_around_zero(tmp_path):
+    packed.write(tmp_path, SHAPES["tiny"], dtype=mx.float32)
+    weights = mx.load(str(tmp_path / "model.safetensors"))
+    name = "model.layers.1.self_attn.o_proj"
+    matrix = mx.dequantize(*(weights[f"{name}.{part}"] for part in ("weight", "scales", "biases")), group_size=64, bits=4)
+    assert abs(matrix.mean().item()) < 0.05 * matrix.std().item()
+    assert matrix.std().item() == pytest.approx(matrix.shape[1] ** -0.5, rel=0.1)
+
+
+def test_a_width_that_is_no_whole_groups_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="rows of 128, which are no whole groups of 256"):
+        packed.write(tmp_path, SHAPES["tiny"], group=256)
+
+
+def test_views_are_not_dispatches():
+    x = mx.random.normal((4, 8))
+    mx.eval(x)
+    y = (x.T.reshape(4, 8)[1:] * 2.0).sum()
+    assert set(primitives([y])) >= {"Transpose", "Slice"}
+    assert dispatches([y]) == {"Multiply": 1, "Sum": 1}
+
+
+def test_the_program_measures_both_engines(tmp_path):
+    out = tmp_path / "out.json"
+    command = [sys.executable, "-m", "smelt.bench.decode", "--quick", "--shape", "tiny", "--json", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert set(result["medians"]["smelt"]) - set(result["medians"]["mlx-lm"]) == {"step@1", "step@2"}
+    for engine in decode.ENGINES:
+        assert all(x > 0 for x in result["medians"][engine].values())
+    assert decode.table(result["medians"]) in done.stdout
+    assert result["machine"]["mlx-lm"] and result["ways"]
+
+
+def test_a_process_gives_up_what_its_time_does_not_allow(tmp_path):
+    folder = packed.write(tmp_path, SHAPES["tiny"])
+    found = decode.measure("smelt", folder, decode.replace(decode.QUICK, seconds=0.0))
+    assert set(found) == {"start", "dispatches", "peak", "rss", "ways"}
+
+
+def test_a_step_of_rows_is_set_beside_a_step_of_one():
+    medians = {"smelt": {"step@1": 2.0, "step@8": 3.0, "decode@512": 90.0}, "mlx-lm": {"decode@512": 30.0}}
+    table = decode.table(medians)
+    assert "| step@8, ms | 3 | - | 1.50 of step@1 |" in table and "| decode@512, tok/s | 90 | 30 | 3.00 |" in table
