@@ -11,8 +11,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..kernels.pages import Pages
 from ..kernels.norm import Norm
+from ..kernels.pages import Pages
 from ..kernels.router import Routing
 from . import rope
 from .checkpoint import CheckpointError, Tensors

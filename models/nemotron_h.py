@@ -9,9 +9,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..kernels.pages import Pages
 from ..kernels.linear import Weight, linear
 from ..kernels.norm import Norm
+from ..kernels.pages import Pages
 from ..kernels.router import Routing
 from .checkpoint import CheckpointError, Tensors
 from .mamba2 import Mamba2, Shape, state_of

@@ -10,8 +10,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..kernels.pages import Pages
 from ..kernels.linear import Weight, joined, rows_of
+from ..kernels.pages import Pages
 from . import rope
 from .checkpoint import Tensors
 from .delta_net import DeltaNet, Shape, state_of
