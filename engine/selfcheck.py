@@ -16,7 +16,7 @@ from .step import TracedStep
 
 log = logging.getLogger(__name__)
 
-OPS = ("linear", "attention", "pages", "qk_norm_rope")  # each may need those before it to be there
+OPS = ("embed", "linear", "attention", "pages", "qk_norm_rope")  # each may need those before it to be there
 NEEDED = {"qk_norm_rope": ("pages",)}  # it writes to them
 PROMPT = (1, 2, 3, 5, 8, 13, 21, 34)
 # Of the largest logit. Layers of 16-bit rounding add up to a few hundredths; a wrong index or a race is of order one.

@@ -154,11 +154,6 @@ def unpack(weight: Weight) -> mx.array:
     )  # fmt: skip
 
 
-def embed(tokens: mx.array, weight: Weight) -> mx.array:
-    """Rows of the matrix: tokens [...] -> [..., D]."""
-    return unpack(rows_of(weight, tokens))
-
-
 def rows_of(weight: Weight, rows: slice | mx.array) -> Weight:
     """Some of the matrix's rows; the additive bias stays behind."""
     picked = [None if a is None else a[rows] for a in (weight.weight, weight.scales, weight.biases)]

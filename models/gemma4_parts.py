@@ -11,7 +11,8 @@ import mlx.core as mx
 
 from ..kernels.activations import GLU, compiled
 from ..kernels.attention import attention
-from ..kernels.linear import Weight, embed, linear
+from ..kernels.embed import embed
+from ..kernels.linear import Weight, linear
 from ..kernels.norm import Norm, add_norm, rms_norm
 from ..kernels.pages import Pages
 from ..kernels.qk_norm_rope import Rope, qk_norm_rope

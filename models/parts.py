@@ -12,7 +12,8 @@ import mlx.core as mx
 
 from ..kernels.activations import sigmoid_gated, soft_cap
 from ..kernels.attention import attention
-from ..kernels.linear import Weight, Weights, embed, linear
+from ..kernels.embed import embed
+from ..kernels.linear import Weight, Weights, linear
 from ..kernels.norm import Norm, add_norm
 from ..kernels.pages import Pages
 from ..kernels.qk_norm_rope import Rope, qk_norm_rope
@@ -167,8 +168,7 @@ class Decoder:
 
     def embed(self, tokens: mx.array) -> mx.array:
         """tokens [B, T] -> what the first block reads, [B, T, D]."""
-        x = embed(self._looked_up(tokens), self.embedding).astype(self.dtype)
-        return x if self.embed_scale is None else x * mx.array(self.embed_scale, x.dtype)
+        return embed(self._looked_up(tokens), self.embedding, self.embed_scale).astype(self.dtype)
 
     def _looked_up(self, tokens):
         return tokens if self.lookup is None else self.lookup[tokens]

@@ -5,6 +5,7 @@ from functools import cache
 import mlx.core as mx
 from smelt.kernels import launch, linear_kernel
 from smelt.kernels.attention import attention
+from smelt.kernels.embed import embed
 from smelt.kernels.linear import linear, pack
 from smelt.kernels.norm import Norm
 from smelt.kernels.pages import PAGE, Pages, Rows, Span
@@ -56,6 +57,10 @@ def keys_read_from_pages():
     return pages.read(rows.spans[0])
 
 
+def rows_of_a_matrix():
+    return embed(mx.array([3, 1] * 4), pack(mx.ones((8, 64), F16)), 2.0)
+
+
 def qk_norm_and_rope():
     norm = Norm(mx.ones((64,), F16), 1e-6)
     return qk_norm_rope(
@@ -64,7 +69,8 @@ def qk_norm_and_rope():
     )[0]  # fmt: skip
 
 
-CALLS = [linear_lanes, linear_tiles, attention_over_a_page, attention_in_parts, keys_read_from_pages, qk_norm_and_rope]
+CALLS = [linear_lanes, linear_tiles, attention_over_a_page, attention_in_parts, keys_read_from_pages, qk_norm_and_rope,
+         rows_of_a_matrix]  # fmt: skip
 
 
 @cache

@@ -1,0 +1,57 @@
+"""The rows of a matrix that tokens stand for.
+
+    embed(tokens, W)          = W[tokens]
+    embed(tokens, W, scale=s) = W[tokens] s
+
+tokens [...] of any integer type; W [V, D], plain or packed as mx.quantize packs it; result [..., D] in the type of W's
+scales or of W itself. Gemma multiplies by sqrt(D), rounded to the result's type first.
+"""
+
+import mlx.core as mx
+
+from . import launch
+from .linear import Weight, rows_of, unpack
+from .linear_kernel import FLOATS, float_bits
+
+KERNEL = launch.Kernel("embed", ("tokens", "w", "scales", "biases"), ("y",))
+THREADS = 128
+
+
+def embed(tokens: mx.array, weight: Weight, scale: float | None = None) -> mx.array:
+    if launch.on_cpu("embed"):
+        return reference(tokens, weight, scale)
+    case = (f"{weight.bits}-bit" if weight.packed else str(weight.weight.dtype).split(".")[-1], weight.group_size)
+    if launch.uses_kernel("embed", case, covers(tokens, weight)):
+        return fused(tokens, weight, scale)
+    return reference(tokens, weight, scale)
+
+
+def reference(tokens, weight, scale=None) -> mx.array:
+    x = unpack(rows_of(weight, tokens))
+    return x if scale is None else x * mx.array(scale, x.dtype)
+
+
+def covers(tokens, weight) -> str | None:
+    """Why there is no kernel for this call, or None."""
+    if not weight.packed:
+        return "plain rows are one gather"
+    if weight.mode != "affine" or weight.bits not in (4, 8):
+        return f"{weight.bits}-bit {weight.mode} weights"
+    if weight.scales.dtype not in FLOATS:
+        return f"scales of {weight.scales.dtype}"
+    return None
+
+
+def fused(tokens, weight, scale) -> mx.array:
+    dtype, width = weight.scales.dtype, weight.weight.shape[1] * 32 // weight.bits
+    words = tokens.size * weight.weight.shape[1]
+    rounded = 1.0 if scale is None else mx.array(scale, dtype).astype(mx.float32).item()
+    (y,) = KERNEL(
+        [tokens.reshape(-1).astype(mx.uint32), weight.weight, weight.scales, weight.biases],
+        [((*tokens.shape, width), dtype)],
+        template={"T": dtype, "N": words, "D": width, "BITS": weight.bits, "GROUP": weight.group_size,
+                  "SCALED": scale is not None, "SCALE": float_bits(rounded), "THREADS": THREADS},
+        groups=(-(-words // THREADS), 1, 1),
+        threads=THREADS,
+    )  # fmt: skip
+    return y

@@ -1,0 +1,37 @@
+"""embed's kernel: on the emulator, or on this machine's GPU, against the plain ops."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from msl.accuracy import assert_accurate, kernels_run, wide
+from smelt.kernels import embed as op
+from smelt.kernels import launch
+from smelt.kernels.linear import pack
+
+F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
+
+
+def unpacked(weight):
+    codes = np.array(weight.weight)[..., None] >> np.arange(0, 32, weight.bits) & (1 << weight.bits) - 1
+    scales, biases = (np.repeat(wide(x), weight.group_size, -1) for x in (weight.scales, weight.biases))
+    return codes.reshape(scales.shape) * scales + biases
+
+
+@pytest.mark.parametrize("dtype", [F16, BF16, F32])
+@pytest.mark.parametrize("bits, group, scale", [(4, 32, None), (4, 64, 50.6), (8, 64, None), (8, 128, 0.3)])
+def test_rows_are_those_of_the_reference(dtype, bits, group, scale):
+    weight = pack(mx.random.normal((37, 256)).astype(dtype), group, bits)
+    tokens = mx.random.randint(0, 37, (3, 5))
+    with kernels_run("random"):
+        got = op.embed(tokens, weight, scale)
+        mx.eval(got)
+    plain = op.reference(tokens, weight, scale)
+    truth = unpacked(weight)[np.array(tokens)] * (1.0 if scale is None else scale)
+    assert_accurate(got, plain, truth)
+
+
+def test_what_is_not_covered_goes_to_the_reference():
+    weight = pack(mx.random.normal((8, 64)), 64, 6)
+    with kernels_run():
+        assert mx.array_equal(op.embed(mx.array([2, 2, 0]), weight), op.reference(mx.array([2, 2, 0]), weight))
+    assert any(way.op == "embed" and way.why.startswith("6-bit") for way in launch.report())
