@@ -126,14 +126,19 @@ class Knobs:
 def candidates(case: Case, kernel: str) -> list[dict]:
     """All knobs that are possible and make sense."""
     space = {
-        "tiles": {"simds": (5, 8, 10, 16, 19, 20), "slice": (1, 2, 4, 5, 8), "pairs": (1, 2, 3, 4, 5, 6, 8), "ahead": (0, 1, 2), "resident": (1, 2, 3, 4)},
+        "tiles": {"simds": (5, 8, 10, 16, 19, 20), "slice": (1, 2, 4, 5, 8), "outs": outs(case), "ahead": (0, 1, 2), "resident": (1, 2, 3, 4)},
         "lanes": {"simds": (2, 4, 8), "split": (1, 2, 4, 8), "rows": (2, 4, 8), "values": (8, 16, 32)},
     }[kernel]  # fmt: skip
     all_knobs = [
         {"kernel": kernel, **dict(zip(space, values, strict=True))} for values in itertools.product(*space.values())
     ]
     group = case.bits, case.group, case.shape.width
-    return [k for k in all_knobs if not linear_kernel.impossible(k, *group, case.dtype) and sensible(k, case)]
+    return [k for k in all_knobs if not linear_kernel.impossible(k, *group, case.shape.glu is not None, case.dtype) and sensible(k, case)]
+
+
+def outs(case: Case) -> list[int]:
+    """So many outputs of a threadgroup that 1 to 8 of them come to each core."""
+    return sorted({-(-case.shape.outputs // (launch.cores() * n)) for n in range(1, 9)} | {8, 16})
 
 
 def sensible(knobs: dict, case: Case) -> bool:
@@ -146,7 +151,7 @@ def sensible(knobs: dict, case: Case) -> bool:
     registers = 16 + (13 + 6 * (knobs["ahead"] == 1)) * knobs["slice"]
     return (
         units / (-(-units // slots) * slots) > 0.9
-        and (groups > 100 or knobs["pairs"] == 1)
+        and groups > 100
         and 32 * knobs["simds"] * knobs["resident"] * registers < 60000
         and (knobs["resident"] > 1 or 32 * knobs["simds"] * registers > 20000)
     )

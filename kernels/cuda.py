@@ -101,6 +101,17 @@ def architecture() -> str:
     return f"sm_{number}" + ("a" if number >= 90 else "")
 
 
+def cores() -> int:
+    """Multiprocessors of the GPU that MLX uses."""
+    driver, count, device = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(), ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
+        raise RuntimeError("the CUDA driver has no device")
+    multiprocessors = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
+    if driver.cuDeviceGetAttribute(ctypes.byref(count), multiprocessors, device):
+        raise RuntimeError("the CUDA driver does not tell the number of multiprocessors")
+    return count.value
+
+
 # ---- cubins, in memory and on disk
 
 _folder: Path | None = None

@@ -232,6 +232,16 @@ def _chip(machine: str) -> tuple[str, str]:
     return str(info.get("architecture", "unknown")), str(info.get("device_name", "unknown"))
 
 
+@functools.cache
+def cores() -> int:
+    """Of the GPU: how many threadgroups compute at the same time at least. Apple's are not told: a middling number."""
+    if machine() != "cuda":
+        return 20
+    from . import cuda
+
+    return cuda.cores()
+
+
 def chip_table() -> dict:
     """What the shipped table and then the user's say about this chip: its class first, then its name."""
     return _chip_table(chip())

@@ -5,7 +5,7 @@ products lane by lane, in any float type. Which one a shape takes never depends 
 kernel's order of additions does, so that a row has the same bits alone and beside others.
 
 Knobs of "tiles": simds (simdgroups in a threadgroup, which share k), slice (loads of k that one simdgroup keeps of x),
-pairs (pairs of 8-row tiles a threadgroup), ahead (0, 1, 2: how far loads run ahead of products), resident (threadgroups
+outs (outputs of a threadgroup, in tiles of 8), ahead (0, 1, 2: how far loads run ahead of products), resident (threadgroups
 to fit on a core: only CUDA's compiler is told). Of "lanes": simds, split (how many of them share k), rows (of the
 matrix, a simdgroup; gate and up count as two), values (of k, a lane and step).
 """
@@ -104,34 +104,35 @@ def float_bits(value: float) -> int:
 
 def outputs_of_group(knobs: dict, gated: bool) -> int:
     if knobs["kernel"] == "tiles":
-        return (8 if gated else 16) * knobs["pairs"]
+        return knobs["outs"]
     return knobs["rows"] // (2 if gated else 1) * (knobs["simds"] // knobs["split"])
 
 
 # ---- knobs
 
 
-def shape_key(bits: int, width: int, rows: int) -> str:
-    return f"{bits}-bit {width}->{rows}"
+def shape_key(bits: int, width: int, rows: int, gated: bool) -> str:
+    return f"{bits}-bit {width}->{rows}{' gated' if gated else ''}"
 
 
 def chosen_knobs(bits: int, group: int, width: int, rows: int, gated: bool, dtype: mx.Dtype) -> dict:
     """From the tuning tables where they know this shape on this chip and it is possible, else the default."""
     tiles = launch.chip()[0].startswith("sm_") and dtype != mx.float32
-    default = default_tiles(bits, group, width, rows, dtype) if tiles else default_lanes(bits, group, width)
-    found = launch.knobs("linear", shape_key(bits, width, rows), {})
-    if found and not impossible(found, bits, group, width, dtype):
+    outputs = rows // 2 if gated else rows
+    default = default_tiles(bits, group, width, outputs, gated, dtype) if tiles else default_lanes(bits, group, width)
+    found = launch.knobs("linear", shape_key(bits, width, rows, gated), {})
+    if found and not impossible(found, bits, group, width, gated, dtype):
         return found
     return default
 
 
-def impossible(knobs: dict, bits: int, group: int, width: int, dtype: mx.Dtype) -> str | None:
+def impossible(knobs: dict, bits: int, group: int, width: int, gated: bool, dtype: mx.Dtype) -> str | None:
     """Why a kernel cannot run with these knobs, or None."""
     if not 1 <= knobs["simds"] <= 32:
         return "a threadgroup has 1 to 32 simdgroups"
     if knobs["kernel"] == "lanes":
         return impossible_lanes(knobs, bits, group, width)
-    return impossible_tiles(knobs, bits, group, width, dtype)
+    return impossible_tiles(knobs, bits, group, width, gated, dtype)
 
 
 def impossible_lanes(knobs: dict, bits: int, group: int, width: int) -> str | None:
@@ -145,7 +146,7 @@ def impossible_lanes(knobs: dict, bits: int, group: int, width: int) -> str | No
     return None
 
 
-def impossible_tiles(knobs: dict, bits: int, group: int, width: int, dtype: mx.Dtype) -> str | None:
+def impossible_tiles(knobs: dict, bits: int, group: int, width: int, gated: bool, dtype: mx.Dtype) -> str | None:
     if dtype == mx.float32:
         return "tiles take float16 and bfloat16"
     unit = unit_of(bits, group)
@@ -153,7 +154,8 @@ def impossible_tiles(knobs: dict, bits: int, group: int, width: int, dtype: mx.D
     if width % unit or units % knobs["slice"] or knobs["slice"] % per_group:
         return "slice must divide the width's units, and hold whole groups"
     room, limit = (0, 48) if launch.machine() == "cuda" else (4 * unit, 32)  # Metal brings x into tiles through it
-    if 4 * knobs["simds"] * (room + 16 * MAX_ROWS * knobs["pairs"] + 8) > limit << 10:
+    pairs = -(-knobs["outs"] // (8 if gated else 16))
+    if 4 * knobs["simds"] * (room + 16 * MAX_ROWS * pairs + 8) > limit << 10:
         return f"more than {limit} KiB of threadgroup memory at 8 rows"
     return None
 
@@ -163,20 +165,20 @@ def unit_of(bits: int, group: int) -> int:
     return 32 if bits == 16 or group < 64 else 64
 
 
-def default_tiles(bits: int, group: int, width: int, rows: int, dtype: mx.Dtype) -> dict:
-    """About 256 k of x a simdgroup, 8 to 10 simdgroups, and as many pairs as leave each core two threadgroups.
-
-    NVIDIA H200, bfloat16, 4-bit in groups of 64: so the best of 357 candidates for 2560->19456 gated (13.1 us).
-    """
+def default_tiles(bits: int, group: int, width: int, outputs: int, gated: bool, dtype: mx.Dtype) -> dict:
+    """All cores with the same number of outputs, in one round, and about 20 simdgroups a core with 256 k of x each."""
     unit = unit_of(bits, group)
     units, per_group = width // unit, max(1, group // unit) if bits < 16 else 1
     length = max((s for s in range(per_group, 256 // unit + 1, per_group) if units % s == 0), default=per_group)
     slices = units // length
-    simds = max(range(1, min(10, slices) + 1), key=lambda n: (slices / (-(-slices // n) * n) > 0.9, n))
-    knobs = {"kernel": "tiles", "simds": simds, "slice": length, "pairs": 1, "ahead": 0, "resident": 2}
-    larger = [knobs | {"pairs": pairs} for pairs in range(2, max(1, min(5, rows // 16 // 240)) + 1)]
-    possible = [k for k in larger if not impossible_tiles(k, bits, group, width, dtype)]
-    return possible[-1] if possible else knobs
+    for resident in range(1, 5):
+        most = min(20 // resident, slices, 32)
+        simds = max(range(1, most + 1), key=lambda n: (slices / (-(-slices // n) * n) > 0.9, n))
+        outs = -(-outputs // (launch.cores() * resident))
+        knobs = {"kernel": "tiles", "simds": simds, "slice": length, "outs": min(outs, 40), "ahead": 0, "resident": resident}
+        if outs <= 40 and not impossible_tiles(knobs, bits, group, width, gated, dtype):
+            return knobs
+    return knobs | {"outs": 16, "resident": 1}
 
 
 def default_lanes(bits: int, group: int, width: int) -> dict:

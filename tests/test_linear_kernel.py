@@ -1,5 +1,7 @@
 """linear's two kernels: on the emulator, or on this machine's GPU, against float64."""
 
+import itertools
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from smelt.kernels.linear import Weight, linear, pack, reference, unpack
 from smelt.kernels.norm import Norm
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
-TILES = {"kernel": "tiles", "simds": 2, "slice": 2, "pairs": 1, "ahead": 1, "resident": 1}
+TILES = {"kernel": "tiles", "simds": 2, "slice": 2, "outs": 16, "ahead": 1, "resident": 1}
 LANES = {"kernel": "lanes", "simds": 2, "split": 1, "rows": 4, "values": 8}
 ACT = {
     None: lambda y: y,
@@ -79,7 +81,7 @@ def force(monkeypatch):
 
     def force(knobs):
         def chosen(bits, group, width, rows, gated, dtype):
-            assert linear_kernel.impossible(knobs, bits, group, width, dtype) is None
+            assert linear_kernel.impossible(knobs, bits, group, width, gated, dtype) is None
             return knobs
 
         monkeypatch.setattr(linear_kernel, "chosen_knobs", chosen)
@@ -120,11 +122,11 @@ def test_every_prologue_and_epilogue(force, knobs, extras, dtype):
 
 ODD = [
     (TILES, 1, 64 * 5, 1, "5 slices for 2 simdgroups, one output", {"slice": 1}),
-    (TILES, 8, 64 * 7, 17, "rows past the end of the last tile", {"slice": 1, "simds": 3, "pairs": 2}),
-    (TILES, 5, 64 * 6, 130, "many tiles a threadgroup", {"slice": 3, "pairs": 4}),
+    (TILES, 8, 64 * 7, 17, "rows past the end of the last tile", {"slice": 1, "simds": 3, "outs": 9}),
+    (TILES, 5, 64 * 6, 130, "many tiles a threadgroup", {"slice": 3, "outs": 33}),
     (TILES, 8, 64 * 2, 8, "less k than one pass", {"slice": 1, "simds": 5}),
-    (TILES, 4, 64 * 14, 70, "loads not ahead", {"ahead": 0, "simds": 3, "pairs": 3}),
-    (TILES, 6, 64 * 14, 70, "loads ahead part by part", {"ahead": 2, "simds": 3, "pairs": 3}),
+    (TILES, 4, 64 * 14, 70, "loads not ahead", {"ahead": 0, "simds": 3, "outs": 21}),
+    (TILES, 6, 64 * 14, 70, "loads ahead part by part", {"ahead": 2, "simds": 3, "outs": 21}),
     (LANES, 1, 64, 1, "fewer k than lanes, one output", {}),
     (LANES, 8, 64 * 9, 35, "k that the lanes do not divide", {"values": 16, "split": 2}),
     (LANES, 7, 64 * 17, 10, "four simdgroups share k", {"simds": 4, "split": 4, "values": 32, "rows": 8}),
@@ -186,11 +188,12 @@ def test_default_knobs_are_possible_at_any_width(monkeypatch, machine, bits, gro
     if group and width % group:
         pytest.skip("no such matrix")
     monkeypatch.setattr(launch, "machine", lambda: machine)
-    for rows in (16, 2560, 19456, 151936):
-        knobs = linear_kernel.default_tiles(bits, group or width, width, rows, BF16)
-        assert linear_kernel.impossible(knobs, bits, group or width, width, BF16) is None
+    for cores, outputs, gated in itertools.product((10, 132), (16, 2560, 9728, 151936), (False, True)):
+        monkeypatch.setattr(launch, "cores", lambda: cores)  # noqa: B023
+        knobs = linear_kernel.default_tiles(bits, group or width, width, outputs, gated, BF16)
+        assert linear_kernel.impossible(knobs, bits, group or width, width, gated, BF16) is None
         knobs = linear_kernel.default_lanes(bits, group or width, width)
-        assert linear_kernel.impossible(knobs, bits, group or width, width, BF16) is None
+        assert linear_kernel.impossible(knobs, bits, group or width, width, gated, BF16) is None
 
 
 def shipped_knobs():
@@ -205,7 +208,7 @@ def test_shipped_knobs_are_possible_and_say_what_they_reached(monkeypatch, chip,
     monkeypatch.setattr(launch, "machine", lambda: "cuda" if chip.startswith("NVIDIA") else "metal")
     bits, width = int(shape.split("-bit ")[0]), int(shape.split()[1].split("->")[0])
     group = 0 if bits == 16 else 64
-    assert linear_kernel.impossible(entry["knobs"], bits, group, width, BF16) is None
+    assert linear_kernel.impossible(entry["knobs"], bits, group, width, shape.endswith(" gated"), BF16) is None
     assert entry["note"]
 
 

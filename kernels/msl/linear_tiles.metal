@@ -114,11 +114,13 @@ struct Row {
   uint biases[(SCALES + 1) / 2];
 };
 
-// A lane's row of tile h of a pair: of a gate and its up, or of two tiles that follow one another.
-template <int O, bool GATED>
-METAL_FUNC size_t matrix_row(uint pair, uint row, int h) {
-  uint r = GATED ? pair * 8 + row + h * O : pair * 16 + row + h * 8;
-  return metal::min(r, uint(GATED ? 2 * O - 1 : O - 1));  // past the end: computed, not stored
+// A lane's row of tile h of a threadgroup's pair: of a gate and its up, or of two tiles that follow one another.
+template <int O, int OUTS, bool GATED>
+METAL_FUNC size_t matrix_row(uint group, uint pair, uint row, int h) {
+  uint own = GATED ? pair * 8 + row : pair * 16 + row + h * 8;
+  // Past the end: the last row again, which is in a cache; computed, not stored.
+  uint r = metal::min(group * OUTS + metal::min(own, uint(OUTS - 1)), uint(O - 1));
+  return GATED && h == 1 ? r + O : r;
 }
 
 template <int SLICE, int W, int SCALES>
@@ -211,7 +213,7 @@ METAL_FUNC void as_packed(thread vec<T, 2> (&pairs)[TILES]) {
   constexpr int STEP = PACKED ? EVEN : 0;                           // scales in one load
   constexpr float OFFSET = PACKED ? number_base<T>() * (BITS == 8 ? 17.0f : 1.0f) : 0.0f;
   constexpr bool GATED = ACT == 1 || ACT == 2;
-  constexpr int OUTS = GATED ? 8 * PAIRS : 16 * PAIRS;              // outputs of this threadgroup
+  constexpr int PAIRS = GATED ? (OUTS + 7) / 8 : (OUTS + 15) / 16;  // OUTS: outputs of this threadgroup
   constexpr int WORDS = K * BITS / 32;                              // of one row
 
   // A simdgroup's own: room to bring x into tiles, and its sums.
@@ -240,7 +242,7 @@ METAL_FUNC void as_packed(thread vec<T, 2> (&pairs)[TILES]) {
   first = inside ? first : 0;
   if (AHEAD) {
     for (int h = 0; h < 2; h++) {
-      size_t r = matrix_row<O, GATED>(group * PAIRS, row, h);
+      size_t r = matrix_row<O, OUTS, GATED>(group, 0, row, h);
       load_slice(next[h], w + r * WORDS + (first * 4 + part) * W);
       load_scales<STEP>(next[h], scales, biases, r * GROUPS + first / PER_GROUP);
     }
@@ -281,7 +283,7 @@ METAL_FUNC void as_packed(thread vec<T, 2> (&pairs)[TILES]) {
     for (int turn = 0; turn < PAIRS; turn++) {
       bool last = turn + 1 == PAIRS;
       bool more = !AHEAD || !last || chunk + 1 < CHUNKS;            // to be loaded; else the same again, from a cache
-      uint pair = group * PAIRS + (AHEAD && more ? (last ? 0 : turn + 1) : turn);
+      uint pair = AHEAD && more ? (last ? 0 : turn + 1) : turn;
       uint at = AHEAD && more && last ? later : first;
       Row<SLICE, W, SCALES> now[2];
       if (AHEAD) {
@@ -290,7 +292,7 @@ METAL_FUNC void as_packed(thread vec<T, 2> (&pairs)[TILES]) {
       }
       size_t r[2];
       for (int h = 0; h < 2; h++) {
-        r[h] = matrix_row<O, GATED>(pair, row, h);
+        r[h] = matrix_row<O, OUTS, GATED>(group, pair, row, h);
         load_scales<STEP>(next[h], scales, biases, r[h] * GROUPS + at / PER_GROUP);
         if (more && AHEAD < 2) {
           load_slice(next[h], w + r[h] * WORDS + (at * 4 + part) * W);
