@@ -4,7 +4,7 @@ where there are several parts, one that joins them.
 Keys are split by position alone: a row's result does not depend on other rows, on the pool's size, on where its pages
 lie, or on how many are in the table.
 
-Knobs: span (pages of a part), simds (simdgroups of a threadgroup, which share its keys), batch (keys that a lane loads
+Knobs: span (pages of a part: 1 or 2), simds (simdgroups of a threadgroup, which share its keys), batch (keys that a lane loads
 ahead), tile (rows of q a threadgroup at most).
 """
 
@@ -16,7 +16,7 @@ from .linear_kernel import FLOATS, float_bits
 MAX_TOKENS = 8
 INPUTS = ("q", "keys", "values", "table", "bounds", "size", "after")
 PARTIAL = launch.Kernel("attention", INPUTS, ("partial", "stats"))
-MERGE = launch.Kernel("attention_merge", ("partial", "stats", "bounds", "size"), ("o",))
+MERGE = launch.Kernel("attention_merge", ("partial", "stats", "bounds"), ("o",))
 SHARED = 16 << 10  # bytes of threadgroup memory for the simdgroups' sums
 
 
@@ -45,7 +45,7 @@ def fused(q, pages, addresses, *, scale, cap) -> mx.array:
     kv_heads, rows, count = pages.kv_heads, heads // pages.kv_heads * new, addresses.table.shape[1]
     knobs = chosen_knobs(head_dim, rows, PAGE)
     tile, span = knobs["tile"], knobs["span"]
-    parts = -(-count // span)
+    parts = count // span
     whole = parts == 1
     o_shape = (batch, new, heads * head_dim)
     split = (batch, kv_heads, parts, rows)
@@ -57,16 +57,16 @@ def fused(q, pages, addresses, *, scale, cap) -> mx.array:
         else [((*split, head_dim), mx.float32), ((*split, 2), mx.float32)],
         template={**shape, "P": q.dtype if whole else mx.float32, "WHOLE": whole, "SCALE": float_bits(scale),
                   "CAPPED": cap is not None, "CAP": float_bits(cap or 1.0), "TILE": tile, "SIMDS": knobs["simds"],
-                  "BATCH": knobs["batch"], "LANES": lanes_of(head_dim)},
+                  "BATCH": knobs["batch"], "LANES": lanes_of(head_dim), "RESIDENT": 2},
         groups=(parts, kv_heads * -(-rows // tile), batch),
         threads=32 * knobs["simds"],
     )  # fmt: skip
     if whole:
         return partial
     (o,) = MERGE(
-        [partial, stats, addresses.bounds, addresses.size],
+        [partial, stats, addresses.bounds],
         [(o_shape, q.dtype)],
-        template=shape,
+        template={**shape, "PARTS": parts},
         groups=(rows, kv_heads, batch),
         threads=-(-head_dim // 32) * 32,
     )
@@ -74,13 +74,13 @@ def fused(q, pages, addresses, *, scale, cap) -> mx.array:
 
 
 def lanes_of(head_dim: int) -> int:
-    """Lanes that share one key: as many as leave each 8 to 16 elements."""
-    return min(32, 1 << (-(-head_dim // 16) - 1).bit_length())
+    """Lanes that share one key: as many as leave each 8 elements or a few more."""
+    return min(32, 1 << (head_dim // 8).bit_length() - 1)
 
 
 def chosen_knobs(head_dim: int, rows: int, page: int) -> dict:
     """From the tables where they know this head size on this chip, fitted to this many rows."""
-    knobs = launch.knobs("attention", f"{head_dim}", {"span": 4, "simds": 8, "batch": 2, "tile": 4})
+    knobs = launch.knobs("attention", f"{head_dim}", {"span": 2, "simds": 8, "batch": 4, "tile": 4})
     tile = min(rows, knobs["tile"])
     together = 32 // lanes_of(head_dim)
     simds = knobs["simds"]

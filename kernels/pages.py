@@ -15,6 +15,7 @@ import mlx.core as mx
 from . import launch, pages_kernel
 
 PAGE = 64  # slots
+LEAST_TABLE = 2  # pages in a row of a table: kernels take two at once
 
 Runs = tuple[tuple[int, int], ...]  # (first slot, slots), in the order of positions
 
@@ -79,7 +80,7 @@ class Rows:
 
     def _addresses(self, new: int, capacity: int) -> Addresses:
         tables = [span.pages for span in self.spans]
-        count = 1 << (max(map(len, tables)) - 1).bit_length()
+        count = max(LEAST_TABLE, 1 << (max(map(len, tables)) - 1).bit_length())
         bounds = [(span.first - span.runs[0][0] % PAGE, span.end - new) for span in self.spans]
         slots = [slot + i for span in self.spans for slot, n in span.tail(new) for i in range(n)]
         return Addresses(

@@ -1,8 +1,8 @@
 // attention.metal: new tokens over some pages of their sequence's keys and values; attention_merge.metal joins the parts.
 //
-// q [B, KV * GROUP, NEW, D]; keys, values [KV, slots, D]; table [B, N] pages of each row; bounds [B, 2] positions: of the
-// table's first slot, of the first new token; size [2] slots of the pool, N; after: waited for, not read
-// -> partial [B, KV, P, R, D], stats [B, KV, P, R, 2] (largest score, sum of weights), R = GROUP * NEW, P = ceil(N / SPAN);
+// q [B, KV * GROUP, NEW, D]; keys, values [KV, slots, D]; table [B, P SPAN] pages of each row; bounds [B, 2] positions: of
+// the table's first slot, of the first new token; size [2] slots of the pool, ...; after: waited for, not read
+// -> partial [B, KV, P, R, D], stats [B, KV, P, R, 2] (largest score, sum of weights), R = GROUP * NEW;
 // with WHOLE, where one part is all there is: partial [B, NEW, KV * GROUP, D] the result, stats one element, 0.
 //
 // A threadgroup takes SPAN pages and TILE rows; a simdgroup a share of the keys, 32 / LANES keys at a time; a lane
@@ -10,9 +10,9 @@
 // no token of the row sees becomes zeros, which the merge does not read.
 #include "packed.metal"
 
-// N elements, in chunks of W neighbours that are STRIDE apart, as floats.
+// A lane's elements of a key, in chunks of W neighbours that STRIDE apart: as they are stored, then as floats.
 template <int W, int STRIDE, int N, typename T>
-METAL_FUNC void load_chunks(const device T* from, thread float (&to)[N]) {
+METAL_FUNC void load_chunks(const device T* from, thread T (&to)[N]) {
 #pragma unroll
   for (int c = 0; c < N / W; c++) {
     if constexpr (W == 8 && sizeof(T) == 2) {
@@ -21,15 +21,18 @@ METAL_FUNC void load_chunks(const device T* from, thread float (&to)[N]) {
 #pragma unroll
       for (int e = 0; e < 4; e++) {
         vec<T, 2> pair = as_type<vec<T, 2>>(words[e]);
-        to[c * W + 2 * e] = float(pair.x);
-        to[c * W + 2 * e + 1] = float(pair.y);
+        to[c * W + 2 * e] = pair.x;
+        to[c * W + 2 * e + 1] = pair.y;
       }
     } else {
-      float part[W];
-      load_values<(W % 4 == 0 ? 4 : W)>(from + c * STRIDE, part);
+      constexpr int STEP = W % 4 == 0 ? 4 : W;
 #pragma unroll
-      for (int e = 0; e < W; e++) {
-        to[c * W + e] = part[e];
+      for (int e = 0; e < W; e += STEP) {
+        vec<T, STEP> part = *(const device vec<T, STEP>*)(from + c * STRIDE + e);
+#pragma unroll
+        for (int i = 0; i < STEP; i++) {
+          to[c * W + e + i] = part[i];
+        }
       }
     }
   }
@@ -56,7 +59,7 @@ METAL_FUNC void load_chunks(const device T* from, thread float (&to)[N]) {
   uint own = lane / LANES;                              // which of the keys
   uint offset = lane % LANES * W;                       // of the lane's first chunk
   uint slots = uint(size[0]);
-  uint pages = uint(size[1]);
+  uint pages = threadgroups_per_grid.x * SPAN;
   int first = bounds[2 * row] + int(part) * SPAN * PAGE;  // position of the part's first slot
   int position = bounds[2 * row + 1];
   bool seen = first < position + NEW && (WINDOW == 0 || first + SPAN * PAGE > position - WINDOW + 1);
@@ -68,12 +71,13 @@ METAL_FUNC void load_chunks(const device T* from, thread float (&to)[N]) {
 #pragma unroll
   for (int t = 0; t < TILE; t++) {
     uint r = metal::min(tile * TILE + t, uint(R - 1));  // rows past the end: computed, not stored
-    load_chunks<W, LANES * W>(q + ((size_t(row) * KV + head) * R + r) * D + offset, query[t]);
+    T given[E];
+    load_chunks<W, LANES * W>(q + ((size_t(row) * KV + head) * R + r) * D + offset, given);
     high[t] = -1e30f;
     total[t] = 0.0f;
 #pragma unroll
     for (int e = 0; e < E; e++) {
-      query[t][e] *= as_type<float>(SCALE);
+      query[t][e] = float(given[e]) * as_type<float>(SCALE);
       acc[t][e] = 0.0f;
     }
   }
@@ -89,10 +93,15 @@ METAL_FUNC void load_chunks(const device T* from, thread float (&to)[N]) {
       uint page = uint(table[row * pages + part * SPAN + k0 / PAGE]);
       size_t from = base + (size_t(page) * PAGE + k0 % PAGE + own) * D;
       float scores[TILE][BATCH];
-      float key[BATCH][E];
+      T key[BATCH][E];
+      T value[BATCH][E];
+#pragma unroll
+      for (int k = 0; k < BATCH; k++) {                 // all loads first: they take longer than all that follows
+        load_chunks<W, LANES * W>(keys + from + k * TOGETHER * D, key[k]);
+      }
 #pragma unroll
       for (int k = 0; k < BATCH; k++) {
-        load_chunks<W, LANES * W>(keys + from + k * TOGETHER * D, key[k]);
+        load_chunks<W, LANES * W>(values + from + k * TOGETHER * D, value[k]);
       }
 #pragma unroll
       for (int k = 0; k < BATCH; k++) {
@@ -102,7 +111,7 @@ METAL_FUNC void load_chunks(const device T* from, thread float (&to)[N]) {
           float dot = 0.0f;
 #pragma unroll
           for (int e = 0; e < E; e++) {
-            dot = metal::fma(query[t][e], key[k][e], dot);
+            dot = metal::fma(query[t][e], float(key[k][e]), dot);
           }
 #pragma unroll
           for (int d = 1; d < LANES; d *= 2) {
@@ -115,10 +124,6 @@ METAL_FUNC void load_chunks(const device T* from, thread float (&to)[N]) {
           bool visible = at <= self && (WINDOW == 0 || at > self - WINDOW);
           scores[t][k] = visible ? dot : -INFINITY;
         }
-      }
-#pragma unroll
-      for (int k = 0; k < BATCH; k++) {
-        load_chunks<W, LANES * W>(values + from + k * TOGETHER * D, key[k]);
       }
 #pragma unroll
       for (int t = 0; t < TILE; t++) {
@@ -142,7 +147,7 @@ METAL_FUNC void load_chunks(const device T* from, thread float (&to)[N]) {
           total[t] += weight;
 #pragma unroll
           for (int e = 0; e < E; e++) {
-            acc[t][e] = metal::fma(weight, hidden ? 0.0f : key[k][e], acc[t][e]);
+            acc[t][e] = metal::fma(weight, hidden ? 0.0f : float(value[k][e]), acc[t][e]);
           }
         }
       }

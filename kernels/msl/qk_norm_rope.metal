@@ -47,48 +47,56 @@ METAL_FUNC bool is_first(int i) {
   uint from = SAME && kind == 2 ? head - KV_HEADS : head;
 
   auto source = qkv + (size_t(row) * NEW + token) * (GIVEN * D) + from * D;
+  // All loads and angles come before the first sum: a kernel this small is a chain of waits.
   float v[E];
+  float gain[E];
+  float c[E];
+  float s[E];
+  float at = float(position[row] + int(token)) * as_type<float>(SCALE);
+  size_t slot = KV_HEADS > 0 ? size_t(uint(slots[row * NEW + token])) : 0;
+  size_t capacity = KV_HEADS > 0 ? size_t(uint(size[0])) : 0;
+#pragma unroll
+  for (int e = 0; e < E; e++) {
+    int i = int(lane) + 32 * e;
+    v[e] = float(source[i]);
+    gain[e] = 1.0f;
+    if (Q_GAIN && kind == 0) {
+      gain[e] = float(q_gain[i]);
+    }
+    if (K_GAIN && kind == 1) {
+      gain[e] = float(k_gain[i]);
+    }
+    if (V_GAIN && kind == 2) {
+      gain[e] = float(v_gain[i]);
+    }
+    if (i < DIMS && kind < 2) {
+      float angle = at / periods[pair_of<DIMS, INTERLEAVED>(i)];
+      c[e] = metal::precise::cos(angle);
+      s[e] = metal::precise::sin(angle);
+    }
+  }
   float square = 0.0f;
 #pragma unroll
   for (int e = 0; e < E; e++) {
-    v[e] = float(source[lane + 32 * e]);
     square = metal::fma(v[e], v[e], square);
   }
   square = simd_sum(square);
   bool normed = kind == 0 ? Q_NORM : (kind == 1 ? K_NORM : V_NORM);
-  if (normed) {
-    float inverse = metal::precise::rsqrt(square / float(D) + as_type<float>(EPS));
-#pragma unroll
-    for (int e = 0; e < E; e++) {
-      int i = int(lane) + 32 * e;
-      float gain = 1.0f;
-      if (kind == 0) {
-        gain = Q_GAIN ? float(q_gain[i]) : 1.0f;
-      } else if (kind == 1) {
-        gain = K_GAIN ? float(k_gain[i]) : 1.0f;
-      } else {
-        gain = V_GAIN ? float(v_gain[i]) : 1.0f;
-      }
-      v[e] = v[e] * inverse * gain;
-    }
-  }
+  float inverse = normed ? metal::precise::rsqrt(square / float(D) + as_type<float>(EPS)) : 1.0f;
 #pragma unroll
   for (int e = 0; e < E; e++) {
+    v[e] = v[e] * inverse * gain[e];
     heads[simd * D + lane + 32 * e] = v[e];
   }
   simdgroup_barrier(mem_flags::mem_threadgroup);
 
   if (DIMS > 0 && kind < 2) {
-    float at = float(position[row] + int(token)) * as_type<float>(SCALE);
 #pragma unroll
     for (int e = 0; e < E; e++) {
       int i = int(lane) + 32 * e;
       if (i < DIMS) {
-        float angle = at / periods[pair_of<DIMS, INTERLEAVED>(i)];
-        float c = metal::precise::cos(angle);
-        float s = metal::precise::sin(angle);
         float other = heads[simd * D + partner<DIMS, INTERLEAVED>(i)];
-        float turned = is_first<DIMS, INTERLEAVED>(i) ? v[e] * c - other * s : v[e] * c + other * s;
+        float turned = is_first<DIMS, INTERLEAVED>(i) ? metal::fma(v[e], c[e], -(other * s[e])) : metal::fma(v[e], c[e], other * s[e]);
         v[e] = turned * as_type<float>(MAGNITUDE);
       }
     }
@@ -102,7 +110,7 @@ METAL_FUNC bool is_first(int i) {
       }
     } else {
       uint own = kind == 1 ? head - HEADS : head - HEADS - KV_HEADS;
-      size_t to = (size_t(own) * uint(size[0]) + uint(slots[row * NEW + token])) * D;
+      size_t to = (size_t(own) * capacity + slot) * D;
       auto pool = kind == 1 ? keys : values;
 #pragma unroll
       for (int e = 0; e < E; e++) {
