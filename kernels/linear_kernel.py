@@ -5,7 +5,7 @@ products lane by lane, in any float type. Which one a shape takes never depends 
 kernel's order of additions does, so that a row has the same bits alone and beside others.
 
 Knobs of "tiles": simds (simdgroups in a threadgroup, which share k), slice (loads of k that one simdgroup keeps of x),
-outs (outputs of a threadgroup, in tiles of 8), ahead (0, 1, 2: how far loads run ahead of products), resident (threadgroups
+outs (outputs of a threadgroup, in tiles of 8), depth (pairs of tiles whose loads are under way), resident (threadgroups
 to fit on a core: only CUDA's compiler is told). Of "lanes": simds, split (how many of them share k), rows (of the
 matrix, a simdgroup; gate and up count as two), values (of k, a lane and step).
 """
@@ -175,7 +175,7 @@ def default_tiles(bits: int, group: int, width: int, outputs: int, gated: bool, 
         most = min(20 // resident, slices, 32)
         simds = max(range(1, most + 1), key=lambda n: (slices / (-(-slices // n) * n) > 0.9, n))
         outs = -(-outputs // (launch.cores() * resident))
-        knobs = {"kernel": "tiles", "simds": simds, "slice": length, "outs": min(outs, 40), "ahead": 0, "resident": resident}
+        knobs = {"kernel": "tiles", "simds": simds, "slice": length, "outs": min(outs, 40), "depth": 2, "resident": resident}
         if outs <= 40 and not impossible_tiles(knobs, bits, group, width, gated, dtype):
             return knobs
     return knobs | {"outs": 16, "resident": 1}

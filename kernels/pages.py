@@ -103,13 +103,17 @@ class Pages:
         self.clear()
 
     def clear(self) -> None:
-        self.keys = self.values = self.written = None
+        self.release()
+        self.decided: bool | None = None
 
     @property
     def in_place(self) -> bool:
-        if launch.on_cpu("pages"):
-            return False
-        return launch.uses_kernel("pages", pages_kernel.case(self), pages_kernel.covers(self))
+        """Whether kernels write the pools: found out once, for as long as a pool lives."""
+        if self.decided is None:
+            self.decided = not launch.on_cpu("pages") and launch.uses_kernel(
+                "pages", pages_kernel.case(self), pages_kernel.covers(self)
+            )
+        return self.decided
 
     @property
     def slot_bytes(self) -> int:
@@ -132,7 +136,7 @@ class Pages:
 
     def release(self) -> None:
         """Let go of the pool, so that whoever has it now can write in place."""
-        self.clear()
+        self.keys = self.values = self.written = None
 
     @property
     def nbytes(self) -> int:

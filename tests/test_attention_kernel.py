@@ -45,6 +45,7 @@ class Problem:
                 runs.append((slot, size))
                 at += size
             spans.append(Span(first, tuple(runs)))
+        self.pages.clear()
         self.pages.keys, self.pages.values = (mx.array(half).astype(self.dtype) for half in pool)
         return Rows(tuple(spans), slots)
 

@@ -11,7 +11,7 @@ from smelt.kernels.linear import Weight, linear, pack, reference, unpack
 from smelt.kernels.norm import Norm
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
-TILES = {"kernel": "tiles", "simds": 2, "slice": 2, "outs": 16, "ahead": 1, "resident": 1}
+TILES = {"kernel": "tiles", "simds": 2, "slice": 2, "outs": 16, "depth": 1, "resident": 1}
 LANES = {"kernel": "lanes", "simds": 2, "split": 1, "rows": 4, "values": 8}
 ACT = {
     None: lambda y: y,
@@ -125,8 +125,8 @@ ODD = [
     (TILES, 8, 64 * 7, 17, "rows past the end of the last tile", {"slice": 1, "simds": 3, "outs": 9}),
     (TILES, 5, 64 * 6, 130, "many tiles a threadgroup", {"slice": 3, "outs": 33}),
     (TILES, 8, 64 * 2, 8, "less k than one pass", {"slice": 1, "simds": 5}),
-    (TILES, 4, 64 * 14, 70, "loads not ahead", {"ahead": 0, "simds": 3, "outs": 21}),
-    (TILES, 6, 64 * 14, 70, "loads ahead part by part", {"ahead": 2, "simds": 3, "outs": 21}),
+    (TILES, 4, 64 * 14, 70, "loads one by one", {"depth": 1, "simds": 3, "outs": 21}),
+    (TILES, 6, 64 * 14, 70, "many loads under way", {"depth": 4, "simds": 3, "outs": 21}),
     (LANES, 1, 64, 1, "fewer k than lanes, one output", {}),
     (LANES, 8, 64 * 9, 35, "k that the lanes do not divide", {"values": 16, "split": 2}),
     (LANES, 7, 64 * 17, 10, "four simdgroups share k", {"simds": 4, "split": 4, "values": 32, "rows": 8}),

@@ -1,8 +1,8 @@
 // linear_tiles.metal: y = act(norm(x) W^T + bias) + residual for 1..8 rows, on the matrix units.
 //
 // The simdgroups of a threadgroup share k. Each keeps its slice of all 8 rows of x in tiles (rows that are not there
-// are zero) and goes through pairs of 8-row tiles of W; in the end the simdgroups' sums are added. AHEAD: 0, a pair is
-// loaded and then multiplied; 1, the next pair is loaded before; 2, so is it, each part where one has been used up.
+// are zero) and goes through pairs of 8-row tiles of W; in the end the simdgroups' sums are added. The loads of DEPTH
+// pairs are under way: a pair is loaded into the registers of the one that was multiplied last.
 // So a weight is read once, at a cost that does not depend on the number of rows; neither do a row's bits.
 //
 // x [M, K]; w [R, K] packed, or plain 16-bit pairs; scales, biases [R, K / GROUP]; bias [R]; gain [K];
@@ -123,6 +123,13 @@ METAL_FUNC size_t matrix_row(uint group, uint pair, uint row, int h) {
   return GATED && h == 1 ? r + O : r;
 }
 
+// The first unit of a simdgroup's slice of a chunk; past the end: unit 0, whose products are with zeros.
+template <int UNITS, int SLICE, int SIMDS>
+METAL_FUNC uint first_unit(int chunk, uint simd) {
+  uint unit = (uint(chunk) * SIMDS + simd) * SLICE;
+  return UNITS % (SIMDS * SLICE) == 0 || unit < uint(UNITS) ? unit : 0u;
+}
+
 template <int SLICE, int W, int SCALES>
 METAL_FUNC void load_slice(thread Row<SLICE, W, SCALES>& row, const device uint* w) {
 #pragma unroll
@@ -204,7 +211,6 @@ METAL_FUNC void as_packed(thread vec<T, 2> (&pairs)[TILES]) {
   constexpr int W = V * BITS / 32;
   constexpr int UNITS = K / UNIT;
   constexpr int CHUNKS = (UNITS + SIMDS * SLICE - 1) / (SIMDS * SLICE);
-  constexpr bool RAGGED = UNITS % (SIMDS * SLICE) != 0;
   constexpr bool PACKED = BITS != 16;
   constexpr int PER_GROUP = PACKED ? GROUP / UNIT : SLICE;          // units of one scale
   constexpr int GROUPS = UNITS / PER_GROUP;
@@ -214,6 +220,7 @@ METAL_FUNC void as_packed(thread vec<T, 2> (&pairs)[TILES]) {
   constexpr float OFFSET = PACKED ? number_base<T>() * (BITS == 8 ? 17.0f : 1.0f) : 0.0f;
   constexpr bool GATED = ACT == 1 || ACT == 2;
   constexpr int PAIRS = GATED ? (OUTS + 7) / 8 : (OUTS + 15) / 16;  // OUTS: outputs of this threadgroup
+  constexpr int TURNS = CHUNKS * PAIRS;
   constexpr int WORDS = K * BITS / 32;                              // of one row
 
   // A simdgroup's own: room to bring x into tiles, and its sums.
@@ -230,121 +237,114 @@ METAL_FUNC void as_packed(thread vec<T, 2> (&pairs)[TILES]) {
   uint part = column / 2;                                           // which quarter of a unit
   threadgroup float* own = shared + simd * OWN;
 
-  Row<SLICE, W, SCALES> next[2];
+  Row<SLICE, W, SCALES> ring[DEPTH][2];
   uint coming[SLICE][V / 2];                                        // the next slice of x, two values a word
   Tile<T> b[SLICE][V / 2];
   Tile<float> xsums[SLICE];
   Tile<float> lengths;                                              // of the rows of x, squared, on the diagonal
   clear(lengths);
 
-  uint first = simd * SLICE;                                        // this slice's first unit
-  bool inside = !RAGGED || first < uint(UNITS);                     // past the end x is zero, and W any
-  first = inside ? first : 0;
-  if (AHEAD) {
-    for (int h = 0; h < 2; h++) {
-      size_t r = matrix_row<O, OUTS, GATED>(group, 0, row, h);
-      load_slice(next[h], w + r * WORDS + (first * 4 + part) * W);
-      load_scales<STEP>(next[h], scales, biases, r * GROUPS + first / PER_GROUP);
+#pragma unroll
+  for (int d = 0; d < DEPTH; d++) {
+    if (d < TURNS) {
+      uint at = first_unit<UNITS, SLICE, SIMDS>(d / PAIRS, simd);
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        size_t r = matrix_row<O, OUTS, GATED>(group, d % PAIRS, row, h);
+        load_slice(ring[d][h], w + r * WORDS + (at * 4 + part) * W);
+        load_scales<STEP>(ring[d][h], scales, biases, r * GROUPS + at / PER_GROUP);
+      }
     }
   }
-  bring_slice(coming, x + row * K + first * UNIT + part * V, inside && row < uint(M));
+  uint first = first_unit<UNITS, SLICE, SIMDS>(0, simd);            // of this slice
+  bring_slice(coming, x + row * K + first * UNIT + part * V, simd * SLICE < uint(UNITS) && row < uint(M));
 
-  for (int chunk = 0; chunk < CHUNKS; chunk++) {
+  for (int t0 = 0; t0 < TURNS; t0 += DEPTH) {
 #pragma unroll
-    for (int u = 0; u < SLICE; u++) {
-      vec<T, 2> pairs[V / 2];
-      as_pairs(pairs, coming[u]);
-      if constexpr (NORM) {
-        uint words[V / 2];
-        vec<T, 2> gains[V / 2];
-        bring(words, gain + (first + u) * UNIT + part * V);
-        as_pairs(gains, words);
-        columns_of_rows(pairs, b[u], (threadgroup T*)own, lane);
-        add_squares(lengths, pairs, b[u]);
+    for (int d = 0; d < DEPTH; d++) {
+      int t = t0 + d;
+      if (t < TURNS) {
+        int chunk = t / PAIRS;
+        int turn = t % PAIRS;
+        if (turn == 0) {
 #pragma unroll
-        for (int s = 0; s < V / 2; s++) {
-          pairs[s] = products(pairs[s], gains[s]);
+          for (int u = 0; u < SLICE; u++) {
+            vec<T, 2> pairs[V / 2];
+            as_pairs(pairs, coming[u]);
+            if constexpr (NORM) {
+              uint words[V / 2];
+              vec<T, 2> gains[V / 2];
+              bring(words, gain + (first + u) * UNIT + part * V);
+              as_pairs(gains, words);
+              columns_of_rows(pairs, b[u], (threadgroup T*)own, lane);
+              add_squares(lengths, pairs, b[u]);
+#pragma unroll
+              for (int s = 0; s < V / 2; s++) {
+                pairs[s] = products(pairs[s], gains[s]);
+              }
+            }
+            as_packed<BITS>(pairs);
+            columns_of_rows(pairs, b[u], (threadgroup T*)own, lane);
+            if constexpr (PACKED) {
+              clear(xsums[u]);
+              add_columns(xsums[u], b[u]);
+            }
+          }
+          first = first_unit<UNITS, SLICE, SIMDS>(chunk + 1, simd);
+          if (chunk + 1 < CHUNKS) {                                 // past the end x is zero, and W any
+            bool inside = ((chunk + 1) * SIMDS + simd) * SLICE < uint(UNITS);
+            bring_slice(coming, x + row * K + first * UNIT + part * V, inside && row < uint(M));
+          }
         }
-      }
-      as_packed<BITS>(pairs);
-      columns_of_rows(pairs, b[u], (threadgroup T*)own, lane);
-      if constexpr (PACKED) {
-        clear(xsums[u]);
-        add_columns(xsums[u], b[u]);
-      }
-    }
-    uint later = ((chunk + 1) * SIMDS + simd) * SLICE;
-    inside = chunk + 1 < CHUNKS && (!RAGGED || later < uint(UNITS));
-    later = inside ? later : 0;
-    if (CHUNKS > 1) {
-      bring_slice(coming, x + row * K + later * UNIT + part * V, inside && row < uint(M));
-    }
 
-    for (int turn = 0; turn < PAIRS; turn++) {
-      bool last = turn + 1 == PAIRS;
-      bool more = !AHEAD || !last || chunk + 1 < CHUNKS;            // to be loaded; else the same again, from a cache
-      uint pair = AHEAD && more ? (last ? 0 : turn + 1) : turn;
-      uint at = AHEAD && more && last ? later : first;
-      Row<SLICE, W, SCALES> now[2];
-      if (AHEAD) {
-        now[0] = next[0];
-        now[1] = next[1];
-      }
-      size_t r[2];
-      for (int h = 0; h < 2; h++) {
-        r[h] = matrix_row<O, OUTS, GATED>(group, pair, row, h);
-        load_scales<STEP>(next[h], scales, biases, r[h] * GROUPS + at / PER_GROUP);
-        if (more && AHEAD < 2) {
-          load_slice(next[h], w + r[h] * WORDS + (at * 4 + part) * W);
-        }
-      }
-      if (!AHEAD) {
-        now[0] = next[0];
-        now[1] = next[1];
-      }
-
-      float2 acc[2];
-      acc[0] = float2(0.0f);
-      acc[1] = float2(0.0f);
+        float2 acc[2];
+        acc[0] = float2(0.0f);
+        acc[1] = float2(0.0f);
 #pragma unroll
-      for (int u = 0; u < SLICE; u++) {
-        Tile<float> c[2];
+        for (int u = 0; u < SLICE; u++) {
+          Tile<float> c[2];
+          for (int h = 0; h < 2; h++) {
+            clear(c[h]);
+            if constexpr (PACKED) {
+              c[h].thread_elements()[0] = -OFFSET * xsums[u].thread_elements()[0];
+              c[h].thread_elements()[1] = -OFFSET * xsums[u].thread_elements()[1];
+            }
+          }
+          multiply_words<BITS, false>(c[0], c[1], ring[d][0].words[u], ring[d][1].words[u], b[u]);
+          if constexpr (BITS == 8) {
+            multiply_words<BITS, true>(c[0], c[1], ring[d][0].words[u], ring[d][1].words[u], b[u]);
+          }
+          for (int h = 0; h < 2; h++) {
+            if constexpr (PACKED) {
+              float scale = element<T>(ring[d][h].scales, u / PER_GROUP);
+              float bias = element<T>(ring[d][h].biases, u / PER_GROUP);
+              acc[h] = add_scaled(acc[h], c[h], scale, bias, xsums[u]);
+            } else {
+              acc[h] = acc[h] + float2(c[h].thread_elements()[0], c[h].thread_elements()[1]);
+            }
+          }
+        }
+        if (t + DEPTH < TURNS) {
+          uint at = first_unit<UNITS, SLICE, SIMDS>((t + DEPTH) / PAIRS, simd);
+#pragma unroll
+          for (int h = 0; h < 2; h++) {
+            size_t r = matrix_row<O, OUTS, GATED>(group, (t + DEPTH) % PAIRS, row, h);
+            load_slice(ring[d][h], w + r * WORDS + (at * 4 + part) * W);
+            load_scales<STEP>(ring[d][h], scales, biases, r * GROUPS + at / PER_GROUP);
+          }
+        }
+
+        // This simdgroup's sums: [tile][row of the tile][row of x]. A lane adds to what it wrote itself.
         for (int h = 0; h < 2; h++) {
-          clear(c[h]);
-          if constexpr (PACKED) {
-            c[h].thread_elements()[0] = -OFFSET * xsums[u].thread_elements()[0];
-            c[h].thread_elements()[1] = -OFFSET * xsums[u].thread_elements()[1];
-          }
-        }
-        multiply_words<BITS, false>(c[0], c[1], now[0].words[u], now[1].words[u], b[u]);
-        if constexpr (BITS == 8) {
-          multiply_words<BITS, true>(c[0], c[1], now[0].words[u], now[1].words[u], b[u]);
-        }
-        for (int h = 0; h < 2; h++) {
-          if (AHEAD == 2) {                                         // into the registers that have just become free
-            load_words(w + r[h] * WORDS + (at * 4 + part) * W + 4 * W * u, next[h].words[u]);
-          }
-          if constexpr (PACKED) {
-            float scale = element<T>(now[h].scales, u / PER_GROUP);
-            float bias = element<T>(now[h].biases, u / PER_GROUP);
-            acc[h] = add_scaled(acc[h], c[h], scale, bias, xsums[u]);
-          } else {
-            acc[h] = acc[h] + float2(c[h].thread_elements()[0], c[h].thread_elements()[1]);
-          }
-        }
-      }
-
-      // This simdgroup's sums: [tile][row of the tile][row of x]. A lane adds to what it wrote itself.
-      for (int h = 0; h < 2; h++) {
-        threadgroup float* sums = own + ROOM + ((turn * 2 + h) * 8 + row) * M + column;
-        for (int e = 0; e < 2; e++) {
-          if (column + e < uint(M)) {
-            sums[e] = (chunk == 0 ? 0.0f : sums[e]) + acc[h][e];
+          threadgroup float* sums = own + ROOM + ((turn * 2 + h) * 8 + row) * M + column;
+          for (int e = 0; e < 2; e++) {
+            if (column + e < uint(M)) {
+              sums[e] = (chunk == 0 ? 0.0f : sums[e]) + acc[h][e];
+            }
           }
         }
       }
     }
-    first = later;
   }
   if (NORM) {
     for (int e = 0; e < 2; e++) {

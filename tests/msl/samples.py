@@ -34,7 +34,7 @@ def linear_lanes():
 
 
 def linear_tiles():
-    return linear_by({"kernel": "tiles", "simds": 2, "slice": 1, "outs": 8, "ahead": 1, "resident": 1})
+    return linear_by({"kernel": "tiles", "simds": 2, "slice": 1, "outs": 8, "depth": 1, "resident": 1})
 
 
 def attention_over_pages(length):
