@@ -9,44 +9,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
-from ..engine.errors import NotReady, Overloaded
 from ..engine.events import Event, Failed, Finished, Progress, Started
 from .body import read_json
 from .errors import as_request_error, send
+from .house import Gate, House
 from .metrics import Metrics
 from .settings import Settings
 from .sse import SseBody
 
 log = logging.getLogger("smelt")
 CLIENT_GONE = "499 Client Closed Request"  # nobody reads it; nginx's number for it shows in logs
-
-
-class Gate:
-    """Lets at most `size` generations in at once, and none while the server drains.
-
-    Each holds a thread of the server until its answer is written, so there must be fewer of them than threads.
-    """
-
-    def __init__(self, size: int):
-        self.size, self.inside, self.draining = size, 0, False
-        self.lock = threading.Lock()
-
-    def enter(self) -> None:
-        with self.lock:
-            if self.draining:
-                raise NotReady("the server is shutting down")
-            if self.inside >= self.size:
-                raise Overloaded(
-                    f"{self.size} requests are running or waiting, which is all this server takes: try again soon"
-                )
-            self.inside += 1
-
-    def leave(self) -> None:
-        with self.lock:
-            self.inside -= 1
 
 
 class Running:
@@ -165,16 +139,6 @@ def until_over(running: Running, gone: Callable[[], bool], poll_s: float) -> Ite
             yield event
         if gone():
             return
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """What the resources of an application share."""
-
-    service: Any
-    settings: Settings
-    gate: Gate
-    metrics: Metrics
 
 
 class Generation:

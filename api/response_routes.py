@@ -10,9 +10,10 @@ import falcon
 from ..engine.errors import BadRequest
 from ..engine.events import Usage
 from . import response_items, responses, rules
-from .answer import Generation, House
+from .answer import Generation
 from .errors import Missing, Unsupported, send
 from .guards import Origins
+from .house import House
 from .response_events import Renderer, usage
 from .response_store import Shelf, keeper
 from .response_watch import Watched, naming_input, submit

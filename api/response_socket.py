@@ -13,9 +13,10 @@ from typing import Any
 from ..engine.errors import BadRequest, RequestError
 from ..engine.events import Event, Finished, Started, Usage
 from . import responses, rules
-from .answer import House, Running
+from .answer import Running
 from .body import parse as parse_json
 from .errors import as_request_error, encode, openai_envelope
+from .house import House
 from .response_events import Renderer, WarmUp
 from .response_store import Memory, Shelf, Store, keeper
 from .response_watch import Watched, submit

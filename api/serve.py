@@ -187,6 +187,7 @@ class Outcome:
 
     def watch_loading(self) -> None:
         try:
+            self.server.app.warm()
             self.service.wait_ready()
         except Exception as error:
             if self.server.app.gate.draining:

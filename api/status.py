@@ -3,8 +3,8 @@
 import falcon
 
 from ..engine.errors import ModelNotFound
-from .answer import Gate
 from .errors import send
+from .house import Gate
 from .version import VERSION
 
 OWNER = "smelt"

@@ -12,10 +12,10 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from .errors import EngineFailed, NotReady
-from .sequence import Sequence
 
 if TYPE_CHECKING:
     from .scheduler import Limits, Scheduler
+    from .sequence import Sequence
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Engine:
     def start(self) -> None:
         self.thread.start()
 
-    def submit(self, *sequences: Sequence) -> None:
+    def submit(self, *sequences: "Sequence") -> None:
         """Queue sequences, in order. Raises NotReady or EngineFailed when there is no one to run them."""
         self.check()
         self.inbox.put(lambda: [self.scheduler.add(s) for s in sequences])

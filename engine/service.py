@@ -1,7 +1,8 @@
 """One model behind all dialects: requests in, streams of events out.
 
 The weights are read on the engine's thread while the tokenizer and the chat template load on another; requests are
-rendered and tokenised on the thread that brings them.
+rendered and tokenised on the thread that brings them. What loading and requests need is imported there, so that a
+server can listen before.
 """
 
 import json
@@ -13,18 +14,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..models import source
-from . import parse
-from .chat import RESERVED, ChatTemplate, ends_in_reasoning
 from .engine import Engine
 from .errors import BadRequest, ContextExceeded, EngineFailed, NotReady
 from .options import ModelInfo, Options
-from .request import Request, Sampling
-from .sequence import Sequence
-from .stream import Choice, Stream
-from .tokenizer import Tokenizer, eos_ids
+
+if TYPE_CHECKING:
+    from . import parse
+    from .chat import ChatTemplate
+    from .request import Request, Sampling
+    from .sequence import Sequence
+    from .stream import Choice, Stream
+    from .tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +93,11 @@ class Service:
 
     def _load_text(self) -> None:
         try:
+            from ..models import source
+            from . import parse
+            from .chat import ChatTemplate
+            from .tokenizer import Tokenizer, eos_ids
+
             self.folder = source.locate(
                 self.options.model, self.options.model_dirs, download=self.options.download
             )
@@ -111,6 +118,7 @@ class Service:
         if self.folder is None:
             raise self.text_error or NotReady("no model was found")
         from .. import models
+        from ..models import source
         from . import limits, selfcheck
 
         prepare_kernels(source.home())
@@ -127,8 +135,11 @@ class Service:
 
     # Requests
 
-    def submit(self, request: Request) -> Stream:
+    def submit(self, request: "Request") -> "Stream":
         """Render, tokenise and queue a request. Raises a RequestError for what cannot be run."""
+        from .sequence import Sequence
+        from .stream import Stream
+
         self.check()
         rendered = None if request.messages is None else self.render(request)
         prompt = self.prompt_of(request, rendered)
@@ -157,29 +168,34 @@ class Service:
         if not self.text_ready.is_set():
             raise NotReady("the model is still loading; try again in a moment")
 
-    def choice(self, index: int, sequence: Sequence, request: Request, rendered: str | None) -> Choice:
+    def choice(self, index: int, sequence: "Sequence", request: "Request", rendered: str | None) -> "Choice":
         """Answers to conversations are split into reasoning, text and calls; completions are text as it comes."""
+        from .chat import ends_in_reasoning
+        from .stream import Choice
+
         if rendered is None:
             return Choice(index, sequence, self.tokenizer, request.stop)
         parser = self.format.parser(request.tools, opened=ends_in_reasoning(rendered))
         return Choice(index, sequence, self.tokenizer, request.stop, parser, self.format.keep(self.tokenizer))
 
-    def prompt_of(self, request: Request, rendered: str | None = None) -> list[int]:
+    def prompt_of(self, request: "Request", rendered: str | None = None) -> list[int]:
         """The request's tokens; `rendered` is its conversation, where that is known already."""
         tokens = self.tokens_of(request, rendered)
         if not tokens:
             raise BadRequest("the prompt is empty; it must have at least one token", "prompt")
         return tokens
 
-    def tokens_of(self, request: Request, rendered: str | None) -> list[int]:
+    def tokens_of(self, request: "Request", rendered: str | None) -> list[int]:
         if request.tokens is not None:
             return checked(request.tokens, self.info.vocab_size)
         if request.text is not None:
             return self.tokenizer.encode_prompt(request.text, rendered_by_template=False)
         return self.tokenizer.encode_prompt(rendered or self.render(request), rendered_by_template=True)
 
-    def render(self, request: Request) -> str:
+    def render(self, request: "Request") -> str:
         """The conversation as the model reads it."""
+        from .chat import RESERVED
+
         taken = [name for name in RESERVED if name in request.template_kwargs]
         if taken:
             raise BadRequest(f"{taken[0]!r} is no variable of the chat template to be set; it has its own parameter", taken[0])
@@ -191,7 +207,9 @@ class Service:
             **request.template_kwargs,
         )
 
-    def sampling_of(self, request: Request) -> Sampling:
+    def sampling_of(self, request: "Request") -> "Sampling":
+        from .request import Sampling
+
         sampling = Sampling(**{**self.defaults, **request.sampling})
         for token in sampling.logit_bias:
             if not 0 <= token < self.info.vocab_size:
@@ -251,8 +269,8 @@ def sampling_defaults(folder: Path) -> dict[str, Any]:
     return found
 
 
-def describe(folder: Path, model, context: int, template: ChatTemplate | None) -> ModelInfo:
-    from ..models import checkpoint
+def describe(folder: Path, model, context: int, template: "ChatTemplate | None") -> ModelInfo:
+    from ..models import checkpoint, source
 
     config = checkpoint.text_config(checkpoint.read_config(folder))
     found = source.inspect(folder.name, folder, "folder")
@@ -291,7 +309,9 @@ def prepare_kernels(home: Path) -> None:
 
 def warm(model, plan) -> None:
     """One short prompt and two steps, so that the first request does not pay for compiling."""
+    from .request import Sampling
     from .scheduler import Scheduler
+    from .sequence import Sequence
 
     scheduler = Scheduler(model, plan)
     scheduler.add(Sequence([0, 0], Sampling(temperature=0.0), 0, 3, frozenset(), lambda item: None))

@@ -84,3 +84,4 @@ def read(model, progress: Callable[[int, int], None] | None) -> None:
         done += sum(array.nbytes for array in group)
         if progress:
             progress(done, total)
+    mx.clear_cache()  # of the parts of joined matrices: no later array is as large as these

@@ -204,10 +204,13 @@ class Decoder:
         return [state for block in self.blocks for state in block.states]
 
     def weights(self) -> Iterator[list[mx.array]]:
-        """All arrays, a group at a time: the embedding, each block, the head. Read one by one they keep the peak low."""
-        yield [*self.embedding.arrays, *arrays_of(self.per_layer), *arrays_of(self.lookup)]
+        """All arrays, a group at a time: each block, the embedding, the head. Read one by one they keep the peak low.
+
+        A block's joined matrices are held twice meanwhile, so what is large and never joined comes last.
+        """
         for block in self.blocks:
             yield arrays_of(block)
+        yield [*self.embedding.arrays, *arrays_of(self.per_layer), *arrays_of(self.lookup)]
         yield [*arrays_of(self.norm), *(self.head.arrays if self.head is not self.embedding else [])]
 
 

@@ -1,9 +1,15 @@
 """What the server says of itself, who may call, and how what is no request is refused."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import falcon.testing
 import pytest
 from fakes import FakeService
-from smelt.api.app import create_app
+from smelt.api.app import create_app, late_routes
+from smelt.api.house import Gate, House
+from smelt.api.late import Late
+from smelt.api.metrics import Metrics
 from smelt.api.settings import Settings
 
 CHAT = "/v1/chat/completions"
@@ -188,13 +194,27 @@ def test_what_needs_no_key():
 
 
 def test_routes_that_are_imported_late_are_the_ones_there_are():
-    from smelt.api import app, response_routes
-    from smelt.api.answer import Gate, House
-    from smelt.api.metrics import Metrics
-    from smelt.api.response_store import Shelf
-    from smelt.api.settings import Settings
-
     house = House(FakeService(), Settings(), Gate(1), Metrics())
-    real = response_routes.routes(house, Shelf())
-    methods = {path: {name for name in dir(resource) if name.startswith("on_")} for path, resource in real.items()}
-    assert {path: set(names) for path, names in app.RESPONSES.items()} == methods
+    for late in late_routes(house):
+        real = late.real()
+        methods = {path: {name for name in dir(resource) if name.startswith("on_")} for path, resource in real.items()}
+        assert {path: set(names) for path, names in late.methods.items()} == methods
+
+
+def test_late_routes_are_made_once():
+    """Two would have two shelves: an answer that one keeps is not found by the other."""
+
+    class Resource:
+        def on_get(self, req, resp):
+            return self
+
+    def make():
+        time.sleep(0.05)
+        made.append(1)
+        return {"/x": Resource()}
+
+    made = []
+    stand_in = Late({"/x": ("on_get",)}, make).stand_ins()["/x"]
+    with ThreadPoolExecutor(4) as threads:
+        found = [threads.submit(stand_in.on_get, None, None) for _ in range(4)]
+    assert len(made) == 1 and len({id(one.result()) for one in found}) == 1

@@ -33,6 +33,19 @@ def test_float32_equals_mlx_lm(tmp_path, kind):
     assert ours_greedy(model, PROMPT, NEW_TOKENS) == tokens
 
 
+@pytest.mark.parametrize("spec", [None, QUANTIZATIONS[0]], ids=["plain", "quantised"])
+def test_loading_needs_no_more_memory_than_the_weights(tmp_path, spec):
+    """Joined matrices are there twice while they are joined; what was never in parts is read after them."""
+    folder = checkpoints.make(
+        tmp_path, "qwen3", quantization=spec, hidden_size=256, intermediate_size=512, vocab_size=8192, num_hidden_layers=4
+    )
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    model = models.load(folder)
+    weights = sum({id(array): array.nbytes for group in model.weights() for array in group}.values())
+    assert mx.get_peak_memory() - before < 1.02 * weights
+
+
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma3"])
 @pytest.mark.parametrize("spec", QUANTIZATIONS, ids=lambda s: f"{s['mode']}-{s['bits']}-{s['group_size']}")
 def test_quantised_equals_mlx_lm(tmp_path, kind, spec):

@@ -1,5 +1,8 @@
 """The emulator finds what it says it finds: a planted bug of each kind, and the same kernel without it."""
 
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -171,7 +174,32 @@ def test_arithmetic():
 def test_limits():
     fault(INDEX + "threadgroup float b[8193];\nb[i] = a[i];\no[i] = b[i];", kind="limit", says="32768")
     fault(INDEX + "volatile float b[100000];\nb[i] = a[i];\no[i] = b[i];", kind="stack")
-    fault(INDEX + "while (a[0] < 1.0f) { if (a[1] < 0.0f) break; }\no[i] = 1.0f;", kind="timeout", time_limit_s=0.3)
+    fault(LOOP, kind="timeout", time_limit_s=0.3)
+
+
+def test_a_frame_too_large_is_a_fault_before_anything_is_written_below_its_stack():
+    """Below one thread's stack is another's, and below the first one the heap of the process."""
+    body = "if (a[0] > 1e9f) { volatile float b[50000]; b[i] = a[i]; o[i] = b[i]; } else o[i] = a[i];"
+    fault(INDEX + body, kind="stack", says="thread 63 ", order="reverse")
+
+
+LOOP = INDEX + "while (a[0] < 1.0f) { if (a[1] < 0.0f) break; }\no[i] = 1.0f;"
+
+
+def test_the_time_limit_of_a_kernel_that_another_thread_runs():
+    """The alarm comes to the main thread, whose stack is not the kernel's."""
+    with ThreadPoolExecutor(1) as other:
+        other.submit(fault, LOOP, kind="timeout", time_limit_s=0.3).result()
+
+
+def test_a_timer_that_ran_before_goes_on():
+    signal.setitimer(signal.ITIMER_REAL, before := 100)
+    try:
+        run(INDEX + "o[i] = a[i];")
+        left, _ = signal.getitimer(signal.ITIMER_REAL)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    assert 0 < left <= before
 
 
 def test_another_threads_memory():

@@ -17,6 +17,8 @@ HEAVY = {
     "mlx", "mlx_lm", "transformers", "torch", "numpy", "sentencepiece", "huggingface_hub", "tokenizers", "jinja2",
     "httpx", "openai",
     "multiprocessing", "tqdm", "requests", "importlib.metadata",
+    "smelt.models.source", "smelt.engine.chat", "smelt.engine.parse", "smelt.engine.stream", "smelt.engine.tokenizer",
+    "smelt.api.generation_routes", "smelt.api.chat_completions", "smelt.api.messages", "smelt.api.response_routes",
 }  # fmt: skip
 CHILD = """
 import sys, time

@@ -31,9 +31,10 @@ ORDERS = {"forward": 0, "reverse": 1, "random": 2}
 IN_PLACE = 2  # Buffer.writable of an input that a kernel writes to
 
 # -fsanitize=thread: only the instrumentation, its library is not linked. -ffp-contract=off: the same bits everywhere.
+# -fstack-clash-protection: a frame larger than the guard page below a stack touches it, instead of what lies beyond.
 FLAGS = [
     "-std=c++20", "-O1", "-g1", "-fPIC", "-fno-exceptions", "-fno-rtti", "-fno-strict-aliasing", "-ffp-contract=off",
-    "-fno-tree-loop-distribute-patterns", "-fno-stack-protector", "-fcf-protection=none",
+    "-fno-tree-loop-distribute-patterns", "-fno-stack-protector", "-fstack-clash-protection", "-fcf-protection=none",
     "-fsanitize=thread,bounds,alignment,shift-exponent,integer-divide-by-zero,float-cast-overflow",
     "--param=tsan-instrument-func-entry-exit=0", "-ftrivial-auto-var-init=pattern", "-Wno-unknown-pragmas",
     "-Werror=double-promotion", "-Werror=float-conversion", "-Werror=return-type", "-Werror=vla", "-fmax-errors=8",

@@ -2,6 +2,7 @@
 // operations, and checks every memory access through the hooks that -fsanitize=thread makes the compiler insert.
 #include <dlfcn.h>
 #include <link.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -98,6 +99,7 @@ Fiber* current;
 uint32_t group_number, epochs[2], first_epoch, random_state;
 uint64_t image_start, image_end;
 bool failed;
+pthread_t runner;  // whose stacks they are: a signal may come to any thread
 ucontext_t fiber_context;
 
 [[noreturn]] void leave() { _longjmp(scheduler, 2); }
@@ -259,16 +261,23 @@ void resume(Fiber& f) {
   current = nullptr;
 }
 
-void on_signal(int signal_number, siginfo_t* info, void*) {
-  if (!current) {
+void on_alarm(int) {
+  if (!pthread_equal(pthread_self(), runner)) {
+    pthread_kill(runner, SIGALRM);
+    return;
+  }
+  fail("timeout", 0, 0, "the time limit is over: an endless loop?");
+  if (current) leave();
+}
+
+void on_fault(int signal_number, siginfo_t* info, void*) {
+  if (!current || !pthread_equal(pthread_self(), runner)) {
     signal(signal_number, SIG_DFL);
     raise(signal_number);
     return;
   }
   uint64_t at = (uint64_t)info->si_addr;
-  if (signal_number == SIGALRM)
-    fail("timeout", 0, 0, "the time limit is over: an endless loop?");
-  else if ((uint64_t)current->stack - at < 64 << 20)
+  if ((uint64_t)current->stack - at < 64 << 20)
     fail("stack", 0, 0, "more than %zu KiB of private memory", STACK >> 10);
   else
     fail("wild_access", 0, 0, "access to unmapped memory at %llx", (unsigned long long)at);
@@ -455,26 +464,29 @@ int find_image(struct dl_phdr_info* info, size_t, void* inside) {  // the kernel
 
 struct Signals {  // ours while a kernel runs
   struct sigaction segv, bus, alarm;
+  itimerval timer;  // a test's own time limit; it waits meanwhile
   stack_t stack;
   static uint8_t own_stack[65536];
   Signals(int limit_ms) {
     stack_t ours = {};
     ours.ss_sp = own_stack, ours.ss_size = sizeof own_stack;
     sigaltstack(&ours, &stack);
-    struct sigaction action = {};
-    action.sa_sigaction = on_signal;
-    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-    sigaction(SIGSEGV, &action, &segv), sigaction(SIGBUS, &action, &bus), sigaction(SIGALRM, &action, &alarm);
-    set_timer(limit_ms);
+    runner = pthread_self();
+    const itimerval none = {};
+    setitimer(ITIMER_REAL, &none, &timer);
+    struct sigaction fault = {}, time_out = {};
+    fault.sa_sigaction = on_fault, fault.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+    time_out.sa_handler = on_alarm, time_out.sa_flags = SA_ONSTACK | SA_NODEFER;
+    sigaction(SIGSEGV, &fault, &segv), sigaction(SIGBUS, &fault, &bus), sigaction(SIGALRM, &time_out, &alarm);
+    itimerval limit = {};
+    limit.it_value.tv_sec = limit_ms / 1000, limit.it_value.tv_usec = limit_ms % 1000 * 1000;
+    setitimer(ITIMER_REAL, &limit, nullptr);
   }
   ~Signals() {
-    set_timer(0);
+    const itimerval none = {};
+    setitimer(ITIMER_REAL, &none, nullptr);
     sigaction(SIGSEGV, &segv, 0), sigaction(SIGBUS, &bus, 0), sigaction(SIGALRM, &alarm, 0);
     sigaltstack(&stack, nullptr);
-  }
-  static void set_timer(int ms) {
-    itimerval timer = {};
-    timer.it_value.tv_sec = ms / 1000, timer.it_value.tv_usec = ms % 1000 * 1000;
     setitimer(ITIMER_REAL, &timer, nullptr);
   }
 };

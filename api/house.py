@@ -1,0 +1,44 @@
+"""What the resources of an application share, and the gate that their generations pass."""
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from ..engine.errors import NotReady, Overloaded
+from .metrics import Metrics
+from .settings import Settings
+
+
+class Gate:
+    """Lets at most `size` generations in at once, and none while the server drains.
+
+    Each holds a thread of the server until its answer is written, so there must be fewer of them than threads.
+    """
+
+    def __init__(self, size: int):
+        self.size, self.inside, self.draining = size, 0, False
+        self.lock = threading.Lock()
+
+    def enter(self) -> None:
+        with self.lock:
+            if self.draining:
+                raise NotReady("the server is shutting down")
+            if self.inside >= self.size:
+                raise Overloaded(
+                    f"{self.size} requests are running or waiting, which is all this server takes: try again soon"
+                )
+            self.inside += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.inside -= 1
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What the resources of an application share."""
+
+    service: Any
+    settings: Settings
+    gate: Gate
+    metrics: Metrics
