@@ -224,10 +224,10 @@ def test_a_context_that_does_not_fit_is_refused_with_the_numbers(folder):
 
 
 def test_the_users_tuning_table_is_read(folder, tmp_path, monkeypatch):
-    from smelt.kernels import launch
+    from smelt.kernels import launch, table
 
     monkeypatch.setenv("SMELT_HOME", str(tmp_path))
-    (tmp_path / "tuning.json").write_text('{"cpu": {"off": {"linear": "slower here"}}}')
+    table.write(table.path_in(tmp_path, "cpu"), table.stamp(launch.chip()), {"off": {"linear": "slower here"}})
     try:
         started(folder, warmup=False).close()
         assert launch.chip_table()["off"] == {"linear": "slower here"}
