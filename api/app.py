@@ -12,7 +12,7 @@ from .guards import ApiKey, Origins
 from .metrics import Metrics, Scrape
 from .openai_chunks import Head
 from .settings import Settings
-from .status import Health, Model, Models, Root
+from .status import Health, Kernels, Model, Models, Root
 from .text import ApplyTemplate, Detokenize, Props, Tokenize
 
 
@@ -105,6 +105,7 @@ def routes(house: House) -> dict[str, object]:
         "/health": Health(service, house.gate),
         "/v1/models": Models(service),
         "/v1/models/{model:path}": Model(service),
+        "/v1/kernels": Kernels(service),
         "/v1/chat/completions": ChatCompletions(house),
         "/v1/completions": Completions(house),
         "/v1/messages": Messages(house),

@@ -206,6 +206,12 @@ class Service:
 
         return launch.report()
 
+    def tuning(self) -> dict[str, Any]:
+        """The knobs that are in force on this chip, and where they come from."""
+        from .tune import in_force
+
+        return in_force()
+
     def memory(self) -> dict[str, int]:
         import mlx.core as mx
 

@@ -127,6 +127,8 @@ def machine() -> str:
 
 # ---- which way an op runs
 
+ON_CPU = "MLX computes on the CPU"
+
 
 @dataclass
 class Way:
@@ -159,7 +161,7 @@ def on_cpu(op: str) -> bool:
     if _stand_in is not None or machine() != "cpu":
         return False
     if op not in _idle:
-        _idle[op] = Way(op, "any shape", "reference", "MLX computes on the CPU")
+        _idle[op] = Way(op, "any shape", "reference", ON_CPU)
     _idle[op].calls += 1
     return True
 
@@ -175,7 +177,7 @@ def report() -> list[Way]:
 def unavailable(op: str) -> str | None:
     """Why this op has no kernel here whatever its arguments, or None."""
     if _stand_in is None and machine() == "cpu":
-        return "MLX computes on the CPU"
+        return ON_CPU
     if switched_off(op, os.environ.get("SMELT_KERNELS", "")):
         return f"switched off by SMELT_KERNELS={os.environ['SMELT_KERNELS']}"
     return _off.get(op) or chip_table().get("off", {}).get(op)
