@@ -40,11 +40,10 @@ def recorded(model, ops: Collection[str] = NAMES) -> dict[str, list[Call]]:
     """The calls of these ops' kernels in decode steps of ROWS streams, greedy and drawn; no other kernel runs."""
     found: dict[str, list[Call]] = {}
     for count in ROWS:
-        with launch.only(*ops):
+        with launch.only(*ops, *(need for space in SPACES if space.op in ops for need in space.needs)):
             scheduler = decoding(model, count)
             with recording(SPACES, found):
-                for _ in range(2):
-                    scheduler.tick()
+                scheduler.tick()
             mx.synchronize()
     model.forget()
     return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..kernels import launch
 from ..kernels.search import GAIN, Progress
-from ..kernels.timing import Chain, Timer, faster
+from ..kernels.timing import Chain, Timer, faster, net
 from ..kernels.tuning import Call, Space, exact, fault
 from ..kernels.tuning_spaces import SPACES
 from .tune import recorded
@@ -62,13 +62,13 @@ def of_op(model, space: Space, timer: Timer) -> Iterator[Verdict]:
 def of_call(space: Space, call: Call, timer: Timer) -> Verdict:
     why = fault(space, call, exact(space, call))
     if why:
-        return Verdict(space.op, call.title, 0.0, 0.0, WRONG, why)
+        return Verdict(space.op, space.title(call), 0.0, 0.0, WRONG, why)
     rotation = timer.rotation([call])
     link = timer.link_us(rotation)
     runs = [timer.chained(Chain(way), rotation) for way in (space.fused, space.plain)]
-    kernel, plain = ([max(1e-3, t - link) for t in times] for times in timer.rounds_of(runs))
+    kernel, plain = ([net(t, link) for t in times] for times in timer.rounds_of(runs))
     verdict = SLOWER if faster(plain, kernel, GAIN) else GOOD
-    return Verdict(space.op, call.title, statistics.median(kernel), statistics.median(plain), verdict)
+    return Verdict(space.op, space.title(call), statistics.median(kernel), statistics.median(plain), verdict)
 
 
 def switched_off(verdicts: Iterable[Verdict]) -> dict[str, str]:

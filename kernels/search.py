@@ -5,10 +5,8 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-import mlx.core as mx
-
 from . import launch
-from .timing import Chain, Timer, faster
+from .timing import Chain, Timer, faster, net
 from .tuning import Call, Knobs, Space, exact, fault
 
 GAIN = 0.03  # a smaller one is not worth an entry
@@ -65,7 +63,7 @@ def cases_of(spaces: Iterable[Space], recorded: dict[str, list[Call]]) -> list[C
     for space in spaces:
         for call in recorded.get(space.op, ()):
             with launch.asking() as asked:
-                mx.eval(space.fused(call.each(lambda a: a)))
+                space.checked(call)
             for op, key, default in asked:
                 case = found.setdefault((op, key), Case(space, op, key, default))
                 if not any(call is other for other in case.calls):
@@ -102,7 +100,7 @@ class Tuner:
             if self.clock() > begin + SCREENING * seconds:
                 break
             tried += 1
-            self.say(case, tried, len(candidates))
+            self.say(case, max(tried / len(candidates), (self.clock() - begin) / seconds))
             why = self.fault(case, knobs, truths)
             if why:
                 wrong.append((knobs, why))
@@ -112,8 +110,8 @@ class Tuner:
         finals = sorted(screened)[:FINALISTS]
         left = lambda: self.clock() < begin + seconds  # noqa: E731
         times = self.timer.rounds_of([before, *(run for _, _, run, _ in finals)], left)
-        times = [[max(0.0, t - link) for t in each] for each in times]
-        self.say(case, len(candidates), len(candidates))
+        times = [[net(t, link) for t in each] for each in times]
+        self.say(case, 1.0)
         return self.choice(case, times, [knobs for *_, knobs in finals], tried, len(candidates), tuple(wrong))
 
     def choice(self, case, times, knobs, tried, count, wrong) -> Found:
@@ -132,9 +130,9 @@ class Tuner:
             found = (fault(case.space, call, truth) for call, truth in zip(case.calls, truths, strict=True))
             return next((why for why in found if why), None)
 
-    def say(self, case: Case, done: int, total: int) -> None:
+    def say(self, case: Case, share: float) -> None:
         if self.progress:
-            self.progress(case.name, done, total)
+            self.progress(case.name, round(100 * share) if share == 1 else min(99, round(100 * share)), 100)
 
 
 def entries(found: Iterable[Found]) -> dict:

@@ -82,7 +82,7 @@ class Timer:
 
     def link_us(self, rotation: Sequence[Call]) -> float:
         once = self.chained(Chain(link), rotation)
-        return min(once() for _ in range(3))
+        return min(once() for _ in range(self.rounds))
 
     def rounds_of(self, runs: Sequence[Callable[[], float]], left: Callable[[], bool] = lambda: True) -> list[list[float]]:
         """For each run its times, in interleaved rounds, as long as there is time `left`; three rounds at least."""
@@ -93,6 +93,11 @@ class Timer:
             for run, found in zip(runs, times, strict=True):
                 found.append(run())
         return times
+
+
+def net(us: float, link_us: float) -> float:
+    """What is left of a call's time without the link; never nothing, however noisy the two are."""
+    return max(us - link_us, us / 20)
 
 
 def faster(times: Sequence[float], than: Sequence[float], share: float) -> bool:

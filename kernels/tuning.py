@@ -5,6 +5,7 @@ op's kernel, and a call can then be made again, with other knobs, on copies of i
 """
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,13 +51,6 @@ class Call:
         """Equal for calls that run the same variant."""
         return signature((self.args, self.kwargs))
 
-    @property
-    def title(self) -> str:
-        """For people: the first argument, and the shapes of what is read from memory."""
-        first, *others = [f"{'x'.join(map(str, a.shape))}" for a in self.arrays if a is self.args[0] or a.nbytes >= LARGE]
-        kind = str(self.args[0].dtype).rpartition(".")[2]
-        return f"{kind} {first}" + (f" with {', '.join(others)}" if others else "")
-
 
 def mapped(value: Any, change: Callable[[mx.array], Any]) -> Any:
     """A copy of nested tuples, dicts, dataclasses and objects of our own, with each array changed."""
@@ -66,7 +60,7 @@ def mapped(value: Any, change: Callable[[mx.array], Any]) -> Any:
         return type(value)([mapped(item, change) for item in value])
     if isinstance(value, dict):
         return {key: mapped(item, change) for key, item in value.items()}
-    if type(value).__module__.partition(".")[0] != __package__.partition(".")[0]:
+    if not ours(value):
         return value
     made = copy.copy(value)
     for name, item in vars(value).items():
@@ -74,13 +68,19 @@ def mapped(value: Any, change: Callable[[mx.array], Any]) -> Any:
     return made
 
 
+def ours(value: Any) -> bool:
+    return type(value).__module__.partition(".")[0] == __package__.partition(".")[0]
+
+
 def signature(value: Any) -> str:
-    """Shapes and types of all arrays, and everything else as it is."""
+    """Shapes and types of all arrays, and everything else as it is but for what a dataclass does not compare."""
     if isinstance(value, mx.array):
         return f"{value.dtype}{value.shape}"
     if isinstance(value, (tuple, list)):
         return f"({', '.join(map(signature, value))})"
-    if type(value).__module__.partition(".")[0] == __package__.partition(".")[0]:
+    if dataclasses.is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.compare}
+    elif ours(value):
         value = vars(value)
     if isinstance(value, dict):
         return f"{{{', '.join(f'{key}: {signature(item)}' for key, item in value.items())}}}"
@@ -90,6 +90,14 @@ def signature(value: Any) -> str:
 Knobs = dict[str, Any]
 
 
+def shape_of(x: mx.array) -> str:
+    return f"{'x'.join(map(str, x.shape))} {str(x.dtype).rpartition('.')[2]}"
+
+
+def unchanged(call: Call) -> Call:
+    return call.each(lambda a: a)
+
+
 @dataclass(frozen=True)
 class Space:
     """How an op's kernel is tried.
@@ -97,20 +105,35 @@ class Space:
     module      has `fused`, which launches the kernel
     reference   takes what `fused` takes: the same by plain ops
     candidates  (what launch.knobs is asked for, its default, a call) -> knobs that this call can run with
-    outcome     (what `fused` or `reference` returned, the call) -> the arrays to compare, in order
+    needs       other ops whose kernels it works with
+    fresh       a copy of a call, in which nothing is left of an earlier one that it could be taken for
+    outcome     (what `fused` returned, the call) -> the arrays that the reference returns, wherever they are
+    title       a call in words: types, sizes, rows
+    reads       bytes of a call that come from memory: weights, keys and values
     """
 
     op: str
     module: ModuleType
     reference: Callable[..., Any]
+    title: Callable[[Call], str] = lambda call: f"{shape_of(call.args[0])}"
     candidates: Callable[[str, Knobs, Call], Iterable[Knobs]] = lambda op, default, call: ()
-    outcome: Callable[[Any, Call], list[mx.array]] = lambda result, call: as_list(result)
+    needs: tuple[str, ...] = ()
+    fresh: Callable[[Call], Call] = unchanged
+    outcome: Callable[[Any, Call], Any] = lambda result, call: result
+    reads: Callable[[Call], int] = lambda call: call.bytes
 
     def fused(self, call: Call) -> list[mx.array]:
-        return self.outcome(self.module.fused(*call.args, **call.kwargs), call)
+        return as_list(self.module.fused(*call.args, **call.kwargs))
+
+    def checked(self, call: Call) -> list[mx.array]:
+        """What the kernel makes of the call, all of it, computed."""
+        call = self.fresh(call)
+        made = as_list(self.outcome(self.module.fused(*call.args, **call.kwargs), call))
+        mx.eval(made)
+        return made
 
     def plain(self, call: Call) -> list[mx.array]:
-        return self.outcome(self.reference(*call.args, **call.kwargs), call)
+        return as_list(self.reference(*call.args, **call.kwargs))
 
 
 def as_list(result: Any) -> list[mx.array]:
@@ -159,22 +182,21 @@ def exact(space: Space, call: Call) -> list[mx.array]:
 def fault(space: Space, call: Call, truth: list[mx.array]) -> str | None:
     """Why what the kernel makes of the call, with the knobs in force, is wrong; or None."""
     try:
-        made = space.fused(call.each(lambda a: a))
-        mx.eval(made)
+        made = space.checked(call)
     except Exception as error:
         return f"it raised {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    for ours, true in zip(made, truth, strict=True):
-        if ours.shape != true.shape:
-            return f"its result is {ours.shape}, not {true.shape}"
-        away, bound = distance(ours, true), TOLERANCE.get(ours.dtype, 0.0)
+    for found, true in zip(made, truth, strict=True):
+        if found.shape != true.shape:
+            return f"its result is {found.shape}, not {true.shape}"
+        away, bound = distance(found, true), TOLERANCE.get(found.dtype, 0.0)
         if not away <= bound:  # so that NaN is wrong, too
             return f"its result is {away:.2g} of the largest element away, {bound:g} is allowed"
     return None
 
 
-def distance(ours: mx.array, true: mx.array) -> float:
+def distance(found: mx.array, true: mx.array) -> float:
     """The largest difference, as a share of the largest element; of whole numbers, 1 where any differs."""
-    if not mx.issubdtype(ours.dtype, mx.floating):
-        return float(mx.any(ours != true))
+    if not mx.issubdtype(found.dtype, mx.floating):
+        return float(mx.any(found != true))
     largest = mx.maximum(mx.max(mx.abs(true)), 1e-30)
-    return float(mx.max(mx.abs(ours.astype(mx.float32) - true)) / largest)
+    return float(mx.max(mx.abs(found.astype(mx.float32) - true)) / largest)

@@ -33,6 +33,8 @@ def model(folder):
 def clean(monkeypatch, tmp_path):
     monkeypatch.setenv("SMELT_HOME", str(tmp_path))
     monkeypatch.setattr(tuning_spaces, "LINEAR", {"lanes": LANES})
+    for name, values in (("span", (1, 4)), ("simds", (1, 4, 8)), ("batch", (1, 2)), ("tile", (4,))):
+        monkeypatch.setitem(tuning_spaces.ATTENTION, name, values)
     monkeypatch.setattr(tune, "ROWS", (1, 2))
     monkeypatch.setattr(tune, "CONTEXT", 20)
     for name in ("SMELT_KERNELS", "SMELT_TUNE"):
@@ -69,13 +71,13 @@ def searched(device, model, seconds=60.0, ops=()):
 
 
 def test_the_fastest_knobs_of_every_op_are_found(model):
-    device = Device(best_at(simds=1, rows=2, batch=16))
+    device = Device(best_at(simds=1, rows=2, batch=1))
     found = {(f.op, f.key): f for f in searched(device, model)}
     assert {op for op, _ in found} == {"linear", "attention", "qk_norm_rope"}
     for (op, _), result in found.items():
         assert result.tried == result.candidates and not result.wrong
         assert result.knobs["simds"] == 1 and result.us < 0.97 * result.before_us
-        assert {"linear": result.knobs.get("rows") == 2, "attention": result.knobs.get("batch") == 16}.get(op, True)
+        assert {"linear": result.knobs.get("rows") == 2, "attention": result.knobs.get("batch") == 1}.get(op, True)
 
 
 def test_what_was_found_is_kept_and_used_afterwards(model, tmp_path):
@@ -100,12 +102,12 @@ def test_a_wrong_candidate_is_never_timed_nor_chosen(model):
 
 
 def test_time_is_bounded_and_shared(model):
-    device = Device(lambda name, template: 1e6 * 0.1)  # a launch takes a tenth of a second
+    device = Device(lambda name, template: 1e6 * 0.3)  # a launch takes a third of a second
     with launch.through(device):
         cases = search.cases_of(tuning_spaces.SPACES, tune.recorded(model))
         began = device.clock.now
         found = search.Tuner(device.timer, 60.0).tune(cases)
-    assert device.clock.now - began < 60.0 + 25.0
+    assert device.clock.now - began < 60.0 + 30.0
     assert any(f.tried < f.candidates for f in found) and len({f.op for f in found}) > 1
 
 
@@ -151,16 +153,16 @@ def test_every_kernel_is_verified_and_timed_beside_plain_ops(model, monkeypatch)
     device = Device(lambda name, template: 10)
     ticking(monkeypatch, device.clock, 40)
     verdicts = verified(device, model)
-    assert {v.op for v in verdicts} == {"linear", "attention", "qk_norm_rope"}
+    assert {v.op for v in verdicts} == {"embed", "linear", "attention", "qk_norm_rope"}
     assert {v.verdict for v in verdicts} == {"good"} and verify.switched_off(verdicts) == {}
-    assert all(1.9 < v.ratio < 4.1 for v in verdicts)  # attention launches twice
+    assert all(3.9 < v.ratio < 4.1 for v in verdicts)
 
 
 def test_a_slower_kernel_is_switched_off(model, monkeypatch):
     device = Device(lambda name, template: 50 if name.startswith("attention") else 10)
     ticking(monkeypatch, device.clock, 40)
     off = verify.switched_off(verified(device, model))
-    assert set(off) == {"attention"} and off["attention"].startswith("slower on this chip than plain ops: 200.0 us, 80.0")
+    assert set(off) == {"attention"} and off["attention"].startswith("slower on this chip than plain ops: 100.0 us, 80.0")
 
 
 def test_a_wrong_kernel_is_switched_off_whatever_its_time(model, monkeypatch):

@@ -27,7 +27,7 @@ def test_a_call_is_copied_with_all_its_arrays_and_nothing_else():
 
 
 def test_objects_that_a_kernel_writes_to_are_copied_too():
-    from smelt.kernels.attention import Pages
+    from smelt.kernels.pages import Pages
 
     pages = Pages(1, 32, mx.float32)
     pages.keys = pages.values = mx.zeros((1, 64, 32))
@@ -168,3 +168,7 @@ def test_faster_is_more_than_a_share_and_more_than_the_spread(times, than, is_fa
 @given(st.lists(st.floats(1, 1000), min_size=3, max_size=9))
 def test_nothing_is_faster_than_itself(times):
     assert not timing.faster(times, times, 0.0)
+
+
+def test_a_call_takes_some_time_however_noisy_its_link():
+    assert timing.net(10.0, 4.0) == 6.0 and timing.net(10.0, 12.0) == 0.5
