@@ -14,7 +14,7 @@ def prompt(length: int, vocab: int, salt: int) -> list[int]:
 
 
 class Smelt:
-    """The engine's own scheduler, as a server starts it: user's tuning table, compiled kernels kept, kernels checked."""
+    """The engine's own scheduler, as a server starts it: tuning table, compiled kernels kept, kernels checked."""
 
     batches = True
 

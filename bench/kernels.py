@@ -22,13 +22,13 @@ import pytest
 from smelt import models
 from smelt.bench import packed
 from smelt.bench.checkpoints import SHAPES
+from smelt.bench.decode import PUBLISHED, TINY, fitting
 from smelt.engine import tune
 from smelt.kernels import launch
 from smelt.kernels.timing import Chain, Timer, net
 from smelt.kernels.tuning_spaces import SPACES
 
 VARIABLE = "SMELT_BENCH_SHAPES"
-PUBLISHED, TINY = "qwen3-4b,llama-3.2-1b,gemma-3-4b,qwen3-30b-a3b", "tiny,tiny-gemma,tiny-moe"
 LAYERS = 6  # Gemma's first five slide, its sixth does not
 WAYS = ("kernel", "plain")
 
@@ -38,7 +38,9 @@ def on_gpu() -> bool:
 
 
 def shapes() -> list[str]:
-    return os.environ.get(VARIABLE, PUBLISHED if on_gpu() else TINY).split(",")
+    if VARIABLE in os.environ:
+        return os.environ[VARIABLE].split(",")
+    return fitting(PUBLISHED) if on_gpu() else TINY
 
 
 def timer() -> Timer:

@@ -1,6 +1,6 @@
 """Is an answer the same whatever runs beside it? Greedy tokens alone, in a batch, and in verify steps of every width.
 
-    python -m smelt.bench.same_bits                          512 tokens, published shapes on a GPU, tiny ones on a CPU
+    python -m smelt.bench.same_bits                          512 tokens, published shapes that fit on a GPU, tiny on a CPU
     python -m smelt.bench.same_bits --shape tiny --tokens 32
 
     alone       the engine's scheduler, one stream
@@ -25,7 +25,7 @@ import mlx.core as mx
 
 from . import engines, packed
 from .checkpoints import SHAPES
-from .decode import PUBLISHED, TINY, has_gpu, machine
+from .decode import PUBLISHED, TINY, fitting, has_gpu, machine
 
 WRONG_EVERY = 3  # steps
 
@@ -121,7 +121,7 @@ def arguments():
 def main() -> int:
     args = arguments()
     results: dict[str, list[Verdict]] = {}
-    for shape in [args.model.name] if args.model else args.shape or (PUBLISHED if has_gpu() else TINY):
+    for shape in [args.model.name] if args.model else args.shape or (fitting(PUBLISHED) if has_gpu() else TINY):
         with tempfile.TemporaryDirectory() as folder:
             made = args.model or packed.write(Path(folder), SHAPES[shape], dtype=getattr(mx, args.dtype))
             results[shape] = check(made, args.tokens, args.rows, args.widths)

@@ -136,6 +136,39 @@ def test_each_call_of_a_chain_waits_for_the_one_before(tmp_path):
     assert links == [1, 2, 3, 4]
 
 
+class Writer:
+    """As pages do, it keeps what was written last for the next call to wait for."""
+
+    __module__ = "smelt.kernels"
+    last = None
+
+
+def test_chains_are_traced_one_after_another_with_objects_that_keep_arrays(monkeypatch):
+    def run(call):
+        x, writer = call.args
+        writer.last = x + (0 if writer.last is None else writer.last)
+        return [writer.last, writer.last * 2]
+
+    monkeypatch.setattr(timing.launch, "machine", lambda: "metal")  # so that it traces
+    timer = timing.Timer(rotated=1, calls=4, rounds=1)
+    rotation = timer.rotation([Call((mx.ones((1,)), Writer()), {})])
+    for _ in range(2):
+        assert timer.chained(timing.Chain(run), rotation)() > 0
+    assert rotation[0].args[1].last is None
+
+
+def test_all_results_of_a_call_are_computed(tmp_path):
+    timer, dots = timing.Timer(rotated=1, calls=2, rounds=1), []
+
+    def run(call):
+        mx.export_to_dot(str(tmp_path / "graph.dot"), call.args[0])
+        dots.append((tmp_path / "graph.dot").read_text())
+        return [call.args[0] + 1, mx.exp(call.args[0])]
+
+    timer.chained(timing.Chain(run), timer.rotation([Call((mx.zeros((1,)),), {})]))
+    assert '"Exp"' not in dots[0] and '"Exp"' in dots[1]
+
+
 def test_weights_rotate_through_more_than_the_cache():
     weight = mx.ones((256, 256))
     timer = timing.Timer(rotated=3 * weight.nbytes - 1, calls=16)
