@@ -9,14 +9,16 @@ from collections.abc import Iterator
 
 import mlx.core as mx
 
-from . import attention, attention_kernel, embed, linear, linear_kernel, qk_norm_rope, qk_norm_rope_kernel
+from . import attention, attention_kernel, embed, launch, linear, linear_kernel, qk_norm_rope, qk_norm_rope_kernel
 from .tuning import Call, Knobs, Space
 
 LINEAR = {
-    "tiles": {"simds": (4, 5, 8, 10, 16, 20), "slice": (1, 2, 4, 5, 8), "pairs": (1, 2, 3, 5, 8), "ahead": (0, 1, 2),
-              "resident": (1, 2)},
+    "tiles": {"simds": (4, 5, 8, 10, 16, 20), "slice": (1, 2, 4, 5, 8), "outs": (8, 16, 32), "ahead": (0, 1),
+              "resident": (1, 2, 3)},
     "lanes": {"simds": (1, 2, 4, 8), "split": (1, 2, 4, 8), "rows": (2, 4, 8), "values": (8, 16, 32)},
 }  # fmt: skip
+MOST_OUTS = 40
+REGISTERS = 60000  # of a core of NVIDIA's; what needs more would spill
 ATTENTION = {"span": (1, 2, 4, 8, 16), "simds": (2, 4, 8, 16), "batch": (1, 2, 4), "tile": (1, 2, 4, 8)}
 QK_NORM_ROPE = {"simds": (1, 2, 4, 8, 16)}
 
@@ -57,19 +59,38 @@ def linear_candidates(op: str, default: Knobs, call: Call) -> Iterator[Knobs]:
     x, weight, _, _, glu, _ = call.args
     bits = weight.bits if weight.packed else 8 * x.dtype.size
     group = weight.group_size if weight.packed else x.shape[-1]
+    shape = bits, group, x.shape[-1], glu is not None, x.dtype
+    outputs = weight.rows // 2 if glu else weight.rows
     for kernel, choices in LINEAR.items():
-        for knobs in combinations(choices):
+        for knobs in combinations(choices | fair_shares(choices, outputs)):
             knobs = {"kernel": kernel, **knobs}
-            if not linear_kernel.impossible(knobs, bits, group, x.shape[-1], x.dtype) and worth(knobs, weight.rows, glu):
+            if not linear_kernel.impossible(knobs, *shape) and worth(knobs, outputs, bits, group, x.shape[-1]):
                 yield knobs
 
 
-def worth(knobs: Knobs, rows: int, glu: str | None) -> bool:
-    """Threadgroups enough to fill a GPU, and splits of k by whole threadgroups or not at all."""
+def fair_shares(choices: dict[str, tuple], outputs: int) -> dict[str, tuple]:
+    """For knobs with `outs`: also what gives each core the same number of outputs, in so many rounds."""
+    if "outs" not in choices:
+        return {}
+    shares = {-(-outputs // (launch.cores() * rounds)) for rounds in choices["resident"]}
+    return {"outs": tuple(sorted({*choices["outs"], *(share for share in shares if share <= MOST_OUTS)}))}
+
+
+def worth(knobs: Knobs, outputs: int, bits: int, group: int, width: int) -> bool:
+    """No split of k but by a whole threadgroup; threadgroups for all cores, simdgroups with work, registers for those
+    that share a core. Only CUDA is told how many shall.
+    """
     if knobs["kernel"] == "lanes":
         return knobs["split"] in (1, knobs["simds"])
-    outputs = rows // 2 if glu else rows
-    return knobs["pairs"] == 1 or outputs / linear_kernel.outputs_of_group(knobs, glu is not None) >= 64
+    units, slots = width // linear_kernel.unit_of(bits, group), knobs["simds"] * knobs["slice"]
+    registers = 16 + (13 + 6 * knobs["ahead"]) * knobs["slice"]
+    told = launch.machine() == "cuda" or knobs["resident"] == 1
+    return (
+        told
+        and (knobs["outs"] == min(LINEAR["tiles"]["outs"]) or outputs / knobs["outs"] >= launch.cores())
+        and units / (-(-units // slots) * slots) > 0.9
+        and 32 * knobs["simds"] * knobs["resident"] * registers < REGISTERS
+    )
 
 
 def linear_reference(x, weight, norm, residual, glu, act):

@@ -136,4 +136,4 @@ def test_the_hash_follows_the_text_of_a_kernel(tmp_path, monkeypatch):
 
 def test_the_shipped_table_can_be_read(monkeypatch):
     monkeypatch.undo()
-    assert table.shipped(("sm_90", "NVIDIA H200"))["linear"]
+    assert table.shipped(("sm_90", "NVIDIA H200")) is not None and table.shipped(("cpu", "cpu")) == {}

@@ -10,8 +10,10 @@ from msl.emulator import RUNS_HERE, Emulator
 from smelt import models
 from smelt.api import cli
 from smelt.engine import tune, verify
-from smelt.kernels import launch, search, table, tuning_spaces
+from smelt.kernels import launch, linear_kernel, search, table, tuning_spaces
+from smelt.kernels.linear import pack
 from smelt.kernels.timing import Timer
+from smelt.kernels.tuning import Call
 from test_tuning import Clock
 
 pytestmark = pytest.mark.skipif(not RUNS_HERE, reason="the emulator needs Linux and g++")
@@ -127,6 +129,19 @@ def test_entries_of_other_ops_stay(tmp_path):
     assert set(own.ops) == {"linear", "attention", "off"} and set(own.ops["linear"]) == {"b"}
     tune.keep(path, {}, off={})
     assert "off" not in table.read(path, launch.chip()).ops
+
+
+@pytest.mark.parametrize("machine, kernels", [("cuda", {"tiles", "lanes"}), ("metal", {"tiles", "lanes"})])
+def test_all_candidates_of_linear_are_possible_and_few_enough(monkeypatch, machine, kernels):
+    monkeypatch.undo()
+    monkeypatch.setattr(launch, "machine", lambda: machine)
+    monkeypatch.setattr(launch, "cores", lambda: 132)
+    weight = pack(mx.zeros((2 * 9728, 2560), mx.bfloat16))
+    call = Call((mx.zeros((1, 2560), mx.bfloat16), weight, None, None, "silu", None), {})
+    found = list(tuning_spaces.linear_candidates("linear", {}, call))
+    assert {knobs["kernel"] for knobs in found} == kernels and 20 < len(found) < 600
+    assert all(not linear_kernel.impossible(k, 4, 64, 2560, True, mx.bfloat16) for k in found)
+    assert any(k.get("outs") == -(-9728 // (132 * 2)) for k in found), "every core the same"
 
 
 # ---- verify
