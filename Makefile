@@ -15,7 +15,7 @@ COMMA  := ,
 MODEL_FLAG := $(if $(MODEL),--model "$$MODEL")
 export PROMPT MODEL
 
-.PHONY: help venv run serve chat doctor test bench lint clean
+.PHONY: help venv run serve chat doctor tune test bench bench-kernels same-bits lint clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,8 +23,9 @@ help:
 	@echo 'make chat     talk to it in the terminal'
 	@echo 'make serve    the HTTP server on 127.0.0.1'
 	@echo 'make test     all tests; needs no GPU, no network and no model'
-	@echo 'make bench    decode speed beside mlx-lm'
-	@echo 'make doctor   what this machine has, and which kernels it uses'
+	@echo 'make bench    decode speed beside mlx-lm; bench-kernels: kernels beside plain ops; same-bits: one answer in any company'
+	@echo 'make doctor   what this machine has, and every kernel beside plain ops'
+	@echo 'make tune     find the fastest settings of the kernels on this GPU'
 	@echo 'make lint     ruff'
 	@echo 'make venv     only install, into $(VENV)'
 	@echo 'make clean    remove $(VENV) and build leftovers'
@@ -43,11 +44,20 @@ chat: $(VENV)/.installed
 doctor: $(VENV)/.installed
 	@$(BIN)/smelt doctor $(ARGS)
 
+tune: $(VENV)/.installed
+	@$(BIN)/smelt tune $(if $(MODEL),"$$MODEL") $(ARGS)
+
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m smelt.bench.decode $(MODEL_FLAG) $(ARGS)
+
+bench-kernels: $(VENV)/.installed-bench
+	$(BIN)/python -m smelt.bench.kernels $(ARGS)
+
+same-bits: $(VENV)/.installed-bench
+	$(BIN)/python -m smelt.bench.same_bits $(if $(MODEL),--model "$$MODEL") $(ARGS)
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check $(ARGS)

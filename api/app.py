@@ -8,7 +8,7 @@ from .house import Gate, House
 from .late import Late
 from .metrics import Metrics, Scrape
 from .settings import Settings
-from .status import Health, Model, Models, Root
+from .status import Health, Kernels, Model, Models, Root
 
 GENERATION = {
     "/v1/chat/completions": ("on_post",),
@@ -74,6 +74,7 @@ def routes(house: House, late: list[Late]) -> dict[str, object]:
         "/health": Health(service, house.gate),
         "/v1/models": Models(service),
         "/v1/models/{model:path}": Model(service),
+        "/v1/kernels": Kernels(service),
         "/metrics": Scrape(house),
     }
     for each in late:

@@ -1,4 +1,4 @@
-"""`smelt`: run, chat, serve, models, pull, doctor. Also mlx-serve's flags alone: smelt --model X --serve.
+"""`smelt`: run, chat, serve, models, pull, doctor, tune. Also mlx-serve's flags alone: smelt --model X --serve.
 
 Nothing heavy is imported before it is known what is asked: `smelt --help` and a refused flag answer at once.
 """
@@ -21,13 +21,14 @@ ABOUT = f"""Smelt {VERSION}: a small LLM engine and server for Apple silicon.
   smelt models                  what is installed
   smelt pull ORG/NAME           download from the Hugging Face hub
   smelt doctor                  what this machine has, and whether all of it works
+  smelt tune [MODEL]            find the fastest settings of the kernels on this GPU, and keep them
 
 MODEL is a folder, a name that `smelt models` lists, or org/name on the Hugging Face hub; without one the small model
 inside Smelt answers. mlx-serve's flags work without a command as well: --serve serves, --prompt TEXT runs.
 
   smelt run --help              the flags of a command
 """
-COMMANDS = (RUN, CHAT, SERVE, "models", "pull", "doctor", "flags", "parameters")
+COMMANDS = (RUN, CHAT, SERVE, "models", "pull", "doctor", "tune", "flags", "parameters")
 MLX_SERVE_PROMPT = "Hello"  # its --prompt, where only flags are given
 Make = Callable[..., Any]  # makes the service: engine.service.Service, or a test's
 
@@ -86,7 +87,7 @@ def choose(words: list[str]) -> tuple[str, list[str]]:
         return "version", []
     if not words[0].startswith("-"):
         raise Refused(
-            f"{words[0]!r} is not a command ({', '.join(COMMANDS[:6])}). To answer it: smelt run {words[0]!r}"
+            f"{words[0]!r} is not a command ({', '.join(COMMANDS[:7])}). To answer it: smelt run {words[0]!r}"
         )
     return (SERVE if "--serve" in words else RUN), words
 
@@ -182,6 +183,10 @@ def other(command: str, words: list[str], make: Make) -> int:
         from . import doctor
 
         return doctor.main(words, make)
+    elif command == "tune":
+        from . import tune
+
+        return tune.main(words)
     else:
         from . import listing
 

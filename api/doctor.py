@@ -1,27 +1,32 @@
 """`smelt doctor`: what this machine has, where models are looked for, one answer, and the way each kernel ran.
 
-Each check is a function that returns lines, or raises; the exit status is 1 when one raised.
+On a GPU every kernel is compared with the plain ops that it stands for, and timed beside them; one that is wrong or
+slower there is switched off in the chip's table. Each check is a function that returns lines, or raises; the exit
+status is 1 when one raised.
 """
 
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..engine.options import Options
 from ..engine.request import Request
 from .cli import Parser
+from .kernel_card import KernelCard
 from .run import Answer, loaded, statistics
 from .terminal import size, table
 from .version import VERSION
 
 PACKAGES = ("mlx", "falcon", "waitress", "tokenizers", "jinja2", "numpy", "sentencepiece", "huggingface-hub")
 SMOKE_TOKENS = 16
-Line = tuple[str, str]
+Line = tuple[str, ...]
 
 
 class Broken(Exception):
@@ -34,30 +39,55 @@ def main(words: list[str], make: Callable) -> int:
     )
     parser.add_argument("model", nargs="?", help="the model to try (default: the built-in one)")
     parser.add_argument("--model-dir", action="append", default=[], metavar="DIR", help="a further folder to look in")
+    parser.add_argument("--json", action="store_true", help="for programs")
     given = parser.parse_args(words)
-    trial = Trial(Options(model=given.model, model_dirs=tuple(given.model_dir), max_concurrent=1, warmup=False), make)
-    checks: list[tuple[str, Callable[[], Iterable[Line]]]] = [
-        ("Versions", versions),
-        ("Machine", machine),
-        ("MLX", mlx),
-        ("Models", lambda: folders(given.model_dir)),
-        ("Trial", trial.answer),
-        ("Kernels", trial.kernels),
-    ]
-    broken = [title for title, check in checks if not passes(title, check)]
-    print(f"\nBroken: {', '.join(broken)}" if broken else "\nAll of it works.")
+    options = Options(model=given.model, model_dirs=tuple(given.model_dir), max_concurrent=1, warmup=False)
+    card, results = KernelCard(options), []
+    for title, check in checks(given.model_dir, Trial(options, make), card):
+        results.append(outcome(title, check))
+        if not given.json:
+            print(results[-1], flush=True)
+    broken = [result.title for result in results if result.error]
+    if given.json:
+        print(json.dumps({"checks": [vars(r) for r in results], "verdicts": card.rows, "broken": broken}, indent=2))
+    else:
+        print(f"\nBroken: {', '.join(broken)}" if broken else "\nAll of it works.")
     return 1 if broken else 0
 
 
-def passes(title: str, check: Callable[[], Iterable[Line]]) -> bool:
-    print(title)
+def checks(model_dirs, trial: "Trial", card: KernelCard) -> Iterator[tuple[str, Callable[[], Iterable[Line]]]]:
+    yield "Versions", versions
+    yield "Machine", machine
+    yield "MLX", mlx
+    yield "Models", lambda: folders(model_dirs)
+    yield "Trial", trial.answer
+    yield "Kernels", trial.kernels
+    if card.possible():
+        yield "Kernels beside plain ops", card.lines
+
+
+@dataclass
+class Outcome:
+    """What a check said, and why it failed."""
+
+    title: str
+    lines: list[Line]
+    error: str = ""
+
+    def __str__(self) -> str:
+        said = ["  " + line for line in table(self.lines).splitlines()] if self.lines else []
+        failed = [f"  FAILED  {self.error}"] if self.error else []
+        return "\n".join([self.title, *(said + failed or ["  -"])])
+
+
+def outcome(title: str, check: Callable[[], Iterable[Line]]) -> Outcome:
+    result = Outcome(title, [])
     try:
-        lines = list(check())
+        for line in check():
+            result.lines.append(line)
     except Exception as error:
-        print(f"  FAILED  {' '.join(str(error).split()) or type(error).__name__}")
-        return False
-    print("\n".join("  " + line for line in table(lines).splitlines()) if lines else "  -")
-    return True
+        result.error = " ".join(str(error).split()) or type(error).__name__
+    return result
 
 
 def versions() -> Iterator[Line]:
@@ -151,5 +181,19 @@ class Trial:
     def kernels(self) -> Iterator[Line]:
         if setting := os.environ.get("SMELT_KERNELS"):
             yield "SMELT_KERNELS", setting
+        yield from tuned()
         for way in self.ways:
             yield f"{way.op} {way.case}".strip(), f"{way.way}{': ' + way.why if way.why else ''} ({way.calls} calls)"
+
+
+def tuned() -> Iterator[Line]:
+    """The user's own tuning table."""
+    from ..engine.tune import in_force
+
+    tuning = in_force()
+    if tuning["pinned"]:
+        yield "SMELT_TUNE", tuning["pinned"]
+    if tuning["ignored"]:
+        yield "tuning table", f"ignored: {tuning['ignored']}"
+    elif tuning["table"]:
+        yield "tuning table", tuning["table"]

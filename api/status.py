@@ -1,4 +1,4 @@
-"""What the server says of itself: /health, /v1/models, the page at /."""
+"""What the server says of itself: /health, /v1/models, /v1/kernels, the page at /."""
 
 import falcon
 
@@ -88,6 +88,19 @@ def meta(info) -> dict:
         "context_length": info.context,
         "model_max_tokens": info.trained_context or info.context,
     }
+
+
+class Kernels:
+    """Which way each operation has gone in this process, and why; the tuning table in use."""
+
+    def __init__(self, service):
+        self.service = service
+
+    def on_get(self, req, resp):
+        ways = [{name: getattr(way, name) for name in ("op", "case", "way", "why", "calls")} for way in self.service.kernels()]
+        send(resp, {"object": "list", "data": ways, "tuning": self.service.tuning()})
+
+    on_head = on_get
 
 
 PAGE = """<!doctype html>

@@ -1,6 +1,6 @@
 """Decode, prefill, batches, dispatches, start-up and memory beside mlx-lm, on the same random weights in one run.
 
-    python -m smelt.bench.decode                                        every published shape on a GPU, small ones on a CPU
+    python -m smelt.bench.decode                                        published shapes that fit a GPU, one on a CPU
     python -m smelt.bench.decode --shape qwen3-4b --json out.json       one shape, kept
     python -m smelt.bench.decode --quick                                tiny shapes, a few seconds: does it run at all
 
@@ -17,6 +17,7 @@ of its own that takes its turn, --rounds times, and gives up what --seconds do n
 
 import argparse
 import json
+import os
 import platform
 import resource
 import statistics
@@ -39,7 +40,7 @@ Values = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a process measures: start, decode at each context, dispatches, prefill of each length, steps of several rows."""
+    """What a process measures: start, decode at contexts, dispatches, prefill of lengths, steps of several rows."""
 
     contexts: list[int]
     rows: list[int]
@@ -128,8 +129,6 @@ def interpreter_s() -> float:
         uptime = float(Path("/proc/uptime").read_text().split()[0])
     except OSError:
         return 0.0
-    import os
-
     return max(0.0, uptime - ticks / os.sysconf("SC_CLK_TCK") - (time.perf_counter() - BEGIN))
 
 
@@ -215,6 +214,19 @@ def has_gpu() -> bool:
     return mx.default_device().type == mx.DeviceType.gpu
 
 
+def fitting(names: list[str]) -> list[str]:
+    """Those whose weights take less than half of the device's memory."""
+    import mlx.core as mx
+
+    from .checkpoints import SHAPES
+    from .packed import weight_bytes
+
+    info = mx.device_info()
+    own = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = info.get("memory_size") or info.get("total_memory") or own
+    return [name for name in names if weight_bytes(SHAPES[name]) < memory / 2]
+
+
 # ---- the command
 
 
@@ -280,7 +292,7 @@ def main():
         return
     plan = plan_of(args)
     shapes = [args.model.name] if args.model else args.shape or (
-        TINY if args.quick else PUBLISHED if has_gpu() else ["small-100m"]
+        TINY if args.quick else fitting(PUBLISHED) if has_gpu() else ["small-100m"]
     )  # fmt: skip
     results = []
     for shape in shapes:

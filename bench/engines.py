@@ -14,7 +14,7 @@ def prompt(length: int, vocab: int, salt: int) -> list[int]:
 
 
 class Smelt:
-    """The engine's own scheduler, as a server starts it: user's tuning table, compiled kernels kept, kernels checked."""
+    """The engine's own scheduler, as a server starts it: tuning table, compiled kernels kept, kernels checked."""
 
     batches = True
 
@@ -117,9 +117,11 @@ class MlxLm:
         from mlx_lm.models.cache import make_prompt_cache
 
         cache = make_prompt_cache(self.model)
-        self.model(mx.array([prompt]), cache=cache)
+        for tokens in (prompt, [1]):  # the first token after a prompt makes room in some caches
+            self.model(mx.array([tokens]), cache=cache)
+            mx.eval([c.state for c in cache])
         tokens = mx.array([1])
-        mx.eval([c.state for c in cache], tokens)
+        mx.eval(tokens)
         logits = self.model(tokens[None], cache=cache)[:, -1, :]
         logprobs = logits - mx.logsumexp(logits, keepdims=True)
         caches = [array for c in cache for array in (c.keys, c.values)]

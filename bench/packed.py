@@ -83,6 +83,12 @@ def write(folder: Path, config: dict, *, bits: int = 4, group: int = 64, dtype: 
     return folder
 
 
+def weight_bytes(config: dict, bits: int = 4, group: int = 64) -> int:
+    """Of a packed checkpoint once it is read, with 16-bit scales."""
+    elements = sum(math.prod(shape) for shape in shapes(config).values() if len(shape) > 1)
+    return round(elements * (bits + 32 / group) / 8)
+
+
 def tensors_of(blocks: Blocks, name: str, shape: tuple[int, ...], config: dict, bits: int, group: int) -> dict:
     """{tensor's name: (safetensors type, shape, block, offset in it)} of one matrix or norm."""
     kind, size = NAMES[blocks.dtype], blocks.dtype.size

@@ -3,7 +3,8 @@
     python -m smelt.bench.readme            write them
     python -m smelt.bench.readme --check    say which are out of date, and exit with 1
 
-A part stands between `<!-- name -->` and `<!-- /name -->`: models, flags, and numbers, which come from bench/results/.
+A part stands between `<!-- name -->` and `<!-- /name -->`: models, flags, and numbers, which come from
+bench/results/.
 """
 
 import json
@@ -14,7 +15,7 @@ from pathlib import Path
 from ..api import flags, parameters
 from ..api.dialects import TABLES
 from ..models import describe_families
-from . import decode
+from . import decode, predict
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -39,7 +40,7 @@ def one_result(result: dict) -> str:
     return "\n".join([head, "", decode.table(medians)])
 
 
-PARTS = {"models": models, "flags": flags.markdown, "numbers": numbers}
+PARTS = {"models": models, "flags": flags.markdown, "numbers": numbers, "predicted": predict.markdown}
 
 
 def filled(text: str) -> str:

@@ -224,6 +224,12 @@ class Service:
 
         return launch.report()
 
+    def tuning(self) -> dict[str, Any]:
+        """The knobs that are in force on this chip, and where they come from."""
+        from .tune import in_force
+
+        return in_force()
+
     def memory(self) -> dict[str, int]:
         import mlx.core as mx
 
@@ -296,9 +302,9 @@ def describe(folder: Path, model, context: int, template: "ChatTemplate | None")
 
 def prepare_kernels(home: Path) -> None:
     """The user's own tuning table, if there is one; and a folder for code compiled for an NVIDIA GPU."""
-    from ..kernels import launch
+    from ..kernels import launch, table
 
-    launch.use_table(home / "tuning.json")
+    launch.use_table(table.path_in(home, launch.chip()[1]))
     if launch.machine() == "cuda":
         from ..kernels import cuda
 

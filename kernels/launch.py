@@ -9,7 +9,7 @@ where there is no GPU, where the kernel is switched off, and where the op's own 
 """
 
 import functools
-import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
+
+from . import table
+
+log = logging.getLogger(__name__)
 
 MSL = Path(__file__).parent / "msl"
 BODY = "// ---- body\n"
@@ -123,6 +127,8 @@ def machine() -> str:
 
 # ---- which way an op runs
 
+ON_CPU = "MLX computes on the CPU"
+
 
 @dataclass
 class Way:
@@ -155,7 +161,7 @@ def on_cpu(op: str) -> bool:
     if _stand_in is not None or machine() != "cpu":
         return False
     if op not in _idle:
-        _idle[op] = Way(op, "any shape", "reference", "MLX computes on the CPU")
+        _idle[op] = Way(op, "any shape", "reference", ON_CPU)
     _idle[op].calls += 1
     return True
 
@@ -171,7 +177,7 @@ def report() -> list[Way]:
 def unavailable(op: str) -> str | None:
     """Why this op has no kernel here whatever its arguments, or None."""
     if _stand_in is None and machine() == "cpu":
-        return "MLX computes on the CPU"
+        return ON_CPU
     if switched_off(op, os.environ.get("SMELT_KERNELS", "")):
         return f"switched off by SMELT_KERNELS={os.environ['SMELT_KERNELS']}"
     return _off.get(op) or chip_table().get("off", {}).get(op)
@@ -212,11 +218,55 @@ def switched_off(op: str, setting: str) -> bool:
 
 # ---- knobs: what was found best on a chip
 
+PINS = ("", "off", "shipped")
+
 
 def knobs(op: str, key: str, default: dict) -> dict:
-    """`default`, with what the tables know about `op` on this chip: for all shapes ("*"), then for the shape `key`."""
-    table = chip_table().get(op, {})
-    return default | table.get("*", {}).get("knobs", {}) | table.get(key, {}).get("knobs", {})
+    """`default`, with what the tables know about `op` on this chip: for all shapes ("*"), then for the shape `key`.
+
+    SMELT_TUNE=off leaves the default, SMELT_TUNE=shipped leaves out the user's own table.
+    """
+    if _asked is not None:
+        _asked.append((op, key, default))
+    if _forced is not None and _forced[0] == op:
+        return default | _forced[1]
+    if pinned() == "off":
+        return default
+    found = chip_table(own=pinned() != "shipped").get(op, {})
+    return default | found.get("*", {}).get("knobs", {}) | found.get(key, {}).get("knobs", {})
+
+
+def pinned() -> str:
+    setting = os.environ.get("SMELT_TUNE", "")
+    if setting not in PINS:
+        raise ValueError(f"SMELT_TUNE={setting} is neither 'off' (default knobs) nor 'shipped' (no table of your own)")
+    return setting
+
+
+_forced: tuple[str, dict] | None = None
+_asked: list[tuple[str, str, dict]] | None = None
+
+
+@contextmanager
+def forced(op: str, knobs: dict) -> Iterator[None]:
+    """Inside, `op` runs with these knobs, whatever the tables say."""
+    global _forced
+    before, _forced = _forced, (op, knobs)
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+@contextmanager
+def asking() -> Iterator[list[tuple[str, str, dict]]]:
+    """Notes which knobs are asked for inside: (op, key, default)."""
+    global _asked
+    before, _asked = _asked, []
+    try:
+        yield _asked
+    finally:
+        _asked = before
 
 
 def chip() -> tuple[str, str]:
@@ -242,37 +292,31 @@ def cores() -> int:
     return cuda.cores()
 
 
-def chip_table() -> dict:
-    """What the shipped table and then the user's say about this chip: its class first, then its name."""
-    return _chip_table(chip())
+def chip_table(own: bool = True) -> dict:
+    """What the shipped table says about this chip, and then the user's."""
+    return _chip_table(chip(), own)
 
 
 @functools.cache
-def _chip_table(names: tuple[str, str]) -> dict:
-    found: dict = {}
-    for table in (read_table(Path(__file__).parent / "tuning.json"), _user_table):
-        for name in names:
-            for op, entries in table.get(name, {}).items():
-                found[op] = found.get(op, {}) | entries
+def _chip_table(names: tuple[str, str], own: bool) -> dict:
+    found = table.shipped(names)
+    if own:
+        table.merge(found, _own.ops)
     return found
 
 
-_user_table: dict = {}
+_own = table.Own()
 
 
-def use_table(path: Path | None) -> None:
-    """Let the user's own tuning table (`smelt tune`), if there is one, override the shipped one."""
-    global _user_table
-    _user_table = read_table(path) if path is not None and path.exists() else {}
+def use_table(path: Path | None) -> table.Own:
+    """Let the user's own table (`smelt tune`), if there is one that holds here, override the shipped one."""
+    global _own
+    _own = table.Own() if path is None else table.read(path, chip())
+    if _own.ignored:
+        log.warning("%s is ignored: %s", _own.path, _own.ignored)
     _chip_table.cache_clear()
+    return _own
 
 
-def read_table(path: Path) -> dict:
-    """chip name or class -> {op: {shape: {"knobs": {...}, "note": ...}}, "off": {op: why}}"""
-    try:
-        table = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: not a tuning table ({error}); delete it, or run `smelt tune` again") from error
-    if not isinstance(table, dict):
-        raise ValueError(f"{path}: a tuning table is an object of chips, this is {type(table).__name__}; delete it")
-    return table
+def own_table() -> table.Own:
+    return _own

@@ -6,6 +6,7 @@ A script is a function from a Request to a list of events; a number in it is a s
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 from smelt.engine import events
 from smelt.engine.errors import NotReady
@@ -158,6 +159,12 @@ class FakeService:
         for stream in self.streams:  # as the real one does: who still waits gets a clean error
             stream.parts = [events.Failed(NotReady("the server is shutting down"))] if stream.parts else []
             stream.due = 0
+
+    def kernels(self):
+        return [SimpleNamespace(op="linear", case="4-bit 64->256", way="reference", why="MLX computes on the CPU", calls=3)]
+
+    def tuning(self):
+        return {"chip": "cpu", "table": None, "ignored": None, "pinned": None, "ops": {}}
 
     def memory(self):
         return {"active_bytes": 1 << 20, "peak_bytes": 3 << 20}

@@ -53,6 +53,16 @@ def test_one_model_by_id_with_a_slash():
     assert missing.status_code == 404 and missing.json["error"]["code"] == "model_not_found"
 
 
+def test_kernels_say_which_way_they_went_and_why():
+    answer = client_of().simulate_get("/v1/kernels").json
+    (way,) = answer["data"]
+    assert way == {
+        "op": "linear", "case": "4-bit 64->256", "way": "reference", "why": "MLX computes on the CPU", "calls": 3,
+    }  # fmt: skip
+    assert answer["object"] == "list" and answer["tuning"]["chip"] == "cpu"
+    assert client_of(state="loading").simulate_get("/v1/kernels").status_code == 200
+
+
 def test_root_and_head():
     client = client_of()
     page = client.simulate_get("/")

@@ -36,6 +36,7 @@ def test_the_weights_of_layers_differ_although_they_share_bytes(tmp_path):
     total = sum(array.nbytes for array in weights.values())
     whole = sum(mx.zeros(shape).size for shape in shapes(SHAPES["tiny"]).values())
     assert total == pytest.approx(whole * 4.5 / 8, rel=0.02)
+    assert packed.weight_bytes(SHAPES["tiny"]) == pytest.approx(total, rel=0.01)
 
 
 def test_codes_are_symmetric_around_zero(tmp_path):
@@ -83,3 +84,18 @@ def test_a_step_of_rows_is_set_beside_a_step_of_one():
     medians = {"smelt": {"step@1": 2.0, "step@8": 3.0, "decode@512": 90.0}, "mlx-lm": {"decode@512": 30.0}}
     table = decode.table(medians)
     assert "| step@8, ms | 3 | - | 1.50 of step@1 |" in table and "| decode@512, tok/s | 90 | 30 | 3.00 |" in table
+
+
+def test_shapes_that_do_not_fit_are_left_out(monkeypatch):
+    monkeypatch.setattr(mx, "device_info", lambda: {"memory_size": 8 << 30})
+    assert decode.fitting(decode.PUBLISHED) == ["qwen3-4b", "llama-3.2-1b", "gemma-3-4b"]
+    monkeypatch.setattr(mx, "device_info", lambda: {"memory_size": 64 << 30})
+    assert decode.fitting(decode.PUBLISHED) == decode.PUBLISHED
+
+
+def test_the_plot_shows_both_engines(tmp_path):
+    plots = pytest.importorskip("smelt.bench.plots")
+    pytest.importorskip("matplotlib")
+    medians = {"smelt": {"decode@64": 9.0, "prefill@64": 90.0, "step@1": 1.0}, "mlx-lm": {"decode@64": 3.0}}
+    plots.decode_plot([{"shape": "tiny", "medians": medians}], tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"

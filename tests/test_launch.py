@@ -1,6 +1,5 @@
 """Which way an op runs and why; the switches; the tables of knobs; what CUDA is given."""
 
-import json
 
 import mlx.core as mx
 import pytest
@@ -60,49 +59,6 @@ def test_a_switched_off_kernel_gives_the_reference_result(monkeypatch):
         monkeypatch.setenv("SMELT_KERNELS", "-linear")
         linear(x, weight)
     assert len(emulator.launches) == 1
-
-
-def table(tmp_path, content):
-    file = tmp_path / "table.json"
-    file.write_text(content if isinstance(content, str) else json.dumps(content))
-    return file
-
-
-def test_knobs_come_from_all_shapes_then_from_one_and_the_users_table_wins(tmp_path, monkeypatch):
-    monkeypatch.setattr(launch, "chip", lambda: ("applegpu_g16s", "Apple M4 Max"))
-    known = {
-        "applegpu_g16s": {"op": {"*": {"knobs": {"a": 1, "b": 1}}}},
-        "Apple M4 Max": {"op": {"64": {"knobs": {"b": 2}, "note": "1.2 us"}}},
-    }
-    launch.use_table(table(tmp_path, known))
-    assert launch.knobs("op", "64", {"a": 0, "b": 0, "c": 0}) == {"a": 1, "b": 2, "c": 0}
-    assert launch.knobs("op", "128", {"a": 0, "b": 0}) == {"a": 1, "b": 1}
-    assert launch.knobs("another", "64", {"a": 0}) == {"a": 0}
-    monkeypatch.setattr(launch, "chip", lambda: ("applegpu_g13", "Apple M1"))
-    assert launch.knobs("op", "64", {"a": 0}) == {"a": 0}
-
-
-def test_a_chip_can_switch_a_kernel_off(tmp_path):
-    launch.use_table(table(tmp_path, {"cpu": {"off": {"linear": "wrong by 3% here"}}}))
-    with launch.through(Emulator()):
-        assert not launch.uses_kernel("linear", ("chip",), None)
-        assert launch.uses_kernel("router", ("chip",), None)
-    assert "wrong by 3% here" in {way.why for way in launch.report()}
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '"words"'])
-def test_a_broken_table_says_what_to_do(tmp_path, content):
-    with pytest.raises(ValueError, match="delete it"):
-        launch.use_table(table(tmp_path, content))
-
-
-def test_no_table_is_no_error(tmp_path):
-    launch.use_table(tmp_path / "absent.json")
-    assert launch.knobs("op", "64", {"a": 0}) == {"a": 0}
-
-
-def test_the_shipped_table_can_be_read():
-    assert launch.read_table(launch.MSL.parent / "tuning.json")
 
 
 def test_a_file_without_its_body_is_named(tmp_path, monkeypatch):

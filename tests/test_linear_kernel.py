@@ -1,12 +1,13 @@
 """linear's two kernels: on the emulator, or on this machine's GPU, against float64."""
 
 import itertools
+import json
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from msl.accuracy import assert_accurate, kernels_run, wide
-from smelt.kernels import launch, linear_kernel
+from smelt.kernels import launch, linear_kernel, table
 from smelt.kernels.linear import Weight, linear, pack, reference, unpack
 from smelt.kernels.norm import Norm
 
@@ -197,8 +198,7 @@ def test_default_knobs_are_possible_at_any_width(monkeypatch, machine, bits, gro
 
 
 def shipped_knobs():
-    table = launch.read_table(linear_kernel.launch.MSL.parent / "tuning.json")
-    for chip, ops in table.items():
+    for chip, ops in json.loads(table.SHIPPED.read_text()).items():
         for shape, entry in ops.get("linear", {}).items():
             yield pytest.param(chip, shape, entry, id=f"{chip}: {shape}")
 

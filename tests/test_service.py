@@ -224,12 +224,17 @@ def test_a_context_that_does_not_fit_is_refused_with_the_numbers(folder):
 
 
 def test_the_users_tuning_table_is_read(folder, tmp_path, monkeypatch):
-    from smelt.kernels import launch
+    from smelt.kernels import launch, table
 
     monkeypatch.setenv("SMELT_HOME", str(tmp_path))
-    (tmp_path / "tuning.json").write_text('{"cpu": {"off": {"linear": "slower here"}}}')
+    table.write(table.path_in(tmp_path, "cpu"), table.stamp(launch.chip()), {"off": {"linear": "slower here"}})
     try:
-        started(folder, warmup=False).close()
+        service = started(folder, warmup=False)
+        service.close()
         assert launch.chip_table()["off"] == {"linear": "slower here"}
+        assert service.tuning() == {
+            "chip": "cpu", "table": str(table.path_in(tmp_path, "cpu")), "ignored": None, "pinned": None,
+            "ops": {"off": {"linear": "slower here"}},
+        }  # fmt: skip
     finally:
         launch.use_table(None)

@@ -1,0 +1,54 @@
+"""The kernel bench as a program, and what it says of bytes."""
+
+import json
+import subprocess
+import sys
+
+import mlx.core as mx
+import pytest
+from smelt.bench import kernels
+from smelt.kernels.linear import pack
+from smelt.kernels.tuning import Call
+from smelt.kernels.tuning_spaces import SPACES
+
+BY_OP = {space.op: space for space in SPACES}
+
+
+def run(*words, timeout=240):
+    command = [sys.executable, "-m", "smelt.bench.kernels", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+
+
+def test_each_op_is_timed_with_its_bytes_and_its_share_of_a_copy(tmp_path):
+    out = tmp_path / "out.json"
+    done = run("--shape", "tiny-gemma", "-k", "row and not rows", f"--benchmark-json={out}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = [b["extra_info"] for b in json.loads(out.read_text())["benchmarks"]]
+    assert {info["op"] for info in found} == set(BY_OP) and {info["way"] for info in found} == {"plain"}
+    for info in found:
+        assert info["us"] > 0 and info["gbps"] == pytest.approx(info["bytes"] / info["us"] / 1e3)
+        assert info["of_copy"] == pytest.approx(info["gbps"] / info["copy_gbps"])
+    windows = {info["case"] for info in found if info["op"] == "attention"}
+    assert len(windows) == 2 and any("window 32" in case for case in windows), "a sliding layer and one that is not"
+    assert "| shape | op | case |" in done.stdout
+
+
+def test_an_unknown_shape_is_refused():
+    done = run("--shape", "gpt-9")
+    assert done.returncode == 2 and "'gpt-9' is none of tiny" in done.stderr
+
+
+def test_bytes_are_what_a_call_reads():
+    weight = pack(mx.ones((256, 128)))
+    linear = Call((mx.ones((1, 128)), weight, None, None, None, None), {})
+    assert BY_OP["linear"].reads(linear) == 256 * 128 // 2 + 2 * 4 * 256 * 128 // 64
+    looked_up = Call((mx.array([[1, 2]]), weight, None), {})
+    assert BY_OP["embed"].reads(looked_up) == BY_OP["linear"].reads(linear) * 2 // 256
+
+
+def test_attention_reads_the_positions_that_are_seen():
+    (space, call), *_ = [(s, c) for s, c in kernels.cases("tiny") if s.op == "attention"]
+    q, pages, addresses = call.args
+    positions = int(addresses.bounds[0, 1]) + 1
+    assert q.shape[0] == 1 and space.reads(call) == positions * 2 * pages.kv_heads * pages.head_dim * 2
+    assert space.title(call).endswith(f"1 row of {positions}")
