@@ -16,7 +16,7 @@ from .step import TracedStep
 
 log = logging.getLogger(__name__)
 
-OPS = ("embed", "linear", "attention", "pages", "qk_norm_rope")  # each may need those before it to be there
+OPS = ("embed", "linear", "attention", "pages", "qk_norm_rope", "router", "experts")  # each may need those before it
 NEEDED = {"qk_norm_rope": ("pages",)}  # it writes to them
 PROMPT = (1, 2, 3, 5, 8, 13, 21, 34)
 # Of the largest logit. Layers of 16-bit rounding add up to a few hundredths; a wrong index or a race is of order one.
@@ -27,10 +27,10 @@ def check(model) -> None:
     """Switch off what does not work here. Nothing to do where no kernel can run."""
     if all(launch.unavailable(op) for op in OPS):
         return
-    with launch.only():
+    with launch.only() as used:
         plain = logits(model)
     for op in OPS:
-        if launch.unavailable(op) is None and (why := fault(model, op, plain)):
+        if op in used and launch.unavailable(op) is None and (why := fault(model, op, plain)):
             log.warning("the kernel of %s is switched off: %s", op, why)
             launch.turn_off(op, why)
     check_trace(model)

@@ -6,10 +6,12 @@ import mlx.core as mx
 from smelt.kernels import launch, linear_kernel
 from smelt.kernels.attention import attention
 from smelt.kernels.embed import embed
+from smelt.kernels.experts import experts
 from smelt.kernels.linear import linear, pack
 from smelt.kernels.norm import Norm
 from smelt.kernels.pages import PAGE, Pages, Rows, Span
 from smelt.kernels.qk_norm_rope import Rope, qk_norm_rope
+from smelt.kernels.router import Routing, route
 
 from msl.emulator import Emulator
 
@@ -69,8 +71,21 @@ def qk_norm_and_rope():
     )[0]  # fmt: skip
 
 
+def routed():
+    return route(mx.ones((1, 40), F16), Routing(3, groups=(4, 2)), mx.ones((40,)), mx.ones((40,), F16))
+
+
+def experts_with_everything():
+    x, norm = mx.ones((2, 64), F16), Norm(mx.ones((64,), F16), 1e-6)
+    up, down = pack(mx.ones((4, 64, 64), F16)), pack(mx.ones((4, 64, 32), F16), 32)
+    indices, weights = mx.array([[0, 1], [2, 3]], mx.uint32), mx.ones((2, 2))
+    return experts(
+        x, indices, weights, up, down, glu="silu", norm=norm, residual=x, beside=(x, mx.ones((2, 1), F16))
+    )  # fmt: skip
+
+
 CALLS = [linear_lanes, linear_tiles, attention_over_a_page, attention_in_parts, keys_read_from_pages, qk_norm_and_rope,
-         rows_of_a_matrix]  # fmt: skip
+         rows_of_a_matrix, routed, experts_with_everything]  # fmt: skip
 
 
 @cache
