@@ -7,11 +7,13 @@ from smelt.kernels import launch, linear_kernel
 from smelt.kernels.attention import attention
 from smelt.kernels.embed import embed
 from smelt.kernels.experts import experts
+from smelt.kernels.gated_delta import gated_delta
 from smelt.kernels.linear import linear, pack
 from smelt.kernels.norm import Norm
 from smelt.kernels.pages import PAGE, Pages, Rows, Span
 from smelt.kernels.qk_norm_rope import Rope, qk_norm_rope
 from smelt.kernels.router import Routing, route
+from smelt.kernels.short_conv import short_conv
 
 from msl.emulator import Emulator
 
@@ -84,8 +86,20 @@ def experts_with_everything():
     )  # fmt: skip
 
 
+def convolved():
+    return short_conv(mx.ones((1, 2, 64), F16), mx.ones((1, 3, 64), F16), mx.ones((64, 4), F16), None, "silu", keep=True)
+
+
+def delta_normed():
+    qkv, heads, norm = mx.ones((1, 2, 256), F16), mx.ones((1, 2, 2), F16), Norm(mx.ones((64,), F16), 1e-6)
+    return gated_delta(
+        qkv, heads, heads, mx.ones((1, 2, 64, 64)), rate=mx.ones((2,)), dt_bias=mx.ones((2,)), keep=True,
+        gate=mx.ones((1, 2, 128), F16), norm=norm,
+    )  # fmt: skip
+
+
 CALLS = [linear_lanes, linear_tiles, attention_over_a_page, attention_in_parts, keys_read_from_pages, qk_norm_and_rope,
-         rows_of_a_matrix, routed, experts_with_everything]  # fmt: skip
+         rows_of_a_matrix, routed, experts_with_everything, convolved, delta_normed]  # fmt: skip
 
 
 @cache
@@ -93,5 +107,6 @@ def launches() -> dict[str, tuple]:
     """Of every kernel that the calls launch: (kernel, inputs, outputs, template, groups, threads)."""
     emulator = Emulator()
     with launch.through(emulator):
-        mx.eval([call() for call in CALLS])
+        for call in CALLS:
+            call()
     return {each[0].name: each for each in emulator.launches}
