@@ -55,6 +55,7 @@ def gated_delta(
 
     With gate [B, T, Hv Dv] and norm, y is what `gated_norm` makes of it.
     """
+    assert not keep or qkv.shape[1] <= STEPS, f"{qkv.shape[1]} states cannot be kept, {STEPS} can"
     if launch.on_cpu("gated_delta"):
         return reference(qkv, a, b, state, rate=rate, dt_bias=dt_bias, keep=keep, gate=gate, norm=norm)
     refusal = gated_delta_kernel.covers(qkv, a, b, state, rate, dt_bias, gate, norm)
@@ -76,7 +77,6 @@ def reference(qkv, a, b, state, *, rate, dt_bias, keep=False, gate=None, norm=No
 
 
 def recurrence(qkv, a, b, state, rate, dt_bias, keep) -> Scan:
-    assert not keep or qkv.shape[1] <= STEPS, f"{qkv.shape[1]} states cannot be kept, {STEPS} can"
     if qkv.shape[1] <= STEPS:
         y, state, trail = scanned(step_by_step, qkv, a, b, state, rate, dt_bias)
         return y, state, trail if keep else None

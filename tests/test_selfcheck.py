@@ -1,7 +1,8 @@
 """A kernel that is wrong or raises on this chip is switched off by name, the others stay on."""
 
 import checkpoints
-import checkpoints_qwen
+import checkpoints_nemotron_h
+import checkpoints_qwen3_next
 import mlx.core as mx
 import pytest
 from msl.emulator import Emulator
@@ -26,13 +27,25 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def mixture(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mixture")
-    return models.load(checkpoints_qwen.make(folder, "qwen3_moe", num_hidden_layers=2, moe_intermediate_size=64))
+def delta_net(tmp_path_factory):
+    """With experts, and heads that the kernels cover."""
+    folder = tmp_path_factory.mktemp("delta")
+    changes = {"moe_intermediate_size": 64, "linear_key_head_dim": 32, "num_hidden_layers": 2, "mlp_only_layers": []}
+    return models.load(checkpoints_qwen3_next.make(folder, "qwen3_next", **changes))
+
+
+@pytest.fixture(scope="module")
+def mamba(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mamba")
+    return models.load(checkpoints_nemotron_h.make(folder, "nemotron_h", ssm_state_size=32, hybrid_override_pattern="M-*"))
 
 
 DENSE = ("embed", "linear", "attention", "pages", "qk_norm_rope")
-CASES = [*(("model", op) for op in DENSE), *(("mixture", op) for op in ("router", "experts"))]
+CASES = [
+    *(("model", op) for op in DENSE),
+    *(("delta_net", op) for op in ("router", "experts", "short_conv", "gated_delta")),
+    *(("mamba", op) for op in ("mamba2", "gated_group_norm")),
+]
 
 
 def broken(name, how):

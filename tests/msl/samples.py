@@ -8,7 +8,9 @@ from smelt.kernels.attention import attention
 from smelt.kernels.embed import embed
 from smelt.kernels.experts import experts
 from smelt.kernels.gated_delta import gated_delta
+from smelt.kernels.gated_group_norm import gated_group_norm
 from smelt.kernels.linear import linear, pack
+from smelt.kernels.mamba2 import mamba2
 from smelt.kernels.norm import Norm
 from smelt.kernels.pages import PAGE, Pages, Rows, Span
 from smelt.kernels.qk_norm_rope import Rope, qk_norm_rope
@@ -98,8 +100,21 @@ def delta_normed():
     )  # fmt: skip
 
 
+def mamba2_step():
+    heads = mx.ones((2,))
+    return mamba2(
+        mx.ones((1, 2, 256), F16), mx.ones((1, 2, 2), F16), mx.ones((1, 2, 64, 64)), a=-heads, d=heads, dt_bias=heads,
+        keep=True,
+    )  # fmt: skip
+
+
+def norm_of_groups():
+    return gated_group_norm(mx.ones((1, 128), F16), mx.ones((1, 128), F16), Norm(mx.ones((128,), F16), 1e-6), 2)
+
+
 CALLS = [linear_lanes, linear_tiles, attention_over_a_page, attention_in_parts, keys_read_from_pages, qk_norm_and_rope,
-         rows_of_a_matrix, routed, experts_with_everything, convolved, delta_normed]  # fmt: skip
+         rows_of_a_matrix, routed, experts_with_everything, convolved, delta_normed, mamba2_step,
+         norm_of_groups]  # fmt: skip
 
 
 @cache
