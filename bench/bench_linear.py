@@ -126,7 +126,7 @@ class Knobs:
 def candidates(case: Case, kernel: str) -> list[dict]:
     """All knobs that are possible and make sense."""
     space = {
-        "tiles": {"simds": (5, 8, 10, 16, 19, 20), "slice": (1, 2, 4, 5, 8), "outs": outs(case), "ahead": (0, 1, 2), "resident": (1, 2, 3, 4)},
+        "tiles": {"simds": (5, 8, 10, 16, 19, 20), "slice": (1, 2, 4, 5, 8), "outs": outs(case), "depth": (1, 2, 3, 4), "resident": (1, 2, 3, 4)},
         "lanes": {"simds": (2, 4, 8), "split": (1, 2, 4, 8), "rows": (2, 4, 8), "values": (8, 16, 32)},
     }[kernel]  # fmt: skip
     all_knobs = [
@@ -148,7 +148,7 @@ def sensible(knobs: dict, case: Case) -> bool:
     units = case.shape.width // linear_kernel.unit_of(case.bits, case.group)
     slots = knobs["simds"] * knobs["slice"]
     groups = case.shape.outputs / linear_kernel.outputs_of_group(knobs, case.shape.glu is not None)
-    registers = 16 + (13 + 6 * (knobs["ahead"] == 1)) * knobs["slice"]
+    registers = linear_kernel.registers(knobs)
     return (
         units / (-(-units // slots) * slots) > 0.9
         and groups > 100

@@ -16,9 +16,14 @@ from .step import TracedStep
 
 log = logging.getLogger(__name__)
 
-OPS = ("embed", "linear", "attention", "pages", "qk_norm_rope")  # each may need those before it to be there
+# Each may need those before it to be there.
+OPS = (
+    "embed", "linear", "attention", "pages", "qk_norm_rope", "router", "experts", "short_conv", "gated_delta", "mamba2",
+    "gated_group_norm",
+)  # fmt: skip
 NEEDED = {"qk_norm_rope": ("pages",)}  # it writes to them
-PROMPT = (1, 2, 3, 5, 8, 13, 21, 34)
+PROMPT = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233)
+STEPS = (8, 1, 12)  # tokens: for most kernels the most that they take, and one; for those that walk along prompts, more
 # Of the largest logit. Layers of 16-bit rounding add up to a few hundredths; a wrong index or a race is of order one.
 TOLERANCE = {mx.float32: 1e-3, mx.float16: 0.05, mx.bfloat16: 0.2}
 
@@ -27,10 +32,10 @@ def check(model) -> None:
     """Switch off what does not work here. Nothing to do where no kernel can run."""
     if all(launch.unavailable(op) for op in OPS):
         return
-    with launch.only():
+    with launch.only() as used:
         plain = logits(model)
     for op in OPS:
-        if launch.unavailable(op) is None and (why := fault(model, op, plain)):
+        if op in used and launch.unavailable(op) is None and (why := fault(model, op, plain)):
             log.warning("the kernel of %s is switched off: %s", op, why)
             launch.turn_off(op, why)
     check_trace(model)
@@ -38,12 +43,12 @@ def check(model) -> None:
 
 
 def logits(model) -> mx.array:
-    """[2, V] float32: of a short prompt's last token, and of one token after it."""
+    """[3, V] float32: of a short prompt's last token, of one token after it, and of some more after these."""
     model.forget()
     memory = model.memory()
     row, found = memory.open(), []
-    for tokens in (PROMPT, PROMPT[:1]):
-        hidden = model(mx.array([tokens]), memory.step([row], len(tokens)), last=True)
+    for count in STEPS:
+        hidden = model(mx.array([PROMPT[:count]]), memory.step([row], count), last=True)
         found.append(model.logits(hidden[:, -1]).astype(mx.float32))
     found = mx.concatenate(found)
     mx.eval(found)

@@ -4,9 +4,11 @@
     experts(x, i, w, U, V, act="relu2") = sum_k w_k V_{i_k} relu(U_{i_k} x + c_{i_k})^2
     ... with norm=n                     : x is rms_norm(x) first
     ... with residual=r                 : r + the sum
+    ... with beside=(s, g)              : + s sigmoid(g), what a shared expert gave and its gate
 
 x [..., D]; i, w [..., K] from `router.route`; U [E, 2F, D] (or [E, F, D] with `act`), V [E, D, F]: stacks of all E
-experts, plain or packed as mx.quantize packs them; result [..., D] in x's dtype. The sum over k is taken in float32.
+experts, plain or packed as mx.quantize packs them; s [..., D], g [..., 1]; result [..., D] in x's dtype. The sum over k
+is taken in float32.
 Shazeer et al. 2017.
 """
 
@@ -14,7 +16,8 @@ from dataclasses import replace
 
 import mlx.core as mx
 
-from .activations import ACT, GLU
+from . import experts_kernel, launch
+from .activations import ACT, GLU, sigmoid_gated
 from .linear import Weight, Weights, after, as_float32, join
 from .norm import Norm, rms_norm
 
@@ -34,11 +37,21 @@ def experts(
     act: str | None = None,
     norm: Norm | None = None,
     residual: mx.array | None = None,
+    beside: tuple[mx.array, mx.array] | None = None,
 ) -> mx.array:
-    return reference(x, indices, weights, up, down, glu=glu, act=act, norm=norm, residual=residual)
+    extras = {"glu": glu, "act": act, "norm": norm, "residual": residual, "beside": beside}
+    if launch.on_cpu("experts"):
+        return reference(x, indices, weights, up, down, **extras)
+    refusal = experts_kernel.covers(x, indices, weights, up, down, **extras)
+    if launch.uses_kernel("experts", experts_kernel.case(x, indices, up, down, glu, act), refusal):
+        return experts_kernel.fused(x, indices, weights, up, down, **extras)
+    return reference(x, indices, weights, up, down, **extras)
 
 
-def reference(x, indices, weights, up, down, *, glu=None, act=None, norm=None, residual=None) -> mx.array:
+def reference(x, indices, weights, up, down, *, glu=None, act=None, norm=None, residual=None, beside=None) -> mx.array:
+    if beside is not None:
+        own = sigmoid_gated(*beside)
+        residual = own if residual is None else residual + own
     if norm is not None:
         x = rms_norm(x, norm)
     rows = x.reshape(-1, x.shape[-1])

@@ -19,15 +19,20 @@ and w_t = exp(g_1 + ... + g_t):
     y_t  = w_t S q_t + sum_{s <= t} w_ts (q_t . k_s) E_s
     S'   = w_C S + sum_s w_Cs E_s k_s^T
 
-which is matrix products, and holds Hv C^2 weights for CHUNKS chunks at once however long the prompt is.
+which is matrix products, and holds Hv C^2 weights for CHUNKS chunks at once however long the prompt is. The kernel walks
+token by token whatever T is.
 """
 
 import mlx.core as mx
 
+from . import gated_delta_kernel, launch
 from .activations import compiled
+from .columns import Wide, array
+from .gated_delta_kernel import STEPS
+from .gated_norm import gated_norm
 from .mamba2 import running_products
+from .norm import Norm
 
-STEPS = 9  # a drafted step at the longest: its states are kept one by one, and it must give what single steps give
 CHUNK = 64  # tokens, a power of two; as in the reference implementations, not tuned on a GPU yet
 CHUNKS = 16  # whose weights and inverses are made together, before the states go through them in turn
 
@@ -36,20 +41,42 @@ Scan = tuple[mx.array, mx.array, mx.array | None]
 
 def gated_delta(
     qkv: mx.array,
-    a: mx.array,
-    b: mx.array,
+    a: Wide,
+    b: Wide,
     state: mx.array,
     *,
     rate: mx.array,
     dt_bias: mx.array,
     keep: bool = False,
+    gate: Wide | None = None,
+    norm: Norm | None = None,
 ) -> Scan:
-    """-> y [B, T, Hv, Dv], the state after T tokens, and with `keep` the states after each token [B, T, Hv, Dv, Dk]."""
-    return reference(qkv, a, b, state, rate=rate, dt_bias=dt_bias, keep=keep)
+    """-> y [B, T, Hv, Dv], the state after T tokens, and with `keep` the states after each token [B, T, Hv, Dv, Dk].
 
-
-def reference(qkv, a, b, state, *, rate, dt_bias, keep=False) -> Scan:
+    With gate [B, T, Hv Dv] and norm, y is what `gated_norm` makes of it.
+    """
     assert not keep or qkv.shape[1] <= STEPS, f"{qkv.shape[1]} states cannot be kept, {STEPS} can"
+    if launch.on_cpu("gated_delta"):
+        return reference(qkv, a, b, state, rate=rate, dt_bias=dt_bias, keep=keep, gate=gate, norm=norm)
+    refusal = gated_delta_kernel.covers(qkv, a, b, state, rate, dt_bias, gate, norm)
+    if not launch.uses_kernel("gated_delta", gated_delta_kernel.case(qkv, state), refusal):
+        return reference(qkv, a, b, state, rate=rate, dt_bias=dt_bias, keep=keep, gate=gate, norm=norm)
+    if qkv.shape[1] <= STEPS:
+        return gated_delta_kernel.fused(qkv, a, b, state, rate, dt_bias, keep, gate, norm)
+    y, state, _ = gated_delta_kernel.fused(qkv, a, b, state, rate, dt_bias, False, None, None)
+    return ended(y, gate, norm), state, None
+
+
+def ended(y, gate, norm):
+    return y if gate is None else gated_norm(y, mx.unflatten(array(gate), -1, y.shape[2:]), norm)
+
+
+def reference(qkv, a, b, state, *, rate, dt_bias, keep=False, gate=None, norm=None) -> Scan:
+    y, state, trail = recurrence(qkv, array(a), array(b), state, rate, dt_bias, keep)
+    return ended(y, gate, norm), state, trail
+
+
+def recurrence(qkv, a, b, state, rate, dt_bias, keep) -> Scan:
     if qkv.shape[1] <= STEPS:
         y, state, trail = scanned(step_by_step, qkv, a, b, state, rate, dt_bias)
         return y, state, trail if keep else None

@@ -7,12 +7,19 @@ y, gate [..., C]; weight [C]; each C / groups neighbours are normed together. fl
 
 import mlx.core as mx
 
+from . import gated_group_norm_kernel, launch
 from .activations import compiled
+from .columns import Wide, array
 from .norm import Norm
 
 
-def gated_group_norm(y: mx.array, gate: mx.array, norm: Norm, groups: int) -> mx.array:
-    return reference(y, gate, norm, groups)
+def gated_group_norm(y: mx.array, gate: Wide, norm: Norm, groups: int) -> mx.array:
+    if launch.on_cpu("gated_group_norm"):
+        return reference(y, array(gate), norm, groups)
+    refusal = gated_group_norm_kernel.covers(y, gate, norm, groups)
+    if launch.uses_kernel("gated_group_norm", gated_group_norm_kernel.case(y, groups), refusal):
+        return gated_group_norm_kernel.fused(y, gate, norm, groups)
+    return reference(y, array(gate), norm, groups)
 
 
 def reference(y, gate, norm, groups):

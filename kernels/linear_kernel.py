@@ -160,6 +160,11 @@ def impossible_tiles(knobs: dict, bits: int, group: int, width: int, gated: bool
     return None
 
 
+def registers(knobs: dict) -> int:
+    """Of a lane of "tiles", about, as CUDA's compiler counts them at 4 bits: x's slice and the next one, and the ring."""
+    return 24 + (19 + 6 * knobs["depth"]) * knobs["slice"]
+
+
 def unit_of(bits: int, group: int) -> int:
     """k of one load of "tiles": four lanes of 16 values, or of 8 where a group or a load is not longer."""
     return 32 if bits == 16 or group < 64 else 64

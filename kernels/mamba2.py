@@ -4,8 +4,9 @@
     S_t  = exp(dt_t a) S_{t-1} + dt_t x_t b_t^T          S [d, N], a < 0
     y_t  = S_t c_t + D x_t
 
-Dao & Gu 2024 (Transformers are SSMs). x [B, T, H, d]; dt [B, T, H] before bias and softplus; b, c [B, T, G, N], one
-for each H/G heads; a, D, dt_bias [H] float32; state [B, H, d, N] float32. All sums are float32, y has x's dtype.
+Dao & Gu 2024 (Transformers are SSMs). xbc [B, T, H d + 2 G N] are x, b and c side by side: H heads of x, and G of b and
+c, one for each H/G of them; dt [B, T, H] before bias and softplus; a, D, dt_bias [H] float32; state [B, H, d, N] float32.
+All sums are float32, y [B, T, H, d] has x's dtype.
 
 Up to STEPS tokens go one by one, whatever else is in the batch. More of them go in chunks (the paper's section 6): in
 a chunk of L tokens with start state S, and w_ts = exp(sum of dt a over s+1..t) for s <= t,
@@ -13,14 +14,17 @@ a chunk of L tokens with start state S, and w_ts = exp(sum of dt a over s+1..t) 
     y_t = sum_s w_ts (c_t . b_s) dt_s x_s + w_t0 S c_t + D x_t
     S'  = w_L0 S + sum_s w_Ls dt_s x_s b_s^T
 
-which is matrix products, and holds H L^2 weights at once however long the prompt is.
+which is matrix products, and holds H L^2 weights at once however long the prompt is. The kernel walks token by token
+whatever T is.
 """
 
 import mlx.core as mx
 
+from . import launch, mamba2_kernel
 from .activations import compiled
+from .columns import Wide, array
+from .mamba2_kernel import STEPS
 
-STEPS = 9  # a drafted step at the longest: its states are kept one by one, and it must give what single steps give
 CHUNK = 128  # of 64..256 tokens; the published models were trained with 128 and 256
 
 Limit = tuple[float, float]
@@ -28,10 +32,8 @@ Scan = tuple[mx.array, mx.array, mx.array | None]
 
 
 def mamba2(
-    x: mx.array,
-    dt: mx.array,
-    b: mx.array,
-    c: mx.array,
+    xbc: mx.array,
+    dt: Wide,
     state: mx.array,
     *,
     a: mx.array,
@@ -41,15 +43,29 @@ def mamba2(
     keep: bool = False,
 ) -> Scan:
     """-> y [B, T, H, d], the state after T tokens, and with `keep` the states after each token [B, T, H, d, N]."""
-    return reference(x, dt, b, c, state, a=a, d=d, dt_bias=dt_bias, limit=limit, keep=keep)
+    assert not keep or xbc.shape[1] <= STEPS, f"{xbc.shape[1]} states cannot be kept, {STEPS} can"
+    if launch.on_cpu("mamba2"):
+        return reference(xbc, dt, state, a=a, d=d, dt_bias=dt_bias, limit=limit, keep=keep)
+    refusal = mamba2_kernel.covers(xbc, dt, state, a, d, dt_bias)
+    if launch.uses_kernel("mamba2", mamba2_kernel.case(xbc, state), refusal):
+        return mamba2_kernel.fused(xbc, dt, state, a, d, dt_bias, limit, keep)
+    return reference(xbc, dt, state, a=a, d=d, dt_bias=dt_bias, limit=limit, keep=keep)
 
 
-def reference(x, dt, b, c, state, *, a, d, dt_bias, limit=(0.0, float("inf")), keep=False) -> Scan:
-    assert not keep or x.shape[1] <= STEPS, f"{x.shape[1]} states cannot be kept, {STEPS} can"
-    dt = time_steps(dt, dt_bias, mx.array(limit[0]), mx.array(limit[1]))
-    wide = (x.astype(mx.float32), dt, b.astype(mx.float32), c.astype(mx.float32))
+def reference(xbc, dt, state, *, a, d, dt_bias, limit=(0.0, float("inf")), keep=False) -> Scan:
+    dt = time_steps(array(dt), dt_bias, mx.array(limit[0]), mx.array(limit[1]))
+    x, b, c = split(xbc.astype(mx.float32), state)
+    wide = x, dt, b, c
     y, state, trail = step_by_step(*wide, state, a, keep) if x.shape[1] <= STEPS else chunk_by_chunk(*wide, state, a)
-    return (y + d[:, None] * wide[0]).astype(x.dtype), state, trail
+    return (y + d[:, None] * x).astype(xbc.dtype), state, trail
+
+
+def split(xbc, state):
+    """x [B, T, H, d], b and c [B, T, G, N]."""
+    _, heads, width, size = state.shape
+    end = heads * width
+    x, b, c = mx.split(xbc, [end, (xbc.shape[-1] + end) // 2], axis=-1)
+    return mx.unflatten(x, -1, (heads, width)), *(mx.unflatten(v, -1, (-1, size)) for v in (b, c))
 
 
 @compiled

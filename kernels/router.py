@@ -5,7 +5,7 @@
     w_e    = s_e / (sum over the chosen + eps)  with `normalise`,  then times scale (one number, or one for each expert)
 
 logits [..., E], bias [E] -> indices [..., K] uint32 and weights [..., K] float32; everything is computed in float32.
-A group's worth is the sum of its two best s_e + bias_e. The order of the K is free.
+A group's worth is the sum of its two best s_e + bias_e. The order of the K is free: the kernel's is best first.
 
 Shazeer et al. 2017; bias for choosing without touching the weight: Wang et al. 2024; groups: DeepSeek-V3 report 2024.
 """
@@ -13,6 +13,8 @@ Shazeer et al. 2017; bias for choosing without touching the weight: Wang et al. 
 from dataclasses import dataclass
 
 import mlx.core as mx
+
+from . import launch, router_kernel
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ def route(
     logits: mx.array, routing: Routing, bias: mx.array | None = None, scale: mx.array | None = None
 ) -> tuple[mx.array, mx.array]:
     """bias [E] is added for choosing only; scale [E] multiplies the weights of the chosen, beside routing.scale."""
+    if launch.on_cpu("router"):
+        return reference(logits, routing, bias, scale)
+    refusal = router_kernel.covers(logits, routing, bias, scale)
+    if launch.uses_kernel("router", router_kernel.case(logits, routing), refusal):
+        return router_kernel.fused(logits, routing, bias, scale)
     return reference(logits, routing, bias, scale)
 
 

@@ -13,7 +13,7 @@ from . import attention, attention_kernel, embed, launch, linear, linear_kernel,
 from .tuning import Call, Knobs, Space
 
 LINEAR = {
-    "tiles": {"simds": (4, 5, 8, 10, 16, 20), "slice": (1, 2, 4, 5, 8), "outs": (8, 16, 32), "ahead": (0, 1),
+    "tiles": {"simds": (4, 5, 8, 10, 16, 20), "slice": (1, 2, 4, 5, 8), "outs": (8, 16, 32), "depth": (1, 2, 3, 4),
               "resident": (1, 2, 3)},
     "lanes": {"simds": (1, 2, 4, 8), "split": (1, 2, 4, 8), "rows": (2, 4, 8), "values": (8, 16, 32)},
 }  # fmt: skip
@@ -83,7 +83,7 @@ def worth(knobs: Knobs, outputs: int, bits: int, group: int, width: int) -> bool
     if knobs["kernel"] == "lanes":
         return knobs["split"] in (1, knobs["simds"])
     units, slots = width // linear_kernel.unit_of(bits, group), knobs["simds"] * knobs["slice"]
-    registers = 16 + (13 + 6 * knobs["ahead"]) * knobs["slice"]
+    registers = linear_kernel.registers(knobs)
     told = launch.machine() == "cuda" or knobs["resident"] == 1
     return (
         told

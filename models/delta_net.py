@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from ..kernels.columns import split
 from ..kernels.gated_delta import gated_delta
-from ..kernels.gated_norm import gated_norm
 from ..kernels.linear import Weight, Weights, linear
 from ..kernels.norm import Norm
-from ..kernels.short_conv import short_conv, tails
+from ..kernels.short_conv import short_conv
 from .parts import tail
 from .state import Recurrent
 
@@ -55,20 +55,17 @@ class DeltaNet:
 
     def __call__(self, x, step, norm, residual=None, last=False):
         s = self.shape
-        ends = [s.conv_width, s.conv_width + s.v_width, s.conv_width + s.v_width + s.v_heads]
-        mixed, z, b, a = mx.split(linear(x, self.into, norm=norm), ends, axis=-1)
-        y = tail(self._remember(mixed, a, b, step), last)
-        z = mx.unflatten(tail(z, last), -1, (s.v_heads, s.v_dim))
-        return linear(gated_norm(y, z, self.norm).flatten(-2), self.out, residual=residual)
-
-    def _remember(self, mixed, a, b, step) -> mx.array:
-        """The recurrence's output [B, T, v_heads, v_dim]; both states move on."""
+        row = linear(x, self.into, norm=norm)
+        mixed, z, b, a = split(row, [s.conv_width, s.v_width, s.v_heads, s.v_heads])
         before = self.state.read(step)
-        qkv, conv = short_conv(mixed, before["conv"], self.taps, activation="silu")
-        y, heads, trail = gated_delta(qkv, a, b, before["heads"], rate=self.rate, dt_bias=self.dt_bias, keep=step.keep)
-        kept = {"conv": tails(mixed, before["conv"]), "heads": trail} if step.keep else None
-        self.state.write(step, {"conv": conv, "heads": heads}, kept)
-        return y
+        qkv, conv, conv_trail = short_conv(mixed, before["conv"], self.taps, activation="silu", keep=step.keep)
+        y, heads, trail = gated_delta(
+            qkv, a, b, before["heads"], rate=self.rate, dt_bias=self.dt_bias, keep=step.keep, gate=z, norm=self.norm
+        )  # fmt: skip
+        self.state.write(
+            step, {"conv": conv, "heads": heads}, {"conv": conv_trail, "heads": trail} if step.keep else None
+        )  # fmt: skip
+        return linear(tail(y, last).flatten(-2), self.out, residual=residual)
 
     @property
     def states(self) -> list[Recurrent]:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from ..kernels import columns
+from ..kernels.columns import split
 from ..kernels.gated_group_norm import gated_group_norm
 from ..kernels.linear import Weight, linear
 from ..kernels.mamba2 import mamba2
 from ..kernels.norm import Norm
-from ..kernels.short_conv import short_conv, tails
+from ..kernels.short_conv import short_conv
 from .parts import tail
 from .short_conv import conv_state
 from .state import Recurrent
@@ -53,29 +55,17 @@ class Mamba2:
 
     def __call__(self, x, step, norm, residual=None, last=False):
         s = self.shape
-        gate, mixed, dt = mx.split(linear(x, self.into, norm=norm), [s.width, s.width + s.conv_width], axis=-1)
-        y = tail(self._remember(mixed, dt, step), last)
-        y = gated_group_norm(y, tail(gate, last), self.norm, s.groups)
-        return linear(y, self.out, residual=residual)
-
-    def _remember(self, mixed, dt, step) -> mx.array:
-        """The recurrence's output [B, T, width]; both states move on."""
+        gate, mixed, dt = split(linear(x, self.into, norm=norm), [s.width, s.conv_width, s.heads])
         before = self.state.read(step)
-        convolved, conv = short_conv(mixed, before["conv"], self.taps, self.bias, "silu")
+        xbc, conv, conv_trail = short_conv(mixed, before["conv"], self.taps, self.bias, "silu", step.keep)
         y, heads, trail = mamba2(
-            *self._split(convolved, dt), before["heads"],
-            a=self.a, d=self.d, dt_bias=self.dt_bias, limit=self.limit, keep=step.keep,
+            xbc, dt, before["heads"], a=self.a, d=self.d, dt_bias=self.dt_bias, limit=self.limit, keep=step.keep
         )  # fmt: skip
-        kept = {"conv": tails(mixed, before["conv"]), "heads": trail} if step.keep else None
-        self.state.write(step, {"conv": conv, "heads": heads}, kept)
-        return y.flatten(-2)
-
-    def _split(self, convolved, dt):
-        """x [B, T, heads, head_dim], dt [B, T, heads], b and c [B, T, groups, state_size]"""
-        s = self.shape
-        x, b, c = mx.split(convolved, [s.width, s.width + s.groups * s.state_size], axis=-1)
-        b, c = (mx.unflatten(v, -1, (s.groups, s.state_size)) for v in (b, c))
-        return mx.unflatten(x, -1, (s.heads, s.head_dim)), dt, b, c
+        self.state.write(
+            step, {"conv": conv, "heads": heads}, {"conv": conv_trail, "heads": trail} if step.keep else None
+        )  # fmt: skip
+        y = gated_group_norm(tail(y.flatten(-2), last), columns.tail(gate, last), self.norm, s.groups)
+        return linear(y, self.out, residual=residual)
 
     @property
     def states(self) -> list[Recurrent]:

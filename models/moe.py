@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from ..kernels.activations import sigmoid_gated
 from ..kernels.experts import experts
 from ..kernels.linear import Weight, Weights, linear
 from ..kernels.norm import Norm
@@ -38,10 +37,10 @@ class Experts:
     glu: str | None = "silu"
     act: str | None = None
 
-    def __call__(self, x, indices, weights, norm=None, residual=None):
+    def __call__(self, x, indices, weights, norm=None, residual=None, beside=None):
         return experts(
-            x, indices, weights, self.up, self.down, glu=self.glu, act=self.act, norm=norm, residual=residual
-        )
+            x, indices, weights, self.up, self.down, glu=self.glu, act=self.act, norm=norm, residual=residual, beside=beside
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,12 +56,10 @@ class Moe:
     shared_gate: Weight | None = None
 
     def __call__(self, x, norm: Norm | None, residual=None):
-        if self.shared is not None:
-            own = self._shared(x, norm)
-            residual = own if residual is None else residual + own
+        beside = None
+        if self.shared_gate is not None:
+            beside = self.shared(x, norm), linear(x, self.shared_gate, norm=norm)
+        elif self.shared is not None:
+            residual = self.shared(x, norm, residual)
         indices, weights = self.router(x, norm)
-        return self.experts(x, indices, weights, norm, residual)
-
-    def _shared(self, x, norm):
-        y = self.shared(x, norm)
-        return y if self.shared_gate is None else sigmoid_gated(y, linear(x, self.shared_gate, norm=norm))
+        return self.experts(x, indices, weights, norm, residual, beside)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from ..kernels.linear import Weight, linear
-from ..kernels.short_conv import short_conv, tails
+from ..kernels.short_conv import gated_short_conv
 from .parts import tail
 from .state import Recurrent
 
@@ -26,11 +26,10 @@ class ShortConv:
     state: Recurrent
 
     def __call__(self, x, step, norm, residual=None, last=False):
-        b, c, h = mx.split(linear(x, self.into, norm=norm), 3, axis=-1)
-        gated, before = b * h, self.state.read(step)["conv"]
-        y, after = short_conv(gated, before, self.taps, self.bias)
-        self.state.write(step, {"conv": after}, {"conv": tails(gated, before)} if step.keep else None)
-        return linear(tail(c, last) * tail(y, last), self.out, residual=residual)
+        before = self.state.read(step)["conv"]
+        y, after, trail = gated_short_conv(linear(x, self.into, norm=norm), before, self.taps, self.bias, step.keep)
+        self.state.write(step, {"conv": after}, {"conv": trail} if step.keep else None)
+        return linear(tail(y, last), self.out, residual=residual)
 
     @property
     def states(self) -> list[Recurrent]:

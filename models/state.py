@@ -41,6 +41,12 @@ class Step:
     per_layer: mx.array | None = None
 
 
+def places(slots: tuple[int, ...]) -> slice | mx.array:
+    """Some slots of a pool, as one slice where they follow one another."""
+    neighbours = slots == tuple(range(slots[0], slots[0] + len(slots)))
+    return slice(slots[0], slots[0] + len(slots)) if neighbours else mx.array(slots)
+
+
 class Recurrent:
     """One layer's constant-size states: a pool [slots, *shape] for each name.
 
@@ -64,6 +70,8 @@ class Recurrent:
         return {name: self._rows(pool, step) for name, pool in self.pools.items()}
 
     def _rows(self, pool: mx.array, step: Step) -> mx.array:
+        if not any(step.fresh):
+            return pool[places(step.slots)]
         rows = [
             mx.zeros((1, *pool.shape[1:]), pool.dtype) if fresh else pool[slot : slot + 1]
             for slot, fresh in zip(step.slots, step.fresh, strict=True)
@@ -76,9 +84,11 @@ class Recurrent:
         self.trail, self.trail_slots = (trail or {}), (step.slots if trail else ())
         for name, state in states.items():
             pool = self.pools[name]
-            for i, slot in enumerate(step.slots):
-                pool[slot : slot + 1] = state[i : i + 1].astype(pool.dtype)
-            self.pools[name] = pool
+            state = state.astype(pool.dtype)
+            if step.slots == tuple(range(len(pool))):
+                self.pools[name] = mx.contiguous(state)  # all of them: nothing to write into; no view of a longer array
+            else:
+                pool[places(step.slots)] = state
 
     def rewind(self, slot: int, count: int) -> None:
         """Back to the state before the last `count` tokens of the last step, which must have kept them."""

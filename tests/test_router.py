@@ -17,7 +17,7 @@ def loop(logits, routing, bias, scale):
         count, allowed = routing.groups
         split = worth.reshape(count, -1)
         best = np.argsort(-np.sort(split)[:, -2:].sum(axis=1))[:allowed]
-        worth = np.where(np.isin(np.arange(E) // (E // count), best), worth, -np.inf)
+        worth = np.where(np.isin(np.arange(len(x)) // (len(x) // count), best), worth, -np.inf)
     chosen = np.argsort(-worth)[: routing.top_k]
     total = scores[chosen].sum() + routing.eps if routing.normalise else 1.0
     return {int(e): scores[e] / total * routing.scale * scale[e] for e in chosen}

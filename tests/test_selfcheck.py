@@ -1,6 +1,8 @@
 """A kernel that is wrong or raises on this chip is switched off by name, the others stay on."""
 
 import checkpoints
+import checkpoints_nemotron_h
+import checkpoints_qwen3_next
 import mlx.core as mx
 import pytest
 from msl.emulator import Emulator
@@ -24,6 +26,28 @@ def model(tmp_path_factory):
     return models.load(checkpoints.make(folder, "qwen3", quantization=spec, num_hidden_layers=2))
 
 
+@pytest.fixture(scope="module")
+def delta_net(tmp_path_factory):
+    """With experts, and heads that the kernels cover."""
+    folder = tmp_path_factory.mktemp("delta")
+    changes = {"moe_intermediate_size": 64, "linear_key_head_dim": 32, "num_hidden_layers": 2, "mlp_only_layers": []}
+    return models.load(checkpoints_qwen3_next.make(folder, "qwen3_next", **changes))
+
+
+@pytest.fixture(scope="module")
+def mamba(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mamba")
+    return models.load(checkpoints_nemotron_h.make(folder, "nemotron_h", ssm_state_size=32, hybrid_override_pattern="M-*"))
+
+
+DENSE = ("embed", "linear", "attention", "pages", "qk_norm_rope")
+CASES = [
+    *(("model", op) for op in DENSE),
+    *(("delta_net", op) for op in ("router", "experts", "short_conv", "gated_delta")),
+    *(("mamba", op) for op in ("mamba2", "gated_group_norm")),
+]
+
+
 def broken(name, how):
     """The emulator, with one kernel that does wrong."""
     emulator = Emulator()
@@ -40,14 +64,26 @@ def broken(name, how):
 def test_working_kernels_stay_on(model):
     with launch.through(Emulator()):
         selfcheck.check(model)
-        assert [launch.unavailable(op) for op in selfcheck.OPS] == [None] * len(selfcheck.OPS)
+        assert {launch.unavailable(op) for op in selfcheck.OPS} == {None}
 
 
-@pytest.mark.parametrize("op", selfcheck.OPS)
-@pytest.mark.parametrize("how, words", [("raises", "no such instruction"), ("is wrong", "away")])
-def test_a_broken_kernel_is_switched_off_alone(model, op, how, words):
-    with launch.through(broken(op, how)):
+def test_every_op_is_checked_by_a_test():
+    assert tuple(op for _, op in CASES) == selfcheck.OPS
+
+
+def test_an_op_that_the_model_has_not_is_not_tried(model, monkeypatch):
+    tried = []
+    monkeypatch.setattr(selfcheck, "fault", lambda model, op, plain: tried.append(op))
+    with launch.through(Emulator()):
         selfcheck.check(model)
+    assert tuple(tried) == DENSE
+
+
+@pytest.mark.parametrize("made, op", CASES)
+@pytest.mark.parametrize("how, words", [("raises", "no such instruction"), ("is wrong", "away")])
+def test_a_broken_kernel_is_switched_off_alone(request, made, op, how, words):
+    with launch.through(broken(op, how)):
+        selfcheck.check(request.getfixturevalue(made))
         found = {other: launch.unavailable(other) for other in selfcheck.OPS}
     assert words in found.pop(op) and set(found.values()) == {None}
 

@@ -6,21 +6,11 @@
 // x [M, K]; w [R, K] packed or plain; scales, biases [R, K / GROUP]; bias [R]; gain [K]; residual [M, O]; y [M, O].
 // R = 2 O where gated (rows of W: gates, then ups), else O. BITS 4, 8: packed; 16, 32: plain, of type T.
 //
-// A packed value q becomes the float BASE + q by setting bits of its mantissa, without arithmetic; BASE goes where the
-// quantisation bias goes: times the sum of x. That sum cancels, by a few bits: in float32, where they would show, every
-// weight is scaled by itself. The norm's 1 / rms is a factor of the whole row: it is applied last.
+// A packed value q is read as BASE + q (packed.metal); BASE goes where the quantisation bias goes: times the sum of x.
+// That sum cancels, by a few bits: in float32, where they would show, every weight is scaled by itself. The norm's
+// 1 / rms is a factor of the whole row: it is applied last.
 #include "packed.metal"
 #include "activation.metal"
-
-// BASE + q of value i of a word.
-template <int BITS>
-METAL_FUNC float number(uint word, int i) {
-  constexpr int place = BITS == 4 ? 19 : 15;
-  constexpr uint base = BITS == 4 ? 0x41800000u : 0x43800000u;  // 16 or 256
-  constexpr uint mask = (BITS == 4 ? 15u : 255u) << place;
-  int shift = place - BITS * i;
-  return as_type<float>(((shift < 0 ? word >> -shift : word << shift) & mask) | base);
-}
 
 // V consecutive weights as floats: packed ones as BASE + q.
 template <int BITS, int V, typename T, typename P>

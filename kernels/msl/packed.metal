@@ -75,3 +75,13 @@ METAL_FUNC float element(thread uint (&words)[N], int i) {
   vec<T, 2> pair = as_type<vec<T, 2>>(words[i / 2]);
   return float(i % 2 ? pair.y : pair.x);
 }
+
+// Value i of a word as the float BASE + q: bits of its mantissa are set, without arithmetic.
+template <int BITS>
+METAL_FUNC float number(uint word, int i) {
+  constexpr int place = BITS == 4 ? 19 : 15;
+  constexpr uint base = BITS == 4 ? 0x41800000u : 0x43800000u;  // 16 or 256
+  constexpr uint mask = (BITS == 4 ? 15u : 255u) << place;
+  int shift = place - BITS * i;
+  return as_type<float>(((shift < 0 ? word >> -shift : word << shift) & mask) | base);
+}

@@ -1,0 +1,96 @@
+"""Whole models whose every op has a kernel for its shapes, on the emulator or this machine's GPU."""
+
+import checkpoints_lfm2
+import checkpoints_nemotron_h
+import checkpoints_qwen
+import checkpoints_qwen3_next
+import mlx.core as mx
+import pytest
+from msl.accuracy import kernels_run
+from parity import PROMPT, close, goes_back, ours_logits, rows_stand_alone
+from smelt import models
+from smelt.kernels import launch
+
+SPEC = {"group_size": 32, "bits": 4, "mode": "affine"}
+ATTENTION, MIXTURE = {"linear", "qk_norm_rope", "attention"}, {"router", "experts"}
+WIDE = {"moe_intermediate_size": 64, "quantization": SPEC}
+MODELS = {  # name: (its checkpoint, the ops that it is made of)
+    "qwen3_moe": (checkpoints_qwen, "qwen3_moe", WIDE, ATTENTION | MIXTURE),
+    "qwen3_next": (checkpoints_qwen3_next, "qwen3_next", {**WIDE, "linear_key_head_dim": 32, "linear_value_head_dim": 32},
+                   ATTENTION | MIXTURE | {"short_conv", "gated_delta"}),
+    "nemotron_h": (checkpoints_nemotron_h, "nemotron_h_moe",
+                   {**WIDE, "mamba_head_dim": 16, "ssm_state_size": 32, "moe_shared_expert_intermediate_size": 64},
+                   ATTENTION | MIXTURE | {"short_conv", "mamba2", "gated_group_norm"}),
+    "lfm2": (checkpoints_lfm2, "lfm2_moe", {**WIDE, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 160},
+             ATTENTION | MIXTURE | {"short_conv"}),
+}  # fmt: skip
+
+
+def load(folder, name):
+    module, kind, changes, _ = MODELS[name]
+    return models.load(module.make(folder, kind, **changes))
+
+
+def fed(model, memory, rows, tokens, keep=False):
+    """Logits of every token, [B, T, V]."""
+    step = memory.step(rows, len(tokens[0]), keep=keep)
+    logits = model.logits(model(mx.array(tokens), step))
+    mx.eval(logits)
+    return logits
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_op_of_a_decode_step_is_a_kernel(tmp_path, name, monkeypatch):
+    model = load(tmp_path, name)
+    monkeypatch.setattr(launch, "_ways", {})
+    with kernels_run():
+        ours_logits(model, PROMPT[:3])
+    assert {(way.op, way.way) for way in launch.report() if way.calls} >= {(op, "kernel") for op in MODELS[name][-1]}
+    assert not [way for way in launch._ways.values() if way.way == "reference"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_are_those_of_the_references(tmp_path, name):
+    model = load(tmp_path, name)
+    plain = ours_logits(model, PROMPT[:20], (8, 1))[0]
+    with kernels_run("random"):
+        assert close(ours_logits(model, PROMPT[:20], (8, 1))[0], plain, 2e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_row_has_the_same_bits_decoded_verified_and_in_a_batch(tmp_path, name):
+    """Two rows of different lengths: four tokens at once, or one by one and each row alone."""
+    model, lengths = load(tmp_path, name), (11, 6)
+    alone, together = [], []
+    with kernels_run():
+        for length in lengths:
+            memory = model.memory()
+            row = memory.open()
+            fed(model, memory, [row], [PROMPT[:length]])
+            alone.append([fed(model, memory, [row], [[token]])[0, 0] for token in PROMPT[length : length + 6]])
+            model.forget()
+        memory = model.memory()
+        rows = [memory.open() for _ in lengths]
+        for row, length in zip(rows, lengths, strict=True):
+            fed(model, memory, [row], [PROMPT[:length]])
+        drafted = [PROMPT[n : n + 3] + [9] for n in lengths]  # the last is rejected
+        together.append(fed(model, memory, rows, drafted, keep=True)[:, :3])
+        for row in rows:
+            memory.rewind(row, 1)
+        for t in range(3, 6):
+            order = rows if t % 2 else rows[::-1]  # slots that follow one another, and that do not
+            logits = fed(model, memory, order, [[PROMPT[row.length]] for row in order])
+            together.append(logits if t % 2 else logits[::-1])
+    together = mx.concatenate(together, axis=1)
+    for row in range(2):
+        for t in range(6):
+            assert mx.array_equal(together[row, t], alone[row][t]), f"row {row}, token {t}"
+
+
+@pytest.mark.parametrize("name", ["qwen3_next", "nemotron_h", "lfm2"])
+def test_going_back_restoring_and_batches(tmp_path, name):
+    model = load(tmp_path, name)
+    with kernels_run():
+        goes_back(model, 3)
+        model.forget()
+        rows_stand_alone(model)
