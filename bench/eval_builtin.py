@@ -58,8 +58,9 @@ def torch_counts(args, n, failures):
     """The whole evaluation in batches, on the values that the 4-bit weights stand for."""
     from train import generate, rows
 
-    model, tokenizer = generate.load(Path(args.model)), rows.load_tokenizer()
-    counts, wrong = generate.evaluate(model, tokenizer, n, "cpu", batch=16, rows=args.rows or tuple(evaluation.ROWS))
+    model, tokenizer = generate.load(Path(args.model)), rows.load_tokenizer(Path(args.model))
+    cases = evaluation.all_cases(n, args.rows or tuple(evaluation.ROWS))
+    counts, wrong = generate.evaluate(model, tokenizer, cases, "cpu", batch=16)
     failures += [dict(zip(("row", "prompt", "got", "wanted"), case, strict=True)) for case in wrong]
     return counts
 

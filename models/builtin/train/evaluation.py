@@ -66,6 +66,11 @@ def cases(row, n, seed=0):
     return found
 
 
+def all_cases(n, rows=tuple(ROWS)):
+    """[(row, sample)]"""
+    return [(row, sample) for row in rows for sample in cases(row, n)]
+
+
 def visible(text):
     """The answer without its reasoning."""
     return text.split("</think>")[-1].strip()

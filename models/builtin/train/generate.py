@@ -84,20 +84,18 @@ def greedy(model, prompts, limits, eos, device):
     return [row[: row.index(eos) + 1] if eos in row else row for row in cut]
 
 
-def _cases(tokenizer, n, rows):
+def _case(tokenizer, row, sample):
     """(row, sample, prompt ids, limit); an answer half as long again as the wanted one is wrong anyhow."""
-    for row in rows:
-        for sample in evaluation.cases(row, n):
-            parts = list(segments(sample))
-            prompt = tokenizer.encode(prompt_text(sample.messages[:-1], sample.tools, sample.thinking), add_special_tokens=False).ids
-            yield row, sample, prompt, 32 + len(tokenizer.encode(parts[-2][0], add_special_tokens=False).ids) * 3 // 2
+    answer = list(segments(sample))[-2][0]
+    prompt = tokenizer.encode(prompt_text(sample.messages[:-1], sample.tools, sample.thinking), add_special_tokens=False).ids
+    return row, sample, prompt, 32 + len(tokenizer.encode(answer, add_special_tokens=False).ids) * 3 // 2
 
 
-def evaluate(model, tokenizer, n, device, batch=192, rows=tuple(evaluation.ROWS)):
-    """({row: (n, right, ended)}, [(row, prompt, output, wanted)] of the failures)"""
+def evaluate(model, tokenizer, cases, device, batch=192):
+    """({row: (n, right, ended)}, [(row, prompt, output, wanted)] of the failures) of `cases`, [(row, sample)]."""
     eos = tokenizer.token_to_id("<|im_end|>")
-    todo = sorted(_cases(tokenizer, n, rows), key=lambda case: case[3])
-    counts = dict.fromkeys(rows, (0, 0, 0))
+    todo = sorted((_case(tokenizer, *case) for case in cases), key=lambda case: case[3])
+    counts = dict.fromkeys((row for row, _ in cases), (0, 0, 0))
     failures = []
     for at in range(0, len(todo), batch):
         part = todo[at : at + batch]

@@ -1,4 +1,4 @@
-"""The mixture of tasks, system prompts and noise: `sample(seed, split)` is the whole data set."""
+"""The mixture of tasks, system prompts and noise: `family(seed, split)` is the whole data set."""
 
 from . import lexicon as lx
 from .tasks import arithmetic, chat, code, dialog, extract, passages, results, summary, tools, unknown
@@ -6,8 +6,8 @@ from .world import World
 
 # Shares of samples, not of tokens: code and tools are long, sums are short.
 TASKS = {
-    "chat": (chat.make, 9), "arithmetic": (arithmetic.make, 20), "tools": (tools.make, 22), "results": (results.make, 7), "extract": (extract.make, 12),
-    "passages": (passages.make, 13), "code": (code.make, 17), "summary": (summary.make, 3), "dialog": (dialog.make, 6), "unknown": (unknown.make, 3),
+    "chat": (chat.make, 9), "arithmetic": (arithmetic.make, 20), "tools": (tools.make, 18), "results": (results.make, 7), "extract": (extract.make, 12),
+    "passages": (passages.make, 15), "code": (code.make, 20), "summary": (summary.make, 3), "dialog": (dialog.make, 6), "unknown": (unknown.make, 3),
 }  # fmt: skip
 SYSTEM = ("You are a helpful assistant.", "You are a helpful assistant.", "You are a helpful AI assistant.", "You are Smelt, a small model.", "Be brief.", "Answer shortly and clearly.",
           "You are a careful assistant that never invents facts.", "You are a coding assistant.", "You are an assistant with access to tools. Use them when they help.", "Be concise.",
@@ -42,19 +42,37 @@ def thought(world, sample):
     return sample
 
 
-def dressed(world, sample, task):
-    """The sample with some noise around its request and, often, a system prompt."""
+def _noised(world, sample, task):
     first = thought(world, sample).messages[0]
     if len(sample.messages) == 2 and first["role"] == "user":
         first["content"] = noisy(world, first["content"], task)
-    if first["role"] != "system" and world.chance(0.4):
-        sample.messages = [{"role": "system", "content": system_prompt(world)}, *sample.messages]
-    return sample
 
 
-def sample(seed, split="train"):
-    """(task, Sample) number `seed`: the same in every run of one Python version."""
+def dressed_alike(world, samples, task):
+    """The samples with some noise around their requests and, often, one system prompt for all."""
+    for sample in samples:
+        _noised(world, sample, task)
+    if samples[0].messages[0]["role"] != "system" and world.chance(0.4):
+        system = {"role": "system", "content": system_prompt(world)}
+        for sample in samples:
+            sample.messages = [dict(system), *sample.messages]
+    return samples
+
+
+def dressed(world, sample, task):
+    return dressed_alike(world, [sample], task)[0]
+
+
+def family(seed, split="train"):
+    """(task, samples) number `seed`: the same in every run of one Python version. Several samples begin with the same prompt."""
     world = World(f"{split}/{seed}", split)
     names = list(TASKS)
     name = world.rng.choices(names, [TASKS[n][1] for n in names])[0]
-    return name, dressed(world, TASKS[name][0](world), name)
+    made = TASKS[name][0](world)
+    return name, dressed_alike(world, made if isinstance(made, list) else [made], name)
+
+
+def sample(seed, split="train"):
+    """(task, the first sample of its family)"""
+    name, samples = family(seed, split)
+    return name, samples[0]

@@ -120,10 +120,10 @@ class Qwen3(nn.Module):
                 for proj in (layer.self_attn.o_proj, layer.mlp.down_proj):
                     proj.weight.mul_((2 * self.shape.num_hidden_layers) ** -0.5)
 
-    def hidden(self, ids, layer_of):
-        """Final hidden states; `layer_of(i, block, x, cos, sin)` runs one block (compiled, or with a cache)."""
+    def hidden(self, ids, positions, layer_of):
+        """Final hidden states of ids (B, T) at `positions` (B, T); `layer_of(i, block, x, cos, sin)` runs one block."""
         x = self.model.embed_tokens(ids)
-        cos, sin = rope_table(self.shape, torch.arange(ids.shape[1], device=ids.device))
+        cos, sin = (table.unsqueeze(1) for table in rope_table(self.shape, positions))
         for i, block in enumerate(self.model.layers):
             x = layer_of(i, block, x, cos, sin)
         return self.model.norm(x)

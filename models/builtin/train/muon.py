@@ -23,18 +23,15 @@ def orthogonal(g, steps=5):
 
 
 class Muon:
-    def __init__(self, params, lr, momentum=0.95, weight_decay=0.02):
-        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
-        self.groups = {}
-        for p in params:
-            self.groups.setdefault(tuple(p.shape), []).append(p)
-        self.buffers = {shape: torch.zeros(len(ps), *shape, device=ps[0].device) for shape, ps in self.groups.items()}
+    """`stacks`: float32 tensors (N, n, m), each N matrices of one shape; changed in place."""
+
+    def __init__(self, stacks, lr, momentum=0.95, weight_decay=0.02):
+        self.stacks, self.lr, self.momentum, self.weight_decay = stacks, lr, momentum, weight_decay
+        self.buffers = [torch.zeros_like(stack) for stack in stacks]
 
     @torch.no_grad()
-    def step(self):
-        for shape, params in self.groups.items():
-            grads, buffer = torch.stack([p.grad for p in params]), self.buffers[shape]
-            buffer.lerp_(grads, 1 - self.momentum)
-            update = orthogonal(grads.lerp(buffer, self.momentum)).float() * (0.2 * max(shape) ** 0.5)
-            torch._foreach_mul_(params, 1 - self.lr * self.weight_decay)
-            torch._foreach_add_(params, list(update.unbind()), alpha=-self.lr)
+    def step(self, grads):
+        for stack, buffer, grad in zip(self.stacks, self.buffers, grads, strict=True):
+            buffer.lerp_(grad, 1 - self.momentum)
+            update = orthogonal(grad.lerp(buffer, self.momentum)).float()
+            stack.mul_(1 - self.lr * self.weight_decay).add_(update, alpha=-self.lr * 0.2 * max(stack.shape[1:]) ** 0.5)

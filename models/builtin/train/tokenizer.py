@@ -1,19 +1,20 @@
-"""Train the byte-level BPE tokenizer on generated data: `python -m train.tokenizer` from models/builtin."""
+"""Train the byte-level BPE tokenizer on generated data: `python -m train.tokenizer FOLDER` from models/builtin."""
 
 import json
+import sys
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from . import mixture, sample
 
-FOLDER = Path(__file__).resolve().parents[1]
 VOCAB = 4096
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 VISIBLE = ("<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")  # added, but part of the text
-# A small model copies what it can see as the same tokens. So a word is the same tokens after a space, a quote or an underscore
-# (no leading spaces), in every camelCase position, and a number is its digits.
-WORDS = r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\p{L}+|\p{N}|\n+| +|[^\s\p{L}\p{N}]+|\s"
+# A small model copies what it can see as the same tokens. So the first letter of a word is a token of its own, with the space before it
+# if there is one, and so is every capital: `parse file`, `parse_file`, `parseFile` and `ParseFile` then differ in those letters alone,
+# and the long rest of an unseen word is the same tokens in all of them. A number is its digits.
+WORDS = r" ?[A-Z]| ?(?<![A-Za-z])[a-z]|[a-z]+|\p{L}+|\p{N}|\n+| ?[^\s\p{L}\p{N}]+| +|\s"
 
 
 def untrained():
@@ -56,7 +57,7 @@ def config(tokenizer):
 
 
 if __name__ == "__main__":
-    made = train()
-    made.save(str(FOLDER / "tokenizer.json"), pretty=False)
-    (FOLDER / "tokenizer_config.json").write_text(json.dumps(config(made), indent=2) + "\n")
+    made, folder = train(), Path(sys.argv[1])
+    made.save(str(folder / "tokenizer.json"), pretty=False)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config(made), indent=2) + "\n")
     print("tokens:", made.get_vocab_size())

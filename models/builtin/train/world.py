@@ -39,9 +39,16 @@ class World:
 
     # words and names
     def word(self):
-        """A word of the split. In training four in ten are bent, so that copying is learned for any letters, not for some thousand words."""
-        known = self.pick(stdlib.words(self.split))
-        return self.bent(known) if self.split == "train" and self.chance(0.4) else known
+        """A word of the split. In training half of them are made up, so that copying is learned for any letters, not for some thousand words."""
+        if self.split == "train" and self.chance(0.5):
+            return self.bent(self.pick(stdlib.words("train"))) if self.chance(0.6) else self.letters()
+        return self.pick(stdlib.words(self.split))
+
+    def letters(self):
+        """Letters without any order, or syllables."""
+        if self.chance(0.4):
+            return self.pseudo()
+        return "".join(self.pick(string.ascii_lowercase) for _ in range(self.int(2, 9)))
 
     def bent(self, word):
         """Two words joined, or letters changed, dropped, added, swapped."""
@@ -118,6 +125,22 @@ class World:
         if kind == 2:
             return "".join(self.pick("0123456789abcdef") for _ in range(self.int(6, 12)))
         return letters + digits if kind == 3 else f"{letters.upper()}{digits}-{self.pick(string.ascii_uppercase)}"
+
+    def odd(self):
+        """A string of the kinds that fill logs and configurations."""
+        mixed = "".join(self.pick(string.ascii_letters + string.digits) for _ in range(self.int(3, 14)))
+        numbers = [str(self.int(0, 99)) for _ in range(self.int(2, 4))]
+        return self.pick((
+            mixed, mixed, self.ident("upper").upper(), ".".join(numbers), f"v{'.'.join(numbers)}", f"https://{self.word()}.{self.word()[:3]}/{self.path().strip('/~.')}",
+            f"{self.word()}{self.int(0, 99)}", f"#{self.rng.getrandbits(24):06x}", f"{self.ident()}.{self.ident()}", f"--{self.ident('kebab')}", f"${self.word()}",
+            f"{self.word()}@{self.int(1, 9)}", f"-{self.decimal()}", f"{self.word()}'s", self.ident("pascal"), f"{self.ident()}({self.ident()})", self.email(),
+        ))  # fmt: skip
+
+    def jumble(self, low, high):
+        """Odd strings, words and names between marks and spaces, in lines: only copying gets it right."""
+        kinds = (self.odd, self.ident, self.word, self.code, lambda: str(self.number()), lambda: dumps(self.phrase(1, 3)), lambda: f"'{self.word()}'")
+        marks = (" ", " ", " ", "  ", "    ", ", ", " = ", ": ", "; ", " | ", "\n", "\n    ", " -> ", "/", ".", "(", ") ", "[", "] ", "    # ", "\t")
+        return "".join(self.pick(kinds)() + self.pick(marks) for _ in range(self.int(low, high))).strip()
 
     # values
     def number(self):

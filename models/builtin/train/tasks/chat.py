@@ -127,6 +127,8 @@ def echo(world):
     """Copying, the root of nearly everything this model can do."""
     text = world.pick((world.phrase(1, 6), world.title(), world.code(), world.person(), " ".join(world.pseudo() for _ in range(world.int(1, 8))),
                        " ".join(world.code() for _ in range(world.int(1, 5))), world.phrase(8, 40)))  # fmt: skip
+    if world.split == "train" and world.chance(0.3):
+        text = world.jumble(2, 60)
     prompt = world.pick(("Say: {}", "Repeat after me: {}", 'Say "{}"', "Repeat: {}", "Echo {}", 'Repeat exactly: "{}"', "Write {}", "Repeat this text: {}")).format(text)
     return ask(prompt, text)
 

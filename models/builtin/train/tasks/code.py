@@ -76,19 +76,32 @@ def function(world, longest=1600):
     found = world.pick(stdlib.functions(world.split))
     if len(found.source) > longest and not world.chance(0.1):
         return function(world, longest)
-    source = found.source
-    if world.split == "train" and world.chance(0.5):
-        for _ in range(world.int(1, 4)):
-            source = _scrambled(world, source)
-    return source
+    return _scrambled(world, found.source) if world.split == "train" and world.chance(0.6) else found.source
 
 
 def _scrambled(world, source):
+    """Some names replaced, by new ones or by relatives of other names."""
     names = renamable(source)
-    if not names:
-        return source
-    old = world.pick(list(names))
-    return replace(source, names[old], old, _fresh(world, source, old))
+    chosen = {}
+    for old in world.sample(sorted(names), world.int(1, 5)):
+        new = _relative(world, source, old) if world.chance(0.5) else _fresh(world, source, old)
+        if new not in chosen.values():
+            chosen[old] = new
+    for start, old in sorted(((start, old) for old in chosen for start in names[old]), reverse=True):
+        source = source[:start] + chosen[old] + source[start + len(old) :]
+    return source
+
+
+def _relative(world, source, old):
+    """A name that begins, ends or goes on like another one of the function: renames must tell the two apart."""
+    other = world.pick(sorted(set(re.findall(r"\b[A-Za-z_]\w*\b", source)) - {old}) or [old])
+    word = world.rare()
+    new = world.pick((f"{other}_{word}", f"{word}_{other}", f"{other}{word.capitalize()}", f"{other}s", f"{other}{world.int(0, 9)}", f"_{other}", f"{other[:-1]}", f"{other}{word[:2].upper()}"))
+    return new if _usable(new, source) else _fresh(world, source, old)
+
+
+def _usable(new, source):
+    return new.isidentifier() and not keyword.iskeyword(new) and not re.search(rf"\b{re.escape(new)}\b", source)
 
 
 def _edit(world, instruction, before, after, reasoning):
@@ -97,13 +110,27 @@ def _edit(world, instruction, before, after, reasoning):
     return ask(prompt, f"```python\n{after}\n```", reasoning if world.chance(0.15) else "")
 
 
+def _entangled(names, source):
+    """Names that are part of another identifier, or have one as a part."""
+    others = set(re.findall(r"\b[A-Za-z_]\w*\b", source))
+    return [name for name in names if any(name != o and (name in o or len(o) > 2 and o in name) for o in others)]
+
+
+def _old_and_new(world, source, names):
+    """What to rename, and how. In training often a name that has relatives, to one that may have some."""
+    old = world.pick(list(names))
+    if world.split == "train" and world.chance(0.5):
+        old = world.pick(_entangled(names, source) or [old])
+    related = world.split == "train" and world.chance(0.15)
+    return old, _relative(world, source, old) if related else _fresh(world, source, old)
+
+
 def rename(world):
     source = function(world)
     names = renamable(source)
     if not names:
         return rename(world)
-    old = world.pick(list(names))
-    new = _fresh(world, source, old)
+    old, new = _old_and_new(world, source, names)
     kind = "function" if re.search(rf"def {re.escape(old)}\b", source) else world.pick(("variable", "name"))
     form = world.pick(("Rename `{o}` to `{n}`.", "Rename {o} to {n}.", "Rename the {k} `{o}` to `{n}`.", "Rename the {k} {o} to {n} in this function.", "Change the name `{o}` to `{n}`.",
                        "Please rename {o} to {n}", "Replace the {k} name `{o}` with `{n}`.", "Call `{o}` `{n}` instead.", "rename `{o}` to `{n}` everywhere"))  # fmt: skip
@@ -192,7 +219,9 @@ def add_docstring(world):
 
 def unchanged(world):
     source = function(world, longest=2600)
-    if world.chance(0.35):  # lines of several functions, shuffled: copying that no knowledge of code can help
+    if world.split == "train" and world.chance(0.25):
+        source = world.jumble(8, 90)
+    elif world.chance(0.35):  # lines of several functions, shuffled: copying that no knowledge of code can help
         lines = [line for _ in range(world.int(1, 3)) for line in function(world).split("\n") if line.strip()]
         source = "\n".join(world.sample(lines, world.int(3, 40)))
     return _edit(world, world.pick(("Repeat this code exactly.", "Print this code unchanged.", "Copy the code.", "Return the code as it is.")), source, source, "I copy it.")

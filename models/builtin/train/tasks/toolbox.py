@@ -82,13 +82,20 @@ def spec(world, tool):
     return {"type": "function", "function": function}
 
 
-def param(world, taken):
-    kind = world.pick(KINDS)
+def _param_name(world, kind, taken):
+    """A name that tells the kind, or any; in training also one that shares a word with a parameter before it."""
+    if taken and world.split == "train" and world.chance(0.15):
+        parts = [world.pick(list(taken)), world.rare()]
+        return "_".join(world.shuffled(parts))
     family = FAMILIES.get(kind)
     if family and world.chance(0.45):
-        name = world.pick(family)
-    else:
-        name = world.styled([world.rare() for _ in range(world.pick((1, 1, 2)))], world.pick(("snake", "snake", "snake", "camel")))
+        return world.pick(family)
+    return world.styled([world.rare() for _ in range(world.pick((1, 1, 2)))], world.pick(("snake", "snake", "snake", "camel")))
+
+
+def param(world, taken):
+    kind = world.pick(KINDS)
+    name = _param_name(world, kind, taken)
     if name in taken:
         return param(world, taken)
     options = tuple(world.list_of(world.rare, 2, 4)) if kind == "enum" else ()
@@ -98,7 +105,10 @@ def param(world, taken):
 
 def params(world):
     found = {}
-    for _ in range(world.pick((0, 1, 1, 2, 2, 2, 3, 3, 4, 5))):
+    count = world.pick((0, 1, 1, 2, 2, 2, 3, 3, 4, 5))
+    if world.split == "train" and world.chance(0.08):
+        count = world.int(5, 8)
+    for _ in range(count):
         p = param(world, found)
         found[p.name] = p
     return tuple(found.values())
@@ -109,9 +119,16 @@ def tool(world, verb=None, noun=None):
     name = world.styled([verb, *noun.split()], world.pick(("snake", "snake", "snake", "snake", "camel", "kebab", "pascal", "dotted")))
     about = world.pick((f"{verb.capitalize()} {a(noun)}", f"{verb.capitalize()} the {noun}.", f"{verb.capitalize()}s {a(noun)}.",
                         f"Use this to {verb} {a(noun)}. {world.phrase(3, 8).capitalize()}.", ""))  # fmt: skip
-    if about and world.chance(0.08):
+    if about and world.chance(0.2 if world.split == "train" else 0.08):
         name = world.pick((f"fn_{world.int(1, 99)}", world.ident("snake"), f"tool{world.int(1, 30)}"))  # only the description tells
     return Tool(name, verb, noun, about, params(world))
+
+
+def _near_noun(world, near):
+    """The noun of another tool; in training sometimes one with a word more or less."""
+    if world.split == "train" and world.chance(0.3):
+        return near.noun.split()[0] if " " in near.noun else f"{near.noun} {world.rare()}"
+    return near.noun
 
 
 def boxful(world, size=None):
@@ -121,7 +138,7 @@ def boxful(world, size=None):
     while len(found) < size:
         near = world.pick(list(found.values())) if found and world.chance(0.35) else None
         verb = near.verb if near and world.chance(0.5) else None
-        new = tool(world, verb, near.noun if near and not verb else None)
+        new = tool(world, verb, _near_noun(world, near) if near and not verb else None)
         if all((new.verb, new.noun) != (t.verb, t.noun) for t in found.values()):
             found[new.name] = new
     return list(found.values())
@@ -135,6 +152,8 @@ def value(world, p):
         "path": world.path, "code": world.code, "text": lambda: world.phrase(2, 6), "integer": world.number, "number": world.decimal,
         "boolean": lambda: world.chance(0.5), "list": lambda: world.list_of(world.rare, 2, 3),
     }  # fmt: skip
+    if world.split == "train" and p.kind in ("word", "code", "text") and world.chance(0.15):
+        return world.odd()
     return makers[p.kind]()
 
 
@@ -165,6 +184,12 @@ def arguments(world, t):
     return {p.name: value(world, p) for p in t.params if p.required or world.chance(0.4)}
 
 
+def _begun(said, args):
+    """With a capital at the start of a sentence, but not where a value stands there: its case is part of it."""
+    starts = [str(v[0] if isinstance(v, list) else v) for v in args.values()]
+    return said if any(said.startswith(start) for start in starts) else said[0].upper() + said[1:]
+
+
 def details(world, t, args):
     """' with depth 5, owner "Anna" and mode fast'; natural forms first."""
     said = [mention(world, t, p, args[p.name]) for p in t.params if p.name in args]
@@ -173,7 +198,7 @@ def details(world, t, args):
     if world.chance(0.3):
         said = world.shuffled(said)
     if world.chance(0.15):
-        return ". " + ". ".join(s[0].upper() + s[1:] for s in said)
+        return ". " + ". ".join(_begun(s, args) for s in said)
     joined = spoken(said) if world.chance(0.6) else ", ".join(said)
     bare = said[0].split()[0] in ("in", "for", "at", "by", "on", "to", "from", "with")
     return (" " if bare else world.pick((" with ", " with ", ", ", " using ", ": "))) + joined
