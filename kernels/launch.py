@@ -148,7 +148,7 @@ def uses_kernel(op: str, case: tuple, refusal: str | None) -> bool:
     """Whether `op` launches its kernel. `refusal` is why its predicate says no; `case` tells calls apart in `report`."""
     why = unavailable(op) or refusal
     if _only is not None:  # a check, not work to be reported
-        _asked.add(op)
+        _checked.add(op)
         return why is None and op in _only
     key = (op, case, why)
     if key not in _ways:
@@ -186,7 +186,7 @@ def unavailable(op: str) -> str | None:
 
 _off: dict[str, str] = {}
 _only: frozenset[str] | None = None
-_asked: set[str] = set()
+_checked: set[str] = set()
 
 
 def turn_off(op: str, why: str) -> None:
@@ -201,12 +201,12 @@ def turn_on_again() -> None:
 @contextmanager
 def only(*ops: str) -> Iterator[set[str]]:
     """Inside, kernels run for these ops at most: how one kernel is compared with its reference. Gives the ops asked for."""
-    global _only, _asked
-    before, _only, _asked = (_only, _asked), frozenset(ops), set()
+    global _only, _checked
+    before, _only, _checked = (_only, _checked), frozenset(ops), set()
     try:
-        yield _asked
+        yield _checked
     finally:
-        _only, _asked = before
+        _only, _checked = before
 
 
 @functools.cache

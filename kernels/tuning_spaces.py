@@ -19,7 +19,7 @@ LINEAR = {
 }  # fmt: skip
 MOST_OUTS = 40
 REGISTERS = 60000  # of a core of NVIDIA's; what needs more would spill
-ATTENTION = {"span": (1, 2, 4, 8, 16), "simds": (2, 4, 8, 16), "batch": (1, 2, 4), "tile": (1, 2, 4, 8)}
+ATTENTION = {"span": (1, 2), "simds": (2, 4, 8, 16), "batch": (1, 2, 4), "tile": (1, 2, 4, 8)}
 QK_NORM_ROPE = {"simds": (1, 2, 4, 8, 16)}
 
 
