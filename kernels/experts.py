@@ -18,6 +18,7 @@ import mlx.core as mx
 
 from . import experts_kernel, launch
 from .activations import ACT, GLU, sigmoid_gated
+from .columns import Wide, array
 from .linear import Weight, Weights, after, as_float32, join
 from .norm import Norm, rms_norm
 
@@ -37,7 +38,7 @@ def experts(
     act: str | None = None,
     norm: Norm | None = None,
     residual: mx.array | None = None,
-    beside: tuple[mx.array, mx.array] | None = None,
+    beside: tuple[mx.array, Wide] | None = None,
 ) -> mx.array:
     extras = {"glu": glu, "act": act, "norm": norm, "residual": residual, "beside": beside}
     if launch.on_cpu("experts"):
@@ -50,7 +51,7 @@ def experts(
 
 def reference(x, indices, weights, up, down, *, glu=None, act=None, norm=None, residual=None, beside=None) -> mx.array:
     if beside is not None:
-        own = sigmoid_gated(*beside)
+        own = sigmoid_gated(beside[0], array(beside[1]))
         residual = own if residual is None else residual + own
     if norm is not None:
         x = rms_norm(x, norm)

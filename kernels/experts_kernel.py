@@ -13,6 +13,7 @@ import math
 import mlx.core as mx
 
 from . import launch
+from .columns import named
 from .linear_kernel import ACTS, MAX_ROWS, float_bits, refuses_extras, refuses_matrix
 
 MAX_WIDTH = 7680  # float32 of one row in 30 KiB of threadgroup memory
@@ -68,17 +69,19 @@ def refuses_rest(x, indices, weights, down, beside) -> str | None:
 
 def fused(x, indices, weights, up, down, glu, act, norm, residual, beside) -> mx.array:
     """beside: None, or what stands beside the experts [..., D] and the gate of its sigmoid [..., 1]."""
+    own, gate = (None, named(x)) if beside is None else (beside[0], named(beside[1]))
     top, rows = indices.shape[-1], x.size // x.shape[-1]
     width, outputs = inner(down), down.weight.shape[1]
     later = chosen_knobs("experts_down", down, x.dtype, width, outputs, top)
     h = hidden(x, indices, up, glu or act, norm, width, later["values"])
-    extras = [down.bias, residual, *(beside or (None, None))]
+    extras = [down.bias, residual, own, gate.whole]
     (y,) = DOWN(
         [h, indices, weights, down.weight, *scales_of(down, x), *(x if array is None else array for array in extras)],
         [((*x.shape[:-1], outputs), x.dtype)],
         template={
             **matrix_of(down, x.dtype, width, outputs, top), "BIAS": down.bias is not None,
-            "RESIDUAL": residual is not None, "BESIDE": beside is not None, **capitals(later),
+            "RESIDUAL": residual is not None, "BESIDE": beside is not None,
+            "GATE_WIDTH": gate.whole.shape[-1], "GATE_FIRST": gate.first, **capitals(later),
         },
         groups=(-(-outputs // (later["rows"] * (later["simds"] // later["split"]))), rows, 1),
         threads=32 * later["simds"],

@@ -3,6 +3,7 @@
 import mlx.core as mx
 
 from . import launch
+from .columns import named
 from .linear_kernel import FLOATS, float_bits
 
 MAX_EXPERTS = 512  # of which a lane keeps 16
@@ -29,17 +30,17 @@ def covers(logits, routing, bias, scale) -> str | None:
 
 
 def fused(logits, routing, bias, scale) -> tuple[mx.array, mx.array]:
-    groups, allowed = routing.groups or (1, 1)
+    (groups, allowed), logits = routing.groups or (1, 1), named(logits)
     shape = (*logits.shape[:-1], routing.top_k)
     indices, weights = KERNEL(
-        [logits, *(logits if array is None else array for array in (bias, scale))],
+        [logits.whole, *(logits.whole if array is None else array for array in (bias, scale))],
         [(shape, mx.uint32), (shape, mx.float32)],
         template={
-            "E": logits.shape[-1], "TOP": routing.top_k, "SOFTMAX": routing.score == "softmax", "GROUPS": groups,
+            "E": logits.width, "WIDTH": logits.whole.shape[-1], "FIRST": logits.first, "TOP": routing.top_k, "SOFTMAX": routing.score == "softmax", "GROUPS": groups,
             "ALLOWED": allowed, "BIASED": bias is not None, "SCALED": scale is not None,
             "NORMALISE": routing.normalise, "EPS": float_bits(routing.eps), "SCALE": float_bits(routing.scale),
         },
-        groups=(logits.size // logits.shape[-1], 1, 1),
+        groups=(logits.whole.size // logits.whole.shape[-1], 1, 1),
         threads=32,
     )  # fmt: skip
     return indices, weights

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from ..kernels.columns import split
 from ..kernels.experts import experts
 from ..kernels.linear import Weight, Weights, linear
 from ..kernels.norm import Norm
@@ -16,16 +17,25 @@ from .parts import Mlp
 
 @dataclass(frozen=True)
 class Router:
-    """weight [E, D]; bias [E] is added for choosing only, scale [E] multiplies the weights of the chosen."""
+    """weight [E, D]; bias [E] is added for choosing only, scale [E] multiplies the weights of the chosen.
+
+    more   rows of the weight behind those of the experts: what else is asked of the same x
+    """
 
     weight: Weight
     routing: Routing
     bias: mx.array | None = None
     scale: mx.array | None = None
+    more: int = 0
 
     def __call__(self, x, norm=None):
         """x [..., D] -> indices and weights [..., K]"""
-        return route(linear(x, self.weight, norm=norm), self.routing, self.bias, self.scale)
+        return self.chosen(linear(x, self.weight, norm=norm))[:2]
+
+    def chosen(self, logits):
+        """logits [..., E + more] -> indices and weights [..., K], and the columns [..., more]."""
+        experts, rest = split(logits, [self.weight.rows - self.more, self.more])
+        return *route(experts, self.routing, self.bias, self.scale), rest
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,8 @@ class Moe:
     """The experts' sum, and beside it a shared expert for every token, which may have a gate [1, D]:
 
     y = sum_k w_k expert_k(x) + sigmoid(gate x) shared(x)
+
+    The gate is a matrix of its own, or the router has it as its one row more.
     """
 
     router: Router
@@ -56,10 +68,11 @@ class Moe:
     shared_gate: Weight | None = None
 
     def __call__(self, x, norm: Norm | None, residual=None):
+        indices, weights, rest = self.router.chosen(linear(x, self.router.weight, norm=norm))
+        gate = rest if self.shared_gate is None else linear(x, self.shared_gate, norm=norm)
         beside = None
-        if self.shared_gate is not None:
-            beside = self.shared(x, norm), linear(x, self.shared_gate, norm=norm)
+        if self.shared is not None and gate.shape[-1]:
+            beside = self.shared(x, norm), gate
         elif self.shared is not None:
             residual = self.shared(x, norm, residual)
-        indices, weights = self.router(x, norm)
         return self.experts(x, indices, weights, norm, residual, beside)

@@ -125,7 +125,11 @@ def feed_forward(m: Mixture, tensors: Tensors, name: str, sparse: bool) -> Mlp |
     if not sparse:
         return mlp(tensors, name, "silu")
     shared, gate = mlp(tensors, f"{name}.shared_expert", "silu"), tensors.linear(f"{name}.shared_expert_gate")
-    return replace(mixture(m.routing, tensors, name, m.experts), shared=shared, shared_gate=gate)
+    moe = replace(mixture(m.routing, tensors, name, m.experts), shared=shared)
+    both = joined([moe.router.weight, gate])
+    if isinstance(both, tuple):
+        return replace(moe, shared_gate=gate)
+    return replace(moe, router=replace(moe.router, weight=both, more=1))
 
 
 def attention(c: Config, tensors: Tensors, name: str, offset: float) -> Attention:

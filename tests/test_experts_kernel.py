@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from msl.accuracy import assert_accurate, kernels_run, wide
 from smelt.kernels import experts_kernel, launch
+from smelt.kernels.columns import Columns
 from smelt.kernels.experts import experts, reference
 from smelt.kernels.linear import Weight, pack, unpack
 from smelt.kernels.norm import Norm
@@ -150,6 +151,16 @@ def test_it_keeps_leading_dimensions():
     with kernels_run():
         y = experts(*(a.reshape(2, 3, -1) for a in given[:3]), *given[3:], **extras)
         assert y.shape == (2, 3, 64) and mx.array_equal(y.reshape(6, 64), problem.fused())
+
+
+def test_the_gate_as_a_column_of_a_wider_array():
+    problem = Problem(3, 64, 32, BF16, beside=True)
+    with kernels_run():
+        alone = problem.fused()
+        own, gate = problem.beside
+        given, extras = problem.arguments()
+        row = mx.concatenate([problem.x, gate], axis=-1)
+        assert mx.array_equal(experts(*given, **extras | {"beside": (own, Columns(row, 64, 1))}), alone)
 
 
 @pytest.mark.parametrize("bits", [4, 8, 16, 32])

@@ -81,7 +81,10 @@ class Problem:
         keep = self.qkv.shape[1] <= op.STEPS
         y, state, trail = self.fused(keep=keep, order="random")
         plain, (truth, states) = self.plain(), self.truth()
-        assert_accurate(y, plain[0], truth)
+        if self.norm and self.dtype == F32:  # whose largest errors are a few roundings, of either by luck
+            assert np.abs(wide(y) - truth).max() < 1e-6 * np.abs(truth).max()
+        else:
+            assert_accurate(y, plain[0], truth)
         assert_accurate(state, plain[1], states[:, -1])
         if keep:
             assert np.abs(wide(trail) - states).max() < 1e-5 * np.abs(states).max()

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from msl.accuracy import kernels_run
 from smelt.kernels import launch
+from smelt.kernels.columns import Columns
 from smelt.kernels.router import Routing, route
 from test_router import loop
 
@@ -84,6 +85,13 @@ def test_a_row_has_the_same_bits_among_others():
     for row in range(9):
         alone = routed(logits[row : row + 1], routing, bias, scale)
         assert (alone[0][0] == indices[row]).all() and (alone[1][0] == weights[row]).all()
+
+
+def test_columns_of_a_wider_array():
+    logits, bias, scale = drawn(3, 40, F32)
+    wider = Columns(mx.concatenate([logits + 1, logits, logits[:, :1]], axis=-1), 40, 40)
+    for whole, cut in zip(routed(logits, Routing(4), bias, scale), routed(wider, Routing(4), bias, scale), strict=True):
+        assert (whole == cut).all()
 
 
 def test_it_keeps_leading_dimensions():

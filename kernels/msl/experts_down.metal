@@ -2,7 +2,8 @@
 // + sigmoid(gate) beside, in float32.
 //
 // h [N, TOP * K] in the order that experts.metal gives it; indices, weights [N, TOP]; w [E, O, K] packed or plain;
-// scales, biases [E, O, K / GROUP]; bias [E, O]; residual [N, O]; beside [N, O]; gate [N] -> y [N, O].
+// scales, biases [E, O, K / GROUP]; bias [E, O]; residual [N, O]; beside [N, O]; gate: column
+// GATE_FIRST of [N, GATE_WIDTH] -> y [N, O].
 //
 // The TOP experts of a token are one long vector, in steps of VALUES: SPLIT simdgroups share its steps for ROWS outputs.
 #include "dots.metal"
@@ -68,7 +69,7 @@
       size_t to = size_t(token) * O + o;
       float v = RESIDUAL ? float(residual[to]) : 0.0f;
       if (BESIDE) {
-        v = metal::fma(1.0f / (1.0f + metal::precise::exp(-float(gate[token]))), float(beside[to]), v);
+        v = metal::fma(1.0f / (1.0f + metal::precise::exp(-float(gate[token * GATE_WIDTH + GATE_FIRST]))), float(beside[to]), v);
       }
       for (int k = 0; BIAS && k < TOP; k++) {
         v = metal::fma(weights[token * TOP + k], float(bias[size_t(indices[token * TOP + k]) * O + o]), v);

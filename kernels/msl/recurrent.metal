@@ -26,6 +26,6 @@ METAL_FUNC float sigmoid(float x) {
 METAL_FUNC float softplus(float x) {
   float z = metal::precise::exp(-metal::fabs(x));
   float sum = 1.0f + z;
-  float log1p = sum == 1.0f ? z : metal::precise::log(sum) * (z / (sum - 1.0f));
-  return metal::max(x, 0.0f) + log1p;
+  float high = metal::max(x, 0.0f);
+  return sum == 1.0f ? high + z : metal::fma(metal::precise::log(sum), z / (sum - 1.0f), high);
 }

@@ -1,6 +1,6 @@
 // router.metal: the TOP best of E experts for a row, and their weights. One simdgroup a row.
 //
-// logits [N, E]; bias [E] where BIASED; scale [E] where SCALED -> indices, weights [N, TOP]: the best first, of equals
+// logits: E columns from FIRST of [N, WIDTH]; bias [E] where BIASED; scale [E] where SCALED -> indices, weights [N, TOP]: the best first, of equals
 // the lower index. Worths are compared as integers: there are TOP different experts whatever the logits are.
 
 // Integers in the order of floats, none of them 0.
@@ -29,7 +29,7 @@ METAL_FUNC uint best_of_lanes(uint key, uint number) {
 #pragma unroll
   for (int i = 0; i < EACH; i++) {
     uint e = lane + 32 * i;
-    score[i] = e < uint(E) ? float(logits[row * E + e]) : -INFINITY;
+    score[i] = e < uint(E) ? float(logits[row * WIDTH + FIRST + e]) : -INFINITY;
     high = metal::max(high, score[i]);
   }
   if (SOFTMAX) {
