@@ -12,6 +12,10 @@ from smelt.kernels.norm import Norm
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
 
 
+def assert_near(found, truth):
+    assert np.abs(wide(found) - truth).max() < 1e-5 * np.abs(truth).max()
+
+
 class Problem:
     """B rows of T tokens with states, and what they give in float64."""
 
@@ -78,16 +82,15 @@ class Problem:
         return y, np.stack(states, axis=1)
 
     def check(self):
-        keep = self.qkv.shape[1] <= op.STEPS
-        y, state, trail = self.fused(keep=keep, order="random")
+        steps = self.qkv.shape[1] <= op.STEPS
+        y, state, trail = self.fused(keep=steps, order="random")
         plain, (truth, states) = self.plain(), self.truth()
-        if self.norm and self.dtype == F32:  # whose largest errors are a few roundings, of either by luck
-            assert np.abs(wide(y) - truth).max() < 1e-6 * np.abs(truth).max()
-        else:
-            assert_accurate(y, plain[0], truth)
-        assert_accurate(state, plain[1], states[:, -1])
-        if keep:
-            assert np.abs(wide(trail) - states).max() < 1e-5 * np.abs(states).max()
+        # Chunks round less often than steps, and the largest errors of what is normed are a few roundings, by luck.
+        exact = steps and not self.norm
+        assert_accurate(y, plain[0], truth) if exact or self.dtype != F32 else assert_near(y, truth)
+        assert_accurate(state, plain[1], states[:, -1]) if steps else assert_near(state, states[:, -1])
+        if steps:
+            assert_near(trail, states)
             assert mx.array_equal(trail[:, -1], state)
 
 

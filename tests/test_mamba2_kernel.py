@@ -13,10 +13,14 @@ F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
 INF = float("inf")
 
 
+def assert_near(found, truth):
+    assert np.abs(wide(found) - truth).max() < 1e-5 * np.abs(truth).max()
+
+
 class Problem:
     def __init__(self, rows, tokens, dtype=F32, heads=4, width=24, groups=2, size=64, limit=(0.0, INF), cut=False):
         self.parts, self.numbers = drawn(np.random.default_rng(), rows, tokens, heads, width, groups, size, dtype)
-        self.limit, self.cut = limit, cut
+        self.limit, self.cut, self.dtype = limit, cut, dtype
         self.state = self.parts[-1]
 
     def arguments(self, part=lambda x: x, state=None):
@@ -35,14 +39,15 @@ class Problem:
         return made
 
     def check(self):
-        keep = self.parts[0].shape[1] <= op.STEPS
-        y, state, trail = self.fused(keep=keep, order="random")
+        steps = self.parts[0].shape[1] <= op.STEPS
+        y, state, trail = self.fused(keep=steps, order="random")
         given, named = self.arguments()
         plain, (ys, states) = op.reference(*given, **named), truth(*self.parts, **self.numbers, limit=self.limit)
-        assert_accurate(y, plain[0], ys)
-        assert_accurate(state, plain[1], states[:, -1])
-        if keep:
-            assert np.abs(wide(trail) - states).max() < 1e-5 * np.abs(states).max()
+        # Chunks round less often than steps.
+        assert_accurate(y, plain[0], ys) if steps or self.dtype != F32 else assert_near(y, ys)
+        assert_accurate(state, plain[1], states[:, -1]) if steps else assert_near(state, states[:, -1])
+        if steps:
+            assert_near(trail, states)
             assert mx.array_equal(trail[:, -1], state)
 
 
