@@ -8,7 +8,10 @@ import mlx.core as mx
 import pytest
 from msl.accuracy import kernels_run
 from parity import PROMPT, close, goes_back, ours_logits, rows_stand_alone
+from runner import Run
 from smelt import models
+from smelt.engine.scheduler import Limits, Scheduler
+from smelt.engine.step import TracedStep
 from smelt.kernels import launch
 
 SPEC = {"group_size": 32, "bits": 4, "mode": "affine"}
@@ -94,3 +97,27 @@ def test_going_back_restoring_and_batches(tmp_path, name):
         goes_back(model, 3)
         model.forget()
         rows_stand_alone(model)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_decode_step_is_launched_while_it_is_traced_and_then_no_more(tmp_path, name, monkeypatch):
+    """The emulator computes at once, which a trace cannot; so launches are only counted here, and give zeros."""
+    model, launched = load(tmp_path, name), []
+
+    def count(kernel, inputs, outputs, template, groups, threads):
+        launched.append(kernel.name)
+        return [mx.zeros(shape, dtype) for shape, dtype in outputs]
+
+    monkeypatch.setattr(TracedStep, "worthwhile", True)
+    with launch.through(count):
+        scheduler = Scheduler(model, Limits())
+        one = Run(PROMPT[:8], 12)
+        scheduler.add(one.sequence)
+        counts = []
+        while not scheduler.idle:
+            before = len(launched)
+            scheduler.tick()
+            counts.append(len(launched) - before)
+    kernels = MODELS[name][-1] - {"attention", "linear"}
+    assert kernels <= set(launched) and len(one.wait().tokens) == 12
+    assert counts[0] > 0 and sum(count > 0 for count in counts) == 2 and counts[-1] == 0  # the prompt, and one trace
