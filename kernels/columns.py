@@ -26,8 +26,15 @@ class Columns:
         return (*self.whole.shape[:-1], self.width)
 
     @property
+    def size(self) -> int:
+        return self.whole.size // self.whole.shape[-1] * self.width
+
+    @property
     def dtype(self) -> mx.Dtype:
         return self.whole.dtype
+
+    def astype(self, dtype: mx.Dtype) -> mx.array:
+        return self.array.astype(dtype)
 
 
 Wide = mx.array | Columns

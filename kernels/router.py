@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from . import launch, router_kernel
-from .columns import Wide, array
+from .columns import Wide
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ def route(
 ) -> tuple[mx.array, mx.array]:
     """bias [E] is added for choosing only; scale [E] multiplies the weights of the chosen, beside routing.scale."""
     if launch.on_cpu("router"):
-        return reference(array(logits), routing, bias, scale)
+        return reference(logits, routing, bias, scale)
     refusal = router_kernel.covers(logits, routing, bias, scale)
     if launch.uses_kernel("router", router_kernel.case(logits, routing), refusal):
         return router_kernel.fused(logits, routing, bias, scale)
-    return reference(array(logits), routing, bias, scale)
+    return reference(logits, routing, bias, scale)
 
 
 def reference(logits, routing, bias=None, scale=None):

@@ -40,7 +40,7 @@ def fused(logits, routing, bias, scale) -> tuple[mx.array, mx.array]:
             "ALLOWED": allowed, "BIASED": bias is not None, "SCALED": scale is not None,
             "NORMALISE": routing.normalise, "EPS": float_bits(routing.eps), "SCALE": float_bits(routing.scale),
         },
-        groups=(logits.whole.size // logits.whole.shape[-1], 1, 1),
+        groups=(logits.size // logits.width, 1, 1),
         threads=32,
     )  # fmt: skip
     return indices, weights
