@@ -2,7 +2,7 @@
 
 import falcon
 
-from . import errors
+from . import handlers
 from .guards import ApiKey, Origins
 from .house import Gate, House
 from .late import Late
@@ -56,13 +56,13 @@ class App(falcon.App):
         self.late[0].real()
 
 
-def create_app(service, settings: Settings = Settings()) -> App:
-    house = House(service, settings, Gate(settings.max_streams), Metrics())
+def create_app(service, settings: Settings = Settings(), gate: Gate | None = None) -> App:
+    house = House(service, settings, gate or Gate(settings.max_streams), Metrics())
     guards = [Origins(settings)] + ([ApiKey(settings.api_key)] if settings.api_key else [])
     app = App(middleware=[house.metrics, *guards])
     app.gate, app.late = house.gate, late_routes(house)
     app.req_options.strip_url_path_trailing_slash = True
-    errors.install(app)
+    handlers.install(app)
     for path, resource in routes(house, app.late).items():
         app.add_route(path, resource)
     return app

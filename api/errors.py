@@ -4,8 +4,6 @@ import json
 import logging
 from typing import Any
 
-import falcon
-
 from ..engine.errors import BadRequest, EngineFailed, Overloaded, RequestError
 
 log = logging.getLogger("smelt")
@@ -93,49 +91,8 @@ def as_request_error(error: Exception) -> RequestError:
     return EngineFailed(f"the server failed on this request ({type(error).__name__}); its log says more")
 
 
-def install(app: falcon.App) -> None:
-    app.set_error_serializer(serialize)
-    app.add_error_handler(RequestError, on_request_error)
-    app.add_error_handler(Exception, on_any_error)
-    # Falcon picks the most specific handler; beside one for Exception, its own has to be named again.
-    app.add_error_handler(falcon.HTTPError, on_http_error)
-
-
-def on_request_error(req, resp, error: RequestError, params) -> None:
-    resp.status = status_of(error, req.path)
-    if isinstance(error, Overloaded):
-        resp.set_header("Retry-After", str(error.retry_after_s))
-    if error.status == 503:
-        resp.set_header("Retry-After", "1")
-    send(resp, envelope(req.path, error))
-
-
-def on_any_error(req, resp, error: Exception, params) -> None:
-    on_request_error(req, resp, as_request_error(error), params)
-
-
-def on_http_error(req, resp, error: falcon.HTTPError, params) -> None:
-    resp.status = error.status
-    if error.headers:
-        resp.set_headers(error.headers)
-    serialize(req, resp, error)
-
-
-def serialize(req, resp, error: falcon.HTTPError) -> None:
-    status = error.status_code
-    send(resp, envelope_for(req.path)(status, describe(req, error), None, CODES.get(status)))
-
-
-def describe(req, error: falcon.HTTPError) -> str:
-    if isinstance(error, falcon.HTTPRouteNotFound):
-        return f"there is no {req.path} here: see GET / for the routes"
-    if isinstance(error, falcon.HTTPMethodNotAllowed):
-        return f"{req.path} does not take {req.method}, only {dict(error.headers or {}).get('Allow', 'others')}"
-    return error.description or error.title or "the request could not be answered"
-
-
 def send(resp, body: Any) -> None:
-    resp.content_type = falcon.MEDIA_JSON
+    resp.content_type = "application/json"
     resp.data = encode(body)
 
 

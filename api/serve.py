@@ -16,15 +16,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
-from .app import App, create_app
 from .channel import Channel
+from .house import Gate
+from .late import LateApp
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from .app import App
 
 log = logging.getLogger("smelt")
 RECV_BYTES = 256 << 10
@@ -42,7 +47,7 @@ class WsgiServer(TcpWSGIServer):
 class Server:
     """waitress on every address of a host. `run` returns after `stop`, or after `drain` saw the last request off."""
 
-    def __init__(self, app: App, settings: Settings):
+    def __init__(self, app: "App | LateApp", settings: Settings):
         self.app, self.settings = app, settings
         self.adjustments = adjustments(settings)
         self.map: dict[int, wasyncore.dispatcher] = {}
@@ -157,7 +162,7 @@ def why_not(error: OSError, settings: Settings) -> str:
 def serve(service, settings: Settings, say: Callable[[str], None], fail: Callable[[Exception], None]) -> int:
     """Run until a signal, or until the model cannot be loaded; the exit status. `say` gets one line with the URL."""
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # the gate bounds the queue
-    server = Server(create_app(service, settings), settings)
+    server = Server(late_app(service, settings), settings)
     outcome = Outcome(server, service, fail)
     outcome.catch_signals()
     say(f"Smelt serves {service.name} on {server.url}")
@@ -166,6 +171,17 @@ def serve(service, settings: Settings, say: Callable[[str], None], fail: Callabl
     server.run()
     service.close()
     return outcome.status
+
+
+def late_app(service, settings: Settings) -> LateApp:
+    gate = Gate(settings.max_streams)
+
+    def make() -> "App":
+        from .app import create_app
+
+        return create_app(service, settings, gate)
+
+    return LateApp(gate, make)
 
 
 class Outcome:

@@ -3,8 +3,8 @@
     embed(tokens, W)          = W[tokens]
     embed(tokens, W, scale=s) = W[tokens] s
 
-tokens [...] of any integer type; W [V, D], plain or packed as mx.quantize packs it; result [..., D] in the type of W's
-scales or of W itself. Gemma multiplies by sqrt(D), rounded to the result's type first.
+tokens [...] of any integer type; W [V, D], plain or packed as mx.quantize packs it; result [..., D] in `dtype`, without one
+in that of affine scales, of bfloat16 for other packings, or of W. Gemma multiplies by sqrt(D), rounded to the result's type.
 """
 
 import mlx.core as mx
@@ -17,21 +17,22 @@ KERNEL = launch.Kernel("embed", ("tokens", "w", "scales", "biases"), ("y",))
 THREADS = 128
 
 
-def embed(tokens: mx.array, weight: Weight, scale: float | None = None) -> mx.array:
+def embed(tokens: mx.array, weight: Weight, scale: float | None = None, dtype: mx.Dtype | None = None) -> mx.array:
     if launch.on_cpu("embed"):
-        return reference(tokens, weight, scale)
+        return reference(tokens, weight, scale, dtype)
     case = (f"{weight.bits}-bit" if weight.packed else str(weight.weight.dtype).split(".")[-1], weight.group_size)
-    if launch.uses_kernel("embed", case, covers(tokens, weight)):
+    if launch.uses_kernel("embed", case, covers(weight, dtype)):
         return fused(tokens, weight, scale)
-    return reference(tokens, weight, scale)
+    return reference(tokens, weight, scale, dtype)
 
 
-def reference(tokens, weight, scale=None) -> mx.array:
+def reference(tokens, weight, scale=None, dtype=None) -> mx.array:
     x = unpack(rows_of(weight, tokens))
+    x = x if dtype is None else x.astype(dtype)
     return x if scale is None else x * mx.array(scale, x.dtype)
 
 
-def covers(tokens, weight) -> str | None:
+def covers(weight, dtype=None) -> str | None:
     """Why there is no kernel for this call, or None."""
     if not weight.packed:
         return "plain rows are one gather"
@@ -39,6 +40,8 @@ def covers(tokens, weight) -> str | None:
         return f"{weight.bits}-bit {weight.mode} weights"
     if weight.scales.dtype not in FLOATS:
         return f"scales of {weight.scales.dtype}"
+    if dtype not in (None, weight.scales.dtype):
+        return f"{dtype} from scales of {weight.scales.dtype}"
     return None
 
 

@@ -168,7 +168,7 @@ class Decoder:
 
     def embed(self, tokens: mx.array) -> mx.array:
         """tokens [B, T] -> what the first block reads, [B, T, D]."""
-        return embed(self._looked_up(tokens), self.embedding, self.embed_scale).astype(self.dtype)
+        return embed(self._looked_up(tokens), self.embedding, self.embed_scale, self.dtype)
 
     def _looked_up(self, tokens):
         return tokens if self.lookup is None else self.lookup[tokens]

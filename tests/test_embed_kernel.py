@@ -35,3 +35,12 @@ def test_what_is_not_covered_goes_to_the_reference():
     with kernels_run():
         assert mx.array_equal(op.embed(mx.array([2, 2, 0]), weight), op.reference(mx.array([2, 2, 0]), weight))
     assert any(way.op == "embed" and way.why.startswith("6-bit") for way in launch.report())
+
+
+def test_the_scale_is_rounded_to_the_type_of_the_result():
+    """Rows of mxfp4 come in bfloat16; a float32 model must not lose its scale's last bits there."""
+    weight, tokens = pack(mx.random.normal((8, 64)), 32, 4, "mxfp4"), mx.array([2, 5])
+    for packed in (weight, pack(mx.random.normal((8, 64), BF16), 64, 4)):
+        with kernels_run():
+            got = op.embed(tokens, packed, 50.6, F32)
+        assert got.dtype == F32 and mx.array_equal(got, op.embed(tokens, packed).astype(F32) * 50.6)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 from fakes import FakeService, prefill, slowly, words
 from smelt.api.app import create_app
-from smelt.api.serve import CannotListen, Server
+from smelt.api.serve import CannotListen, Server, late_app
 from smelt.api.settings import Settings
 
 BODY = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -229,6 +229,15 @@ def test_a_taken_port_is_explained():
         Server(server.app, Settings(host="192.0.2.1", max_streams=1))
     with pytest.raises(CannotListen, match="not known as a host"):
         Server(server.app, Settings(host="no.such.host.invalid", max_streams=1))
+
+
+def test_the_gate_of_an_app_that_comes_late_is_the_servers():
+    """The server closes it when it drains; the app asks it who may come in."""
+    app = late_app(FakeService(), config := Settings(port=0, max_streams=2))
+    with served(app=app, max_streams=config.max_streams) as (server, _):
+        assert app.real.made is None
+        assert b"200 OK" in connect(server, raw("GET", "/health", headers={"Connection": "close"})).recv(1000)
+        assert app.real().gate is app.gate and app.gate.size == 2
 
 
 def test_a_socket_can_be_handed_over():
