@@ -137,3 +137,10 @@ def test_the_hash_follows_the_text_of_a_kernel(tmp_path, monkeypatch):
 def test_the_shipped_table_can_be_read(monkeypatch):
     monkeypatch.undo()
     assert table.shipped(("sm_90", "NVIDIA H200")) is not None and table.shipped(("cpu", "cpu")) == {}
+
+
+def test_knobs_can_be_asked_for_inside_a_check_of_one_kernel():
+    with launch.through(Emulator()), launch.only("op") as used:
+        assert launch.uses_kernel("op", (), None)
+        assert launch.knobs("op", "64", {"b": 0})["b"] == 2
+    assert used == {"op"}
