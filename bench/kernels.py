@@ -96,7 +96,7 @@ def pytest_generate_tests(metafunc):
 def test_op(benchmark, shape, space, call, way):
     benchmark.group = f"{shape}: {space.op} {space.title(call)}"
     t = timer()
-    rotation = t.rotation([call])
+    rotation = t.rotation([call], space)
     link, count = t.link_us(rotation), t.length(rotation)
     once = t.chained(Chain(space.fused if way == "kernel" else space.plain), rotation)
     times = []

@@ -63,7 +63,7 @@ def of_call(space: Space, call: Call, timer: Timer) -> Verdict:
     why = fault(space, call, exact(space, call))
     if why:
         return Verdict(space.op, space.title(call), 0.0, 0.0, WRONG, why)
-    rotation = timer.rotation([call])
+    rotation = timer.rotation([call], space)
     link = timer.link_us(rotation)
     runs = [timer.chained(Chain(way), rotation) for way in (space.fused, space.plain)]
     kernel, plain = ([net(t, link) for t in times] for times in timer.rounds_of(runs))

@@ -92,7 +92,7 @@ class Tuner:
         candidates = case.candidates()
         self.random.shuffle(candidates)
         truths = [exact(case.space, call) for call in case.calls]
-        rotation = self.timer.rotation(case.calls)
+        rotation = self.timer.rotation(case.calls, case.space)
         link = self.timer.link_us(rotation)
         before = self.timer.chained(Chain(case.space.fused), rotation)
         screened, wrong, tried = [], [], 0

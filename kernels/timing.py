@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from . import launch
-from .tuning import LARGE, Call
+from .tuning import LARGE, Call, Space
 
 ROTATED = 256 << 20  # bytes; the last-level caches of Apple's chips have up to 96 MB, an H200's 50
 CALLS = 64  # in a chain, or fewer where these would read more than CHAIN bytes
@@ -32,7 +32,12 @@ class Chain:
 
 def link(call: Call) -> list[mx.array]:
     """Stands for a kernel in a chain that has none."""
-    return [call.args[0]]
+    return [call.first]
+
+
+def copied(call: Call, i: int) -> Call:
+    """With large arrays of its own, but for the first one."""
+    return call.each(lambda a: a if i == 0 or a.nbytes < LARGE else a + mx.zeros((), a.dtype))
 
 
 class Timer:
@@ -41,12 +46,11 @@ class Timer:
     def __init__(self, rotated: int = ROTATED, calls: int = CALLS, rounds: int = ROUNDS, clock=time.perf_counter):
         self.rotated, self.calls, self.rounds, self.clock = rotated, calls, rounds, clock
 
-    def rotation(self, calls: Sequence[Call]) -> list[Call]:
-        """The calls in turn, each on copies of its large arrays."""
-        total = max(1, sum(call.bytes for call in calls))
-        copies = min(self.calls, -(-self.rotated // total))
-        made = [call.each(lambda a: a if i == 0 or a.nbytes < LARGE else a + mx.zeros((), a.dtype))
-                for i in range(copies) for call in calls]  # fmt: skip
+    def rotation(self, calls: Sequence[Call], space: Space | None = None) -> list[Call]:
+        """The calls in turn, each time with other large arrays, or with other parts of them."""
+        reads, turned = (space.reads, space.turned) if space else (lambda call: call.bytes, None)
+        rounds = min(self.calls, -(-self.rotated // max(1, sum(map(reads, calls)))))
+        made = [turned(call, i) if turned else copied(call, i) for i in range(rounds) for call in calls]
         mx.eval([call.arrays for call in made])
         return made
 
@@ -57,8 +61,8 @@ class Timer:
         def through(carry):
             for i in range(count):
                 call = rotation[i % len(rotation)].each(lambda a: a)  # a call may leave arrays of a trace in its objects
-                x = call.args[0]
-                first, *rest = chain.run(call.after(x + (carry * 0).astype(x.dtype)))
+                nothing = carry * 0
+                first, *rest = chain.run(call.linked(lambda x, add=nothing: x + add.astype(x.dtype)))
                 carry = mx.depends([first.reshape(-1)[:1]], rest)[0] if rest else first.reshape(-1)[:1]
             return carry
 

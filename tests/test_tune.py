@@ -35,7 +35,7 @@ def model(folder):
 def clean(monkeypatch, tmp_path):
     monkeypatch.setenv("SMELT_HOME", str(tmp_path))
     monkeypatch.setattr(tuning_spaces, "LINEAR", {"lanes": LANES})
-    for name, values in (("span", (1, 4)), ("simds", (1, 4, 8)), ("batch", (1, 2)), ("tile", (4,))):
+    for name, values in (("span", (1, 2)), ("simds", (1, 4, 8)), ("batch", (1, 2)), ("tile", (4,))):
         monkeypatch.setitem(tuning_spaces.ATTENTION, name, values)
     monkeypatch.setattr(tune, "ROWS", (1, 2))
     monkeypatch.setattr(tune, "CONTEXT", 20)
