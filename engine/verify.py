@@ -32,7 +32,9 @@ class Verdict:
 
 
 def verify(model, timer: Timer | None = None, progress: Progress | None = None) -> list[Verdict]:
-    """Of every call in decode steps. Kernels that are switched off on this chip, or by the check at the start, are looked at again."""
+    """Of every call in decode steps. Kernels that are switched off, in the chip's table or in this process, are looked at
+    again.
+    """
     timer = timer or Timer()
     launch.use_table(None)
     launch.turn_on_again()

@@ -60,7 +60,7 @@ class Timer:
 
         def through(carry):
             for i in range(count):
-                call = rotation[i % len(rotation)].each(lambda a: a)  # a call may leave arrays of a trace in its objects
+                call = rotation[i % len(rotation)].each(lambda a: a)  # it may leave arrays of a trace in its objects
                 nothing = carry * 0
                 first, *rest = chain.run(call.linked(lambda x, add=nothing: x + add.astype(x.dtype)))
                 carry = mx.depends([first.reshape(-1)[:1]], rest)[0] if rest else first.reshape(-1)[:1]
@@ -89,7 +89,9 @@ class Timer:
         once = self.chained(Chain(link), rotation)
         return min(once() for _ in range(self.rounds))
 
-    def rounds_of(self, runs: Sequence[Callable[[], float]], left: Callable[[], bool] = lambda: True) -> list[list[float]]:
+    def rounds_of(
+        self, runs: Sequence[Callable[[], float]], left: Callable[[], bool] = lambda: True
+    ) -> list[list[float]]:
         """For each run its times, in interleaved rounds, as long as there is time `left`; three rounds at least."""
         times: list[list[float]] = [[] for _ in runs]
         for done in range(self.rounds):
@@ -106,7 +108,7 @@ def net(us: float, link_us: float) -> float:
 
 
 def faster(times: Sequence[float], than: Sequence[float], share: float) -> bool:
-    """By more than `share` in the median, and by more than both spreads: three quarters of one beat three of the other."""
+    """By more than `share` in the median, and beyond both spreads: three quarters of one beat three of the other."""
     if statistics.median(times) >= statistics.median(than) * (1 - share):
         return False
     return quarter(times, 3) < quarter(than, 1)

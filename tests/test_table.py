@@ -92,7 +92,9 @@ def test_a_table_of_something_else_is_ignored_and_one_line_says_so(own, caplog, 
     assert launch.knobs("op", "64", {"b": 0})["b"] == 2
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '"words"', "{}", '{"for": {}, "ops": []}', '{"for": {}, "ops": {"op": 3}}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '"words"', "{}", '{"for": {}, "ops": []}', '{"for": {}, "ops": {"op": 3}}']
+)
 def test_a_broken_table_is_ignored_and_one_line_says_so(own, caplog, content):
     own.write_text(content)
     with caplog.at_level(logging.WARNING):
