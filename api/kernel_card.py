@@ -24,7 +24,7 @@ class KernelCard:
         return tune.has_gpu()
 
     def lines(self) -> Iterator[tuple[str, ...]]:
-        """Raises WrongKernel after the last line, if one is wrong. What is wrong or slower is switched off from now on."""
+        """Raises WrongKernel after the last line, if one is wrong. What is wrong or slower is switched off."""
         from ..engine import tune, verify
 
         model = tune.loaded(self.options.model, self.options.model_dirs)

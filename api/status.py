@@ -97,7 +97,8 @@ class Kernels:
         self.service = service
 
     def on_get(self, req, resp):
-        ways = [{name: getattr(way, name) for name in ("op", "case", "way", "why", "calls")} for way in self.service.kernels()]
+        fields = ("op", "case", "way", "why", "calls")
+        ways = [{name: getattr(way, name) for name in fields} for way in self.service.kernels()]
         send(resp, {"object": "list", "data": ways, "tuning": self.service.tuning()})
 
     on_head = on_get

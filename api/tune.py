@@ -34,8 +34,12 @@ def parser(ops: tuple[str, ...]) -> Parser:
     )  # fmt: skip
     made.add_argument("model", nargs="?", help="the model to tune for (default: the built-in one)")
     made.add_argument("--model-dir", action="append", default=[], metavar="DIR", help="a further folder to look in")
-    made.add_argument("--seconds", type=number(1, 86400), metavar="S", help=f"for the whole search (default: {SECONDS:g})")
-    made.add_argument("--quick", action="store_true", help=f"{QUICK_SECONDS:g} s, {QUICK_ROUNDS} rounds: is anything far off")
+    made.add_argument(
+        "--seconds", type=number(1, 86400), metavar="S", help=f"for the whole search (default: {SECONDS:g})"
+    )
+    made.add_argument(
+        "--quick", action="store_true", help=f"{QUICK_SECONDS:g} s, {QUICK_ROUNDS} rounds: is anything far off"
+    )
     made.add_argument("--op", nargs="+", default=[], choices=ops, help="only these (default: all)")
     made.add_argument("--dry-run", action="store_true", help="say what was found, and keep nothing")
     made.add_argument("--json", action="store_true", help="for programs")

@@ -1,11 +1,11 @@
-"""Every kernel against the plain ops that it stands for, in the calls of a model's decode step; a pytest-benchmark suite.
+"""Every kernel against the plain ops that it stands for, in the calls of a decode step; a pytest-benchmark suite.
 
-    python -m smelt.bench.kernels --benchmark-json=out.json                  published shapes on a GPU, tiny ones on a CPU
-    python -m smelt.bench.kernels --shape qwen3-4b -k linear                 pytest's own flags follow
+    python -m smelt.bench.kernels --benchmark-json=out.json         published shapes on a GPU, tiny ones on a CPU
+    python -m smelt.bench.kernels --shape qwen3-4b -k linear        pytest's own flags follow
 
 A case is one call of an op's kernel, as a shape's layers make it with 1 and 8 rows, on random 4-bit weights; few layers
-do, for they are alike. `kernel` is the kernel, `plain` the op in unfused mx ops. On a CPU, where no kernel runs, there is
-`plain` alone. What a call costs is a chain's time for each call (kernels/timing.py): its weights come from memory. With
+do, for they are alike. `kernel` is the kernel, `plain` the op in unfused mx ops. On a CPU, where no kernel runs, there
+is `plain` alone. What a call costs is a chain's time for each call (kernels/timing.py): its weights come from memory. With
 each number stand the bytes that the call reads from memory, the bandwidth that it reaches, and what share that is of a
 copy on the same device, measured here (read and written bytes both count).
 """
@@ -89,14 +89,16 @@ def copy_gbps() -> float:
 def pytest_generate_tests(metafunc):
     found = [(shape, *case) for shape in shapes() for case in cases(shape)]
     ways = WAYS if on_gpu() else WAYS[1:]
-    values = [pytest.param(*case, way, id=f"{case[0]}: {case[1].op} {case[1].title(case[2])}: {way}") for case in found for way in ways]
+    names = [f"{shape}: {space.op} {space.title(call)}" for shape, space, call in found]
+    cases_and_ways = [(case, name, way) for case, name in zip(found, names, strict=True) for way in ways]
+    values = [pytest.param(*case, way, id=f"{name}: {way}") for case, name, way in cases_and_ways]
     metafunc.parametrize("shape, space, call, way", values)
 
 
 def test_op(benchmark, shape, space, call, way):
     benchmark.group = f"{shape}: {space.op} {space.title(call)}"
     t = timer()
-    rotation = t.rotation([call])
+    rotation = t.rotation([call], space)
     link, count = t.link_us(rotation), t.length(rotation)
     once = t.chained(Chain(space.fused if way == "kernel" else space.plain), rotation)
     times = []
@@ -104,8 +106,8 @@ def test_op(benchmark, shape, space, call, way):
     us = net(statistics.median(times), link)
     gbps = space.reads(call) / us / 1e3
     benchmark.extra_info |= {
-        "shape": shape, "op": space.op, "case": space.title(call), "way": way, "us": us, "link_us": link, "calls": count,
-        "bytes": space.reads(call), "gbps": gbps, "of_copy": gbps / copy_gbps(), "copy_gbps": copy_gbps(),
+        "shape": shape, "op": space.op, "case": space.title(call), "way": way,
+        "us": us, "link_us": link, "calls": count, "bytes": space.reads(call), "gbps": gbps, "of_copy": gbps / copy_gbps(), "copy_gbps": copy_gbps(),
         "device": launch.chip()[1], "mlx": mx.__version__,
     }  # fmt: skip
 
@@ -126,8 +128,8 @@ class Summary:
             terminalreporter.write_line("\n" + self.table())
 
     def table(self) -> str:
-        lines = [f"copy: {copy_gbps():.0f} GB/s", "", "| shape | op | case | kernel, us | plain, us | ratio | GB/s | of a copy |",
-                 "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+        head = ("shape", "op", "case", "kernel, us", "plain, us", "ratio", "GB/s", "of a copy")
+        lines = [f"copy: {copy_gbps():.0f} GB/s", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
         return "\n".join([*lines, *(row(key, ways) for key, ways in self.found.items())])
 
 

@@ -103,10 +103,10 @@ def tensors_of(blocks: Blocks, name: str, shape: tuple[int, ...], config: dict, 
     packed, grouped = (*shape[:-1], width * bits // 32), (*shape[:-1], width // group)
     middle = (2**bits - 1) / 2
     scale = (EMBEDDING if "embed" in name else 1.0) / (math.sqrt((4**bits - 1) / 12) * math.sqrt(width))
-    length = math.prod(grouped) * size
+    length, words = math.prod(grouped) * size, 4 * math.prod(packed)
     scales, offset = window(blocks, blocks.scales(length, scale), length)
     return {
-        f"{module}.weight": ("U32", packed, *window(blocks, blocks.words(4 * math.prod(packed)), 4 * math.prod(packed))),
+        f"{module}.weight": ("U32", packed, *window(blocks, blocks.words(words), words)),
         f"{module}.scales": (kind, grouped, scales, offset),
         f"{module}.biases": (kind, grouped, blocks.biases(scale, middle), offset),
     }

@@ -22,7 +22,8 @@ def decode_plot(results: list[dict], path: Path) -> None:
 
 
 def bars(axis, medians: dict[str, dict[str, float]], kind: str, title: str) -> None:
-    sizes = sorted({int(key.partition("@")[2]) for side in medians.values() for key in side if key.startswith(f"{kind}@")})
+    keys = {key for side in medians.values() for key in side if key.startswith(f"{kind}@")}
+    sizes = sorted(int(key.partition("@")[2]) for key in keys)
     for i, (engine, found) in enumerate(medians.items()):
         heights = [found.get(f"{kind}@{size}", 0.0) for size in sizes]
         drawn = axis.bar([x + 0.4 * i for x in range(len(sizes))], heights, 0.4, label=engine, color=COLOURS[engine])

@@ -10,9 +10,9 @@ bytes        what a token reads: all weights but the embedding's other rows and 
 bandwidth    of the chip's memory, from Apple's technical specifications (support.apple.com): the largest of each name
 REACHED      share of it that a matrix-vector product reaches: 100 of 120 GB/s on an M4; llama.cpp's pull requests
              1642 and 2188 give 318 to 340 of 400 on an M1 Max and M2 Max
-a dispatch   1.5 to 3 us where each waits for the one before: 1.5 to 1.7 on an M4 Max (mlx-serve's notes), 2.4 to 2.75 on
-             an M3 Ultra (ml-explore/mlx issue 4521). Others published 0.8 (M1 Ultra, mlxcel issue 274) and 5.2 (M2 Pro,
-             ferrox issue 149). The table gives both ends of the range, the slower first
+a dispatch   1.5 to 3 us where each waits for the one before: 1.5 to 1.7 on an M4 Max (mlx-serve's notes), 2.4 to
+             2.75 on an M3 Ultra (ml-explore/mlx issue 4521). Others published 0.8 (M1 Ultra, mlxcel issue 274) and 5.2
+             (M2 Pro, ferrox issue 149). The table gives both ends of the range, the slower first
 """
 
 import argparse
@@ -82,10 +82,10 @@ def markdown() -> str:
         rows.append([f"{chip}, {gbps} GB/s", *(cell(sizes[shape], counts[shape], gbps) for shape in PRESETS)])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     note = (
-        f"**Predicted, not measured**: tokens a second of smelt / mlx-lm, one stream at {CONTEXT} tokens, 4-bit weights, by a"
-        f" model: bytes over {REACHED:.0%} of the chip's bandwidth plus {DISPATCH_US[1]:g} to {DISPATCH_US[0]:g} us a"
-        f" dispatch (`bench/predict.py` names the source of each number). On a Mac, `{COMMAND}` measures it: please send"
-        " the file."
+        f"**Predicted, not measured**: tokens a second of smelt / mlx-lm, one stream at {CONTEXT} tokens, 4-bit weights,"
+        f" by a model: bytes over {REACHED:.0%} of the chip's bandwidth plus {DISPATCH_US[1]:g} to {DISPATCH_US[0]:g} us a"
+        f" dispatch (`bench/predict.py` names the source of each number). On a Mac, `{COMMAND}` measures it: please"
+        " send the file."
     )
     return f"{note}\n\n{table}"
 

@@ -1,12 +1,12 @@
 """Is an answer the same whatever runs beside it? Greedy tokens alone, in a batch, and in verify steps of every width.
 
-    python -m smelt.bench.same_bits                          512 tokens, published shapes that fit on a GPU, tiny on a CPU
+    python -m smelt.bench.same_bits                       512 tokens, published shapes that fit on a GPU, tiny on a CPU
     python -m smelt.bench.same_bits --shape tiny --tokens 32
 
     alone       the engine's scheduler, one stream
     batch of R  the same prompt with R - 1 others of other lengths; each of them, too, as it is alone
-    width W     steps of W tokens, as speculation makes them: the last token and W - 1 drafts. One draft in three steps is
-                wrong, and what follows it is taken back
+    width W     steps of W tokens, as speculation makes them: the last token and W - 1 drafts. One draft in three steps
+                is wrong, and what follows it is taken back
 
 `tokens` says after how many tokens the first difference is, `logits` whether the logits of every token are equal bit
 for bit to those of steps of one token. The exit status is 1 where tokens differ. Equal bits are promised where the
@@ -43,7 +43,9 @@ class Verdict:
         return f"| {self.how} | {tokens} | {'-' if self.logits is None else 'same' if self.logits else 'differ'} |"
 
 
-def verdicts(engine: engines.Smelt, prompts: Sequence[list[int]], count: int, widths: Sequence[int]) -> Iterator[Verdict]:
+def verdicts(
+    engine: engines.Smelt, prompts: Sequence[list[int]], count: int, widths: Sequence[int]
+) -> Iterator[Verdict]:
     """Of the first prompt alone, beside the others, and in steps of each width."""
     alone = [drawn(engine, [prompt], count)[0] for prompt in prompts]
     together = drawn(engine, prompts, count)
@@ -129,7 +131,8 @@ def main() -> int:
         print(f"\n{shape}, {args.tokens} tokens\n\n| | tokens | logits |\n|---|---|---|\n{rows}", flush=True)
     if args.json:
         found = {shape: [asdict(verdict) for verdict in verdicts] for shape, verdicts in results.items()}
-        whole = {"command": " ".join(["python -m smelt.bench.same_bits", *sys.argv[1:]]), "machine": machine(), "shapes": found}
+        command = " ".join(["python -m smelt.bench.same_bits", *sys.argv[1:]])
+        whole = {"command": command, "machine": machine(), "shapes": found}
         args.json.write_text(json.dumps(whole, indent=2) + "\n")
     return int(any(v.different is not None for verdicts in results.values() for v in verdicts))
 

@@ -1,4 +1,4 @@
-"""Knobs for one model on this chip: what its decode steps ask for, the search, and the table that keeps what was found."""
+"""Knobs for one model on this chip: what its decode steps ask for, the search, and the table that keeps the result."""
 
 import time
 from collections.abc import Collection
@@ -31,8 +31,8 @@ def has_gpu() -> bool:
 def require_gpu() -> None:
     if not has_gpu():
         raise NoGpu(
-            f"MLX computes on the CPU here (MLX {mx.__version__} has no GPU to use), where no kernel runs: there is nothing to tune."
-            " It takes a Mac with Apple silicon, or Linux with an NVIDIA GPU and smelt[cuda]"
+            f"MLX computes on the CPU here (MLX {mx.__version__} has no GPU to use), where no kernel runs: there is nothing"
+            " to tune. It takes a Mac with Apple silicon, or Linux with an NVIDIA GPU and smelt[cuda]"
         )
 
 

@@ -32,7 +32,9 @@ class Verdict:
 
 
 def verify(model, timer: Timer | None = None, progress: Progress | None = None) -> list[Verdict]:
-    """Of every call in decode steps. Kernels that are switched off on this chip, or by the check at the start, are looked at again."""
+    """Of every call in decode steps. Kernels that are switched off, in the chip's table or in this process, are looked at
+    again.
+    """
     timer = timer or Timer()
     launch.use_table(None)
     launch.turn_on_again()
@@ -63,7 +65,7 @@ def of_call(space: Space, call: Call, timer: Timer) -> Verdict:
     why = fault(space, call, exact(space, call))
     if why:
         return Verdict(space.op, space.title(call), 0.0, 0.0, WRONG, why)
-    rotation = timer.rotation([call])
+    rotation = timer.rotation([call], space)
     link = timer.link_us(rotation)
     runs = [timer.chained(Chain(way), rotation) for way in (space.fused, space.plain)]
     kernel, plain = ([net(t, link) for t in times] for times in timer.rounds_of(runs))

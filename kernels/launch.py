@@ -228,8 +228,8 @@ def knobs(op: str, key: str, default: dict) -> dict:
 
     SMELT_TUNE=off leaves the default, SMELT_TUNE=shipped leaves out the user's own table.
     """
-    if _asked is not None:
-        _asked.append((op, key, default))
+    if _asked_knobs is not None:
+        _asked_knobs.append((op, key, default))
     if _forced is not None and _forced[0] == op:
         return default | _forced[1]
     if pinned() == "off":
@@ -246,7 +246,7 @@ def pinned() -> str:
 
 
 _forced: tuple[str, dict] | None = None
-_asked: list[tuple[str, str, dict]] | None = None
+_asked_knobs: list[tuple[str, str, dict]] | None = None
 
 
 @contextmanager
@@ -263,12 +263,12 @@ def forced(op: str, knobs: dict) -> Iterator[None]:
 @contextmanager
 def asking() -> Iterator[list[tuple[str, str, dict]]]:
     """Notes which knobs are asked for inside: (op, key, default)."""
-    global _asked
-    before, _asked = _asked, []
+    global _asked_knobs
+    before, _asked_knobs = _asked_knobs, []
     try:
-        yield _asked
+        yield _asked_knobs
     finally:
-        _asked = before
+        _asked_knobs = before
 
 
 def chip() -> tuple[str, str]:

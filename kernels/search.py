@@ -3,7 +3,11 @@
 import random
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+
+import mlx.core as mx
 
 from . import launch
 from .timing import Chain, Timer, faster, net
@@ -11,6 +15,7 @@ from .tuning import Call, Knobs, Space, exact, fault
 
 GAIN = 0.03  # a smaller one is not worth an entry
 FINALISTS = 4
+AHEAD = 32  # candidates that are compiled together
 SCREENING = 0.7  # of a case's time; the rest is for the finalists
 
 Progress = Callable[[str, int, int], None]
@@ -54,7 +59,8 @@ class Found:
 
     @property
     def note(self) -> str:
-        return f"{self.us:.2f} us a call, {self.before_us:.2f} before; {self.tried} of {self.candidates} candidates tried"
+        times = f"{self.us:.2f} us a call, {self.before_us:.2f} before"
+        return f"{times}; {self.tried} of {self.candidates} candidates tried"
 
 
 def cases_of(spaces: Iterable[Space], recorded: dict[str, list[Call]]) -> list[Case]:
@@ -69,6 +75,42 @@ def cases_of(spaces: Iterable[Space], recorded: dict[str, list[Call]]) -> list[C
                 if not any(call is other for other in case.calls):
                     case.calls.append(call)
     return [case for case in found.values() if case.candidates()]
+
+
+@dataclass
+class Screened:
+    """best: (microseconds, number, the chain to run, knobs), the fastest first; wrong: (knobs, why)."""
+
+    candidates: int
+    tried: int = 0
+    best: list[tuple] = field(default_factory=list)
+    wrong: list[tuple[Knobs, str]] = field(default_factory=list)
+
+
+def build_ahead(case: Case, candidates: Sequence[Knobs]) -> None:
+    """On CUDA, compile what these will launch, on all cores; elsewhere the first launch compiles."""
+    if launch.machine() != "cuda":
+        return
+    from . import cuda
+
+    variants: list[tuple] = []
+
+    def note(kernel, inputs, outputs, template, groups, threads):
+        variants.append((kernel, [x.dtype for x in inputs], [dtype for _, dtype in outputs], template, threads))
+        return [mx.zeros(shape, dtype) for shape, dtype in outputs]
+
+    for knobs in candidates:
+        with launch.through(note), launch.forced(case.op, knobs):
+            for call in case.calls:
+                case.space.fused(call.each(lambda a: a))
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda variant: attempt(cuda.build, *variant), variants))
+
+
+def attempt(build: Callable, *variant) -> None:
+    """What does not compile will say so when it is launched."""
+    with suppress(RuntimeError):
+        build(*variant)
 
 
 class Tuner:
@@ -89,38 +131,43 @@ class Tuner:
         return found
 
     def one(self, case: Case, begin: float, seconds: float) -> Found:
-        candidates = case.candidates()
-        self.random.shuffle(candidates)
-        truths = [exact(case.space, call) for call in case.calls]
-        rotation = self.timer.rotation(case.calls)
+        rotation = self.timer.rotation(case.calls, case.space)
         link = self.timer.link_us(rotation)
         before = self.timer.chained(Chain(case.space.fused), rotation)
-        screened, wrong, tried = [], [], 0
+        screened = self.screen(case, rotation, begin, seconds)
+        left = lambda: self.clock() < begin + seconds  # noqa: E731
+        times = self.timer.rounds_of([before, *(run for _, _, run, _ in screened.best)], left)
+        self.say(case, 1.0)
+        return self.choice(case, screened, [[net(t, link) for t in each] for each in times])
+
+    def screen(self, case: Case, rotation: list[Call], begin: float, seconds: float) -> "Screened":
+        """Candidates in random order, each checked, then timed once, until most of the time is up."""
+        truths = [exact(case.space, call) for call in case.calls]
+        candidates = case.candidates()
+        self.random.shuffle(candidates)
+        result = Screened(len(candidates))
         for knobs in candidates:
             if self.clock() > begin + SCREENING * seconds:
                 break
-            tried += 1
-            self.say(case, max(tried / len(candidates), (self.clock() - begin) / seconds))
-            why = self.fault(case, knobs, truths)
-            if why:
-                wrong.append((knobs, why))
-            else:
-                run = self.timer.chained(self.forced(case, knobs), rotation)
-                screened.append((run(), tried, run, knobs))
-        finals = sorted(screened)[:FINALISTS]
-        left = lambda: self.clock() < begin + seconds  # noqa: E731
-        times = self.timer.rounds_of([before, *(run for _, _, run, _ in finals)], left)
-        times = [[net(t, link) for t in each] for each in times]
-        self.say(case, 1.0)
-        return self.choice(case, times, [knobs for *_, knobs in finals], tried, len(candidates), tuple(wrong))
+            if result.tried % AHEAD == 0:
+                build_ahead(case, candidates[result.tried : result.tried + AHEAD])
+            result.tried += 1
+            self.say(case, max(result.tried / len(candidates), (self.clock() - begin) / seconds))
+            if why := self.fault(case, knobs, truths):
+                result.wrong.append((knobs, why))
+                continue
+            run = self.timer.chained(self.forced(case, knobs), rotation)
+            result.best = sorted([*result.best, (run(), result.tried, run, knobs)])[:FINALISTS]
+        return result
 
-    def choice(self, case, times, knobs, tried, count, wrong) -> Found:
+    def choice(self, case: Case, screened: "Screened", times: list[list[float]]) -> Found:
+        """times: in the last rounds, of what was in force and then of the best."""
         before, *others = times
+        took, counts = statistics.median(before), (screened.tried, screened.candidates, tuple(screened.wrong))
         best = min(range(len(others)), key=lambda i: statistics.median(others[i]), default=None)
-        took = statistics.median(before)
         if best is None or not faster(others[best], before, GAIN):
-            return Found(case.op, case.key, None, took, took, tried, count, wrong)
-        return Found(case.op, case.key, knobs[best], statistics.median(others[best]), took, tried, count, wrong)
+            return Found(case.op, case.key, None, took, took, *counts)
+        return Found(case.op, case.key, screened.best[best][-1], statistics.median(others[best]), took, *counts)
 
     def forced(self, case: Case, knobs: Knobs) -> Chain:
         return Chain(case.space.fused, lambda: launch.forced(case.op, knobs))

@@ -81,7 +81,8 @@ def read(path: Path, chip: tuple[str, str]) -> Own:
     if not sound:
         return Own(path, ignored=f"it is no tuning table; {AGAIN}")
     wanted = stamp(chip)
-    other = [f"{name} {made.get(name)}, here it is {value}" for name, value in wanted.items() if made.get(name) != value]
+    differ = [name for name, value in wanted.items() if made.get(name) != value]
+    other = [f"{name} {made.get(name)}, here it is {wanted[name]}" for name in differ]
     return Own(path, ignored=f"it was made for {'; '.join(other)}; {AGAIN}") if other else Own(path, ops)
 
 

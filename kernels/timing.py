@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from . import launch
-from .tuning import LARGE, Call
+from .tuning import LARGE, Call, Space
 
 ROTATED = 256 << 20  # bytes; the last-level caches of Apple's chips have up to 96 MB, an H200's 50
 CALLS = 64  # in a chain, or fewer where these would read more than CHAIN bytes
@@ -32,7 +32,12 @@ class Chain:
 
 def link(call: Call) -> list[mx.array]:
     """Stands for a kernel in a chain that has none."""
-    return [call.args[0]]
+    return [call.first]
+
+
+def copied(call: Call, i: int) -> Call:
+    """With large arrays of its own, but for the first one."""
+    return call.each(lambda a: a if i == 0 or a.nbytes < LARGE else a + mx.zeros((), a.dtype))
 
 
 class Timer:
@@ -41,12 +46,11 @@ class Timer:
     def __init__(self, rotated: int = ROTATED, calls: int = CALLS, rounds: int = ROUNDS, clock=time.perf_counter):
         self.rotated, self.calls, self.rounds, self.clock = rotated, calls, rounds, clock
 
-    def rotation(self, calls: Sequence[Call]) -> list[Call]:
-        """The calls in turn, each on copies of its large arrays."""
-        total = max(1, sum(call.bytes for call in calls))
-        copies = min(self.calls, -(-self.rotated // total))
-        made = [call.each(lambda a: a if i == 0 or a.nbytes < LARGE else a + mx.zeros((), a.dtype))
-                for i in range(copies) for call in calls]  # fmt: skip
+    def rotation(self, calls: Sequence[Call], space: Space | None = None) -> list[Call]:
+        """The calls in turn, each time with other large arrays, or with other parts of them."""
+        reads, turned = (space.reads, space.turned) if space else (lambda call: call.bytes, None)
+        rounds = min(self.calls, -(-self.rotated // max(1, sum(map(reads, calls)))))
+        made = [turned(call, i) if turned else copied(call, i) for i in range(rounds) for call in calls]
         mx.eval([call.arrays for call in made])
         return made
 
@@ -56,9 +60,9 @@ class Timer:
 
         def through(carry):
             for i in range(count):
-                call = rotation[i % len(rotation)].each(lambda a: a)  # a call may leave arrays of a trace in its objects
-                x = call.args[0]
-                first, *rest = chain.run(call.after(x + (carry * 0).astype(x.dtype)))
+                call = rotation[i % len(rotation)].each(lambda a: a)  # it may leave arrays of a trace in its objects
+                nothing = carry * 0
+                first, *rest = chain.run(call.linked(lambda x, add=nothing: x + add.astype(x.dtype)))
                 carry = mx.depends([first.reshape(-1)[:1]], rest)[0] if rest else first.reshape(-1)[:1]
             return carry
 
@@ -85,7 +89,9 @@ class Timer:
         once = self.chained(Chain(link), rotation)
         return min(once() for _ in range(self.rounds))
 
-    def rounds_of(self, runs: Sequence[Callable[[], float]], left: Callable[[], bool] = lambda: True) -> list[list[float]]:
+    def rounds_of(
+        self, runs: Sequence[Callable[[], float]], left: Callable[[], bool] = lambda: True
+    ) -> list[list[float]]:
         """For each run its times, in interleaved rounds, as long as there is time `left`; three rounds at least."""
         times: list[list[float]] = [[] for _ in runs]
         for done in range(self.rounds):
@@ -102,7 +108,7 @@ def net(us: float, link_us: float) -> float:
 
 
 def faster(times: Sequence[float], than: Sequence[float], share: float) -> bool:
-    """By more than `share` in the median, and by more than both spreads: three quarters of one beat three of the other."""
+    """By more than `share` in the median, and beyond both spreads: three quarters of one beat three of the other."""
     if statistics.median(times) >= statistics.median(than) * (1 - share):
         return False
     return quarter(times, 3) < quarter(than, 1)

@@ -22,14 +22,18 @@ TOLERANCE = {mx.float32: 2e-4, mx.float16: 4e-3, mx.bfloat16: 3e-2}
 
 @dataclass(frozen=True)
 class Call:
-    """One call of an op's kernel. Its first argument is the array that the layer before has made."""
+    """One call of an op's kernel. Its first argument is, or holds, the array that the layer before has made."""
 
     args: tuple
     kwargs: dict
 
-    def after(self, x: mx.array) -> "Call":
+    @property
+    def first(self) -> mx.array:
+        return Call(self.args[:1], {}).arrays[0]
+
+    def linked(self, link: Callable[[mx.array], mx.array]) -> "Call":
         """The same call with another first argument."""
-        return Call((x, *self.args[1:]), self.kwargs)
+        return Call((mapped(self.args[0], link), *self.args[1:]), self.kwargs)
 
     def each(self, change: Callable[[mx.array], mx.array]) -> "Call":
         """The same call with all arrays changed; nothing of it is shared but what `change` leaves as it is."""
@@ -108,19 +112,23 @@ class Space:
     needs       other ops whose kernels it works with
     fresh       a copy of a call, in which nothing is left of an earlier one that it could be taken for
     outcome     (what `fused` returned, the call) -> the arrays that the reference returns, wherever they are
+    settled     (these arrays, the call) -> arrays that are equal whatever an op may leave open, as an order
     title       a call in words: types, sizes, rows
     reads       bytes of a call that come from memory: weights, keys and values
+    turned      (a call, i) -> the same that reads another part of its weights; None where each call reads all of them
     """
 
     op: str
     module: ModuleType
     reference: Callable[..., Any]
-    title: Callable[[Call], str] = lambda call: f"{shape_of(call.args[0])}"
+    title: Callable[[Call], str] = lambda call: shape_of(call.first)
     candidates: Callable[[str, Knobs, Call], Iterable[Knobs]] = lambda op, default, call: ()
     needs: tuple[str, ...] = ()
     fresh: Callable[[Call], Call] = unchanged
     outcome: Callable[[Any, Call], Any] = lambda result, call: result
+    settled: Callable[[list[mx.array], Call], list[mx.array]] = lambda arrays, call: arrays
     reads: Callable[[Call], int] = lambda call: call.bytes
+    turned: Callable[[Call, int], Call] | None = None
 
     def fused(self, call: Call) -> list[mx.array]:
         return as_list(self.module.fused(*call.args, **call.kwargs))
@@ -128,7 +136,7 @@ class Space:
     def checked(self, call: Call) -> list[mx.array]:
         """What the kernel makes of the call, all of it, computed."""
         call = self.fresh(call)
-        made = as_list(self.outcome(self.module.fused(*call.args, **call.kwargs), call))
+        made = self.settled(as_list(self.outcome(self.module.fused(*call.args, **call.kwargs), call)), call)
         mx.eval(made)
         return made
 
@@ -174,7 +182,8 @@ def recording(spaces: Sequence[Space], found: dict[str, list[Call]]) -> Iterator
 
 def exact(space: Space, call: Call) -> list[mx.array]:
     """What the reference makes of the call in float32."""
-    made = space.plain(call.each(lambda a: a.astype(mx.float32) if mx.issubdtype(a.dtype, mx.floating) else a))
+    call = call.each(lambda a: a.astype(mx.float32) if mx.issubdtype(a.dtype, mx.floating) else a)
+    made = space.settled(space.plain(call), call)
     mx.eval(made)
     return made
 

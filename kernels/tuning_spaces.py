@@ -9,18 +9,48 @@ from collections.abc import Iterator
 
 import mlx.core as mx
 
-from . import attention, attention_kernel, embed, launch, linear, linear_kernel, qk_norm_rope, qk_norm_rope_kernel
+from . import (
+    attention,
+    attention_kernel,
+    columns,
+    embed,
+    experts,
+    experts_kernel,
+    gated_delta,
+    gated_delta_kernel,
+    gated_group_norm,
+    gated_group_norm_kernel,
+    launch,
+    linear,
+    linear_kernel,
+    mamba2,
+    mamba2_kernel,
+    pages,
+    qk_norm_rope,
+    qk_norm_rope_kernel,
+    router,
+    router_kernel,
+    short_conv,
+    short_conv_kernel,
+)
 from .tuning import Call, Knobs, Space
 
 LINEAR = {
-    "tiles": {"simds": (4, 5, 8, 10, 16, 20), "slice": (1, 2, 4, 5, 8), "outs": (8, 16, 32), "depth": (1, 2, 3, 4),
+    "tiles": {"simds": (4, 5, 8, 10, 16, 20), "slice": (1, 2, 4, 5, 8), "outs": (8, 16, 32), "depth": (1, 2, 3),
               "resident": (1, 2, 3)},
     "lanes": {"simds": (1, 2, 4, 8), "split": (1, 2, 4, 8), "rows": (2, 4, 8), "values": (8, 16, 32)},
 }  # fmt: skip
 MOST_OUTS = 40
 REGISTERS = 60000  # of a core of NVIDIA's; what needs more would spill
-ATTENTION = {"span": (1, 2), "simds": (2, 4, 8, 16), "batch": (1, 2, 4), "tile": (1, 2, 4, 8)}
-QK_NORM_ROPE = {"simds": (1, 2, 4, 8, 16)}
+SPANS = tuple(span for span in (1, 2, 4, 8) if span <= pages.LEAST_TABLE)  # a part must fit in every table
+ATTENTION = {"span": SPANS, "simds": (2, 4, 8, 16), "batch": (1, 2, 4), "tile": (1, 2, 4, 8)}
+EXPERTS = {
+    "experts": {"simds": (1, 2, 4, 8), "rows": (2, 4, 8), "values": (8, 16, 32), "resident": (4, 6, 8)},
+    "experts_down": {"simds": (2, 4, 8, 16), "split": (1, 2, 4, 8), "rows": (2, 4), "values": (8, 16, 32),
+                     "resident": (2, 4, 6)},
+}  # fmt: skip
+WALK = {"rows": (1, 2, 4, 8, 16), "simds": (2, 4, 8, 16)}  # of a recurrent state
+SIMDS = {"simds": (1, 2, 4, 8, 16)}
 
 
 def combinations(choices: dict[str, tuple]) -> Iterator[Knobs]:
@@ -29,8 +59,13 @@ def combinations(choices: dict[str, tuple]) -> Iterator[Knobs]:
 
 
 def of_default(choices: dict[str, tuple]):
-    """Candidates of an op that asks for exactly the knobs that its default names."""
-    return lambda op, default, call: combinations({name: choices[name] for name in default if name in choices})
+    """Candidates of an op that asks for the knobs that its default names; those without choices stay as they are."""
+
+    def candidates(op: str, default: Knobs, call: Call) -> Iterator[Knobs]:
+        for knobs in combinations({name: choices[name] for name in default if name in choices}):
+            yield default | knobs
+
+    return candidates
 
 
 def rows(count: int) -> str:
@@ -83,13 +118,12 @@ def worth(knobs: Knobs, outputs: int, bits: int, group: int, width: int) -> bool
     if knobs["kernel"] == "lanes":
         return knobs["split"] in (1, knobs["simds"])
     units, slots = width // linear_kernel.unit_of(bits, group), knobs["simds"] * knobs["slice"]
-    registers = linear_kernel.registers(knobs)
     told = launch.machine() == "cuda" or knobs["resident"] == 1
     return (
         told
         and (knobs["outs"] == min(LINEAR["tiles"]["outs"]) or outputs / knobs["outs"] >= launch.cores())
         and units / (-(-units // slots) * slots) > 0.9
-        and 32 * knobs["simds"] * knobs["resident"] * registers < REGISTERS
+        and 32 * knobs["simds"] * knobs["resident"] * linear_kernel.registers(knobs) < REGISTERS
     )
 
 
@@ -104,20 +138,20 @@ def embedded(call: Call) -> int:
 
 
 def attention_title(call: Call) -> str:
-    q, pages, addresses = call.args
-    case = attention_kernel.case(q, pages.kv_heads, pages.window)
+    q, home, addresses = call.args
+    case = attention_kernel.case(q, home.kv_heads, home.window)
     return f"{titled(case, q.shape[0])} of {int(mx.max(addresses.bounds[:, 1])) + q.shape[2]}"
 
 
-def attention_reference(q, pages, addresses, *, scale, cap):
-    return attention.paged_reference(q, *pages.held, addresses, scale=scale, window=pages.window, cap=cap)
+def attention_reference(q, home, addresses, *, scale, cap):
+    return attention.paged_reference(q, *home.held, addresses, scale=scale, window=home.window, cap=cap)
 
 
 def attended(call: Call) -> int:
     """Bytes of the keys and values that the rows see."""
-    q, pages, addresses = call.args
+    q, home, addresses = call.args
     begin, end = addresses.bounds[:, 0], addresses.bounds[:, 1] + q.shape[2]
-    return int(mx.sum(end - begin)) * pages.slot_bytes
+    return int(mx.sum(end - begin)) * home.slot_bytes
 
 
 def qk_norm_rope_title(call: Call) -> str:
@@ -126,38 +160,119 @@ def qk_norm_rope_title(call: Call) -> str:
     return titled(qk_norm_rope_kernel.case(qkv, rope, **heads), qkv.shape[0] * qkv.shape[1])
 
 
-def qk_norm_rope_reference(qkv, position, rope, pages, rows, **more):
+def qk_norm_rope_reference(qkv, position, rope, home, where, **more):
     return qk_norm_rope.reference(qkv, position, rope, **more)
 
 
 def emptied(call: Call) -> Call:
     """With pools of its own, in which nothing is written."""
     call = call.each(lambda a: a)
-    if (pages := call.args[3]) is not None:
-        pages.hold([pool * 0 for pool in pages.held])
-        mx.eval(pages.held)
+    if (home := call.args[3]) is not None:
+        home.hold([pool * 0 for pool in home.held])
+        mx.eval(home.held)
     return call
 
 
 def written(q: mx.array, call: Call) -> list[mx.array]:
     """The queries, and from the pages the keys and values [B, kv_heads, T, head_dim]."""
-    qkv, _, _, pages, rows = call.args
-    if pages is None:
+    qkv, _, _, home, where = call.args
+    if home is None:
         return [q]
     mx.eval(q)
-    slots = rows.addresses(qkv.shape[1], pages.keys.shape[1]).slots
-    shape = (pages.kv_heads, *qkv.shape[:2], pages.head_dim)
-    return [q, *(pool[:, slots].reshape(shape).swapaxes(0, 1) for pool in pages.held)]
+    slots = where.addresses(qkv.shape[1], home.keys.shape[1]).slots
+    shape = (home.kv_heads, *qkv.shape[:2], home.head_dim)
+    return [q, *(pool[:, slots].reshape(shape).swapaxes(0, 1) for pool in home.held)]
+
+
+def router_title(call: Call) -> str:
+    logits, routing, *_ = call.args
+    return titled(router_kernel.case(logits, routing), logits.size // logits.shape[-1])
+
+
+def router_settled(arrays: list[mx.array], call: Call) -> list[mx.array]:
+    """By weight, the weights and the logits that they are of: experts of equal logits are as good as each other."""
+    indices, weights = arrays
+    logits = mx.take_along_axis(call.args[0].astype(mx.float32), indices, axis=-1)
+    order = mx.argsort(weights, axis=-1)
+    return [mx.take_along_axis(x, order, axis=-1) for x in (weights, logits)]
+
+
+def experts_title(call: Call) -> str:
+    x, indices, _, up, down = call.args
+    case = experts_kernel.case(x, indices, up, down, call.kwargs["glu"], call.kwargs["act"])
+    return titled(case, x.size // x.shape[-1])
+
+
+def experts_reads(call: Call) -> int:
+    """Bytes of the experts that are asked for, each once."""
+    _, indices, _, up, down = call.args
+    asked = len(set(indices.flatten().tolist()))
+    return sum(array.nbytes for array in (*up.arrays, *down.arrays)) * asked // len(up.weight)
+
+
+def experts_turned(call: Call, i: int) -> Call:
+    """With the next experts, as many as each token has."""
+    x, indices, weights, up, down = call.args
+    moved = (indices + mx.array(i * indices.shape[-1], indices.dtype)) % len(up.weight)
+    return Call((x, moved.astype(indices.dtype), weights, up, down), call.kwargs)
+
+
+def experts_candidates(op: str, default: Knobs, call: Call) -> Iterator[Knobs]:
+    *_, up, down = call.args
+    weight = up if op == "experts" else down
+    bits = weight.bits if weight.packed else 8 * weight.weight.dtype.size
+    width = experts_kernel.inner(weight)
+    for knobs in combinations(EXPERTS[op]):
+        if not experts_kernel.impossible(knobs, bits, width):
+            yield knobs
+
+
+def conv_reference(x, tail, weight, bias, activation, keep, gated):
+    if gated:
+        return short_conv.gated_reference(columns.array(x), tail, weight, bias, keep)
+    return short_conv.reference(columns.array(x), tail, weight, bias, activation, keep)
+
+
+def delta_reference(qkv, a, b, state, rate, dt_bias, keep, gate, norm):
+    return gated_delta.reference(qkv, a, b, state, rate=rate, dt_bias=dt_bias, keep=keep, gate=gate, norm=norm)
+
+
+def mamba2_reference(xbc, dt, state, a, d, dt_bias, limit, keep):
+    return mamba2.reference(xbc, dt, state, a=a, d=d, dt_bias=dt_bias, limit=limit, keep=keep)
+
+
+def group_norm_reference(y, gate, norm, groups):
+    return gated_group_norm.reference(y, columns.array(gate), norm, groups)
+
+
+def state_reads(call: Call) -> int:
+    """Bytes of the recurrent state, which is read and written."""
+    return 2 * max(array.nbytes for array in call.arrays if array.dtype == mx.float32)
 
 
 SPACES = (
-    Space("embed", embed, embed.reference, embed_title, reads=embedded),
-    Space("linear", linear_kernel, linear_reference, linear_title, linear_candidates, reads=linear_reads),
+    Space("embed", embed, embed.reference, title=embed_title, reads=embedded),
     Space(
-        "attention", attention_kernel, attention_reference, attention_title, of_default(ATTENTION), reads=attended
+        "linear", linear_kernel, linear_reference, candidates=linear_candidates, title=linear_title, reads=linear_reads
     ),
     Space(
-        "qk_norm_rope", qk_norm_rope_kernel, qk_norm_rope_reference, qk_norm_rope_title, of_default(QK_NORM_ROPE),
-        needs=("pages",), fresh=emptied, outcome=written, reads=lambda call: call.args[0].nbytes,
+        "attention", attention_kernel, attention_reference, candidates=of_default(ATTENTION), title=attention_title,
+        reads=attended,
     ),
+    Space(
+        "qk_norm_rope", qk_norm_rope_kernel, qk_norm_rope_reference, candidates=of_default(SIMDS), needs=("pages",),
+        fresh=emptied, outcome=written, title=qk_norm_rope_title, reads=lambda call: call.first.nbytes,
+    ),
+    Space(
+        "router", router_kernel, router.reference, settled=router_settled, title=router_title,
+        reads=lambda call: call.first.nbytes,
+    ),
+    Space(
+        "experts", experts_kernel, experts.reference, candidates=experts_candidates, title=experts_title,
+        reads=experts_reads, turned=experts_turned,
+    ),
+    Space("short_conv", short_conv_kernel, conv_reference, candidates=of_default(SIMDS)),
+    Space("gated_delta", gated_delta_kernel, delta_reference, candidates=of_default(WALK), reads=state_reads),
+    Space("mamba2", mamba2_kernel, mamba2_reference, candidates=of_default(WALK), reads=state_reads),
+    Space("gated_group_norm", gated_group_norm_kernel, group_norm_reference, candidates=of_default(SIMDS)),
 )  # fmt: skip

@@ -43,7 +43,8 @@ def test_codes_are_symmetric_around_zero(tmp_path):
     packed.write(tmp_path, SHAPES["tiny"], dtype=mx.float32)
     weights = mx.load(str(tmp_path / "model.safetensors"))
     name = "model.layers.1.self_attn.o_proj"
-    matrix = mx.dequantize(*(weights[f"{name}.{part}"] for part in ("weight", "scales", "biases")), group_size=64, bits=4)
+    parts = (weights[f"{name}.{part}"] for part in ("weight", "scales", "biases"))
+    matrix = mx.dequantize(*parts, group_size=64, bits=4)
     assert abs(matrix.mean().item()) < 0.05 * matrix.std().item()
     assert matrix.std().item() == pytest.approx(matrix.shape[1] ** -0.5, rel=0.1)
 

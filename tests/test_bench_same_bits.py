@@ -1,4 +1,4 @@
-"""The check that an answer has the same bits whatever runs beside it, on models that keep that promise and that break it."""
+"""The check that an answer has the same bits in any company, on models that keep that promise and that break it."""
 
 import mlx.core as mx
 import pytest

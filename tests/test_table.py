@@ -92,7 +92,9 @@ def test_a_table_of_something_else_is_ignored_and_one_line_says_so(own, caplog, 
     assert launch.knobs("op", "64", {"b": 0})["b"] == 2
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '"words"', "{}", '{"for": {}, "ops": []}', '{"for": {}, "ops": {"op": 3}}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '"words"', "{}", '{"for": {}, "ops": []}', '{"for": {}, "ops": {"op": 3}}']
+)
 def test_a_broken_table_is_ignored_and_one_line_says_so(own, caplog, content):
     own.write_text(content)
     with caplog.at_level(logging.WARNING):
@@ -137,3 +139,10 @@ def test_the_hash_follows_the_text_of_a_kernel(tmp_path, monkeypatch):
 def test_the_shipped_table_can_be_read(monkeypatch):
     monkeypatch.undo()
     assert table.shipped(("sm_90", "NVIDIA H200")) is not None and table.shipped(("cpu", "cpu")) == {}
+
+
+def test_knobs_can_be_asked_for_inside_a_check_of_one_kernel():
+    with launch.through(Emulator()), launch.only("op") as used:
+        assert launch.uses_kernel("op", (), None)
+        assert launch.knobs("op", "64", {"b": 0})["b"] == 2
+    assert used == {"op"}

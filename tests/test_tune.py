@@ -35,7 +35,7 @@ def model(folder):
 def clean(monkeypatch, tmp_path):
     monkeypatch.setenv("SMELT_HOME", str(tmp_path))
     monkeypatch.setattr(tuning_spaces, "LINEAR", {"lanes": LANES})
-    for name, values in (("span", (1, 4)), ("simds", (1, 4, 8)), ("batch", (1, 2)), ("tile", (4,))):
+    for name, values in (("span", (1, 2)), ("simds", (1, 4, 8)), ("batch", (1, 2)), ("tile", (4,))):
         monkeypatch.setitem(tuning_spaces.ATTENTION, name, values)
     monkeypatch.setattr(tune, "ROWS", (1, 2))
     monkeypatch.setattr(tune, "CONTEXT", 20)
@@ -113,6 +113,23 @@ def test_time_is_bounded_and_shared(model):
     assert any(f.tried < f.candidates for f in found) and len({f.op for f in found}) > 1
 
 
+def test_on_cuda_candidates_are_compiled_together_before_they_are_tried(model, monkeypatch):
+    from smelt.kernels import cuda
+
+    with launch.through(Device(lambda name, template: 1)):
+        (case,) = [c for c in search.cases_of(tuning_spaces.SPACES, tune.recorded(model)) if c.op == "qk_norm_rope"]
+    built = []
+
+    def build(kernel, in_types, out_types, template, threads):
+        built.append((kernel.name, template["SIMDS"], threads, len(in_types) == len(kernel.inputs)))
+        raise RuntimeError("NVRTC refused a kernel")
+
+    monkeypatch.setattr(launch, "machine", lambda: "cuda")
+    monkeypatch.setattr(cuda, "build", build)
+    search.build_ahead(case, [{"simds": 1}, {"simds": 2}])
+    assert sorted(set(built)) == [("qk_norm_rope", 1, 32, True), ("qk_norm_rope", 2, 64, True)]
+
+
 def test_progress_is_told_up_to_the_end(model):
     told, device = [], Device(best_at(simds=1))
     with launch.through(device):
@@ -123,7 +140,8 @@ def test_progress_is_told_up_to_the_end(model):
 
 def test_entries_of_other_ops_stay(tmp_path):
     path = tmp_path / "t.json"
-    tune.keep(path, {"linear": {"a": {"knobs": {"x": 1}}}, "attention": {"32": {"knobs": {"x": 1}}}}, off={"router": "slow"})
+    one = {"knobs": {"x": 1}}
+    tune.keep(path, {"linear": {"a": one}, "attention": {"32": one}}, off={"router": "slow"})
     tune.keep(path, {"linear": {"b": {"knobs": {"x": 2}}}}, ("linear",))
     own = table.read(path, launch.chip())
     assert set(own.ops) == {"linear", "attention", "off"} and set(own.ops["linear"]) == {"b"}
@@ -177,7 +195,8 @@ def test_a_slower_kernel_is_switched_off(model, monkeypatch):
     device = Device(lambda name, template: 50 if name.startswith("attention") else 10)
     ticking(monkeypatch, device.clock, 40)
     off = verify.switched_off(verified(device, model))
-    assert set(off) == {"attention"} and off["attention"].startswith("slower on this chip than plain ops: 100.0 us, 80.0")
+    assert set(off) == {"attention"}
+    assert off["attention"].startswith("slower on this chip than plain ops: 100.0 us, 80.0")
 
 
 def test_a_wrong_kernel_is_switched_off_whatever_its_time(model, monkeypatch):

@@ -1,0 +1,87 @@
+"""Every op's space, in the models that run it: right kernels pass, a wrong one is found, every candidate can run."""
+
+import mlx.core as mx
+import pytest
+from msl.emulator import RUNS_HERE
+from smelt.engine import tune, verify
+from smelt.kernels import launch, search, timing, tuning, tuning_spaces
+from smelt.kernels.tuning_spaces import SPACES
+from test_models_on_kernels import MODELS, load
+from test_tune import Device
+
+pytestmark = pytest.mark.skipif(not RUNS_HERE, reason="the emulator needs Linux and g++")
+SPACE = {space.op: space for space in SPACES}
+OPS = {"embed": "qwen3_moe"} | {op: name for name, (*_, ops) in reversed(MODELS.items()) for op in ops}
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """name of a model -> the calls of its decode steps with 1 row and 2."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "ROWS", (1, 2))
+        patch.setattr(tune, "CONTEXT", 12)
+        for name in sorted(set(OPS.values())):
+            with launch.through(Device(lambda name, template: 1)):
+                found[name] = tune.recorded(load(tmp_path_factory.mktemp(name), name))
+    return found
+
+
+def test_every_space_is_of_an_op_that_some_model_runs():
+    assert set(OPS) == set(SPACE)
+
+
+@pytest.mark.parametrize("op", SPACE)
+def test_a_right_kernel_passes_and_a_wrong_one_is_found(op, recorded):
+    space, calls = SPACE[op], recorded[OPS[op]][op]
+    assert {call.first.shape[0] for call in calls} >= {1, 2} or op in ("router", "experts")
+    with launch.through(device := Device(lambda name, template: 1)):
+        for call in calls:
+            assert tuning.fault(space, call, tuning.exact(space, call)) is None
+        device.broken = lambda name, template: name.startswith(op)
+        for call in calls:
+            assert "away" in tuning.fault(space, call, tuning.exact(space, call))
+
+
+@pytest.mark.parametrize("op", [op for op in SPACE if op not in ("embed", "router")])
+def test_candidates_are_what_the_kernel_asks_for(op, recorded):
+    """And the first, a middle and the last of them give right results."""
+    space = SPACE[op]
+    with launch.through(Device(lambda name, template: 1)):
+        cases = search.cases_of([space], recorded[OPS[op]])
+        assert {case.op.partition("_down")[0].partition(" ")[0] for case in cases} == {op}
+        for case in cases:
+            found = case.candidates()
+            assert set(case.default) <= set(found[0]) and len({str(knobs) for knobs in found}) == len(found) > 1
+            for knobs in (found[0], found[len(found) // 2], found[-1]):
+                with launch.forced(case.op, knobs):
+                    for call in case.calls[:2]:
+                        assert tuning.fault(space, call, tuning.exact(space, call)) is None, knobs
+
+
+def test_experts_take_turns_in_a_rotation(recorded):
+    space, call = SPACE["experts"], recorded["qwen3_moe"]["experts"][0]
+    timer = timing.Timer(rotated=3 * space.reads(call), calls=8)
+    rotation = timer.rotation([call], space)
+    asked = [tuple(call.args[1].flatten().tolist()) for call in rotation]
+    assert len(rotation) == 3 and len(set(asked)) == 3 and rotation[0].args[3] is rotation[1].args[3]
+    assert max(max(indices) for indices in asked) < len(call.args[3].weight)
+
+
+def test_experts_of_equal_worth_are_as_good_as_each_other(recorded):
+    call = recorded["qwen3_moe"]["router"][0]
+    call = call.linked(lambda x: mx.zeros(x.shape, x.dtype))
+    arrays = SPACE["router"].plain(call)
+    other = [(arrays[0] + 1) % call.first.shape[-1], arrays[1]]
+    settled = [tuning_spaces.router_settled(each, call) for each in (arrays, other)]
+    assert all(mx.array_equal(a, b) for a, b in zip(*settled, strict=True))
+
+
+def test_the_doctor_finds_every_op_of_a_mixture(tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "ROWS", (1,))
+    monkeypatch.setattr(tune, "CONTEXT", 12)
+    device = Device(lambda name, template: 1)
+    with launch.through(device):
+        verdicts = verify.verify(load(tmp_path, "nemotron_h"), device.timer)
+    assert {v.op for v in verdicts} >= {"linear", "router", "experts", "short_conv", "mamba2", "gated_group_norm"}
+    assert not [v for v in verdicts if v.verdict == verify.WRONG]
