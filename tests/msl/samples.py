@@ -3,7 +3,7 @@
 from functools import cache
 
 import mlx.core as mx
-from smelt.kernels import launch, linear_kernel
+from smelt.kernels import launch, linear_kernel, sample
 from smelt.kernels.attention import attention
 from smelt.kernels.embed import embed
 from smelt.kernels.experts import experts
@@ -75,46 +75,20 @@ def qk_norm_and_rope():
     )[0]  # fmt: skip
 
 
-def routed():
-    return route(mx.ones((1, 40), F16), Routing(3, groups=(4, 2)), mx.ones((40,)), mx.ones((40,), F16))
-
-
-def experts_with_everything():
-    x, norm = mx.ones((2, 64), F16), Norm(mx.ones((64,), F16), 1e-6)
-    up, down = pack(mx.ones((4, 64, 64), F16)), pack(mx.ones((4, 64, 32), F16), 32)
-    indices, weights = mx.array([[0, 1], [2, 3]], mx.uint32), mx.ones((2, 2))
-    return experts(
-        x, indices, weights, up, down, glu="silu", norm=norm, residual=x, beside=(x, mx.ones((2, 1), F16))
+def sampled_with_everything():
+    ones = mx.ones((1,))
+    parameters = sample.Parameters(
+        ones, mx.array([3], mx.int32), 0.9 * ones, 0.1 * ones, ones, ones, ones, mx.array([[1, 2]], mx.uint32), mx.ones((1, 64))
     )  # fmt: skip
-
-
-def convolved():
-    return short_conv(mx.ones((1, 2, 64), F16), mx.ones((1, 3, 64), F16), mx.ones((64, 4), F16), None, "silu", keep=True)
-
-
-def delta_normed():
-    qkv, heads, norm = mx.ones((1, 2, 256), F16), mx.ones((1, 2, 2), F16), Norm(mx.ones((64,), F16), 1e-6)
-    return gated_delta(
-        qkv, heads, heads, mx.ones((1, 2, 64, 64)), rate=mx.ones((2,)), dt_bias=mx.ones((2,)), keep=True,
-        gate=mx.ones((1, 2, 128), F16), norm=norm,
-    )  # fmt: skip
-
-
-def mamba2_step():
-    heads = mx.ones((2,))
-    return mamba2(
-        mx.ones((1, 2, 256), F16), mx.ones((1, 2, 2), F16), mx.ones((1, 2, 64, 64)), a=-heads, d=heads, dt_bias=heads,
-        keep=True,
-    )  # fmt: skip
-
-
-def norm_of_groups():
-    return gated_group_norm(mx.ones((1, 128), F16), mx.ones((1, 128), F16), Norm(mx.ones((128,), F16), 1e-6), 2)
+    plan = sample.Plan(True, 3, True, True, True, True, True, True, logprobs=2)
+    history = sample.History(mx.zeros((2 * 64 + 4,), mx.int32), mx.array([3], mx.int32))
+    mask = mx.full((1, 2), 0xFFFFFFFF, mx.uint32)
+    return sample.sampled(mx.ones((1, 64), F16), parameters, mx.array([5], mx.uint32), plan, history, mask)[0]
 
 
 CALLS = [linear_lanes, linear_tiles, attention_over_a_page, attention_in_parts, keys_read_from_pages, qk_norm_and_rope,
          rows_of_a_matrix, routed, experts_with_everything, convolved, delta_normed, mamba2_step,
-         norm_of_groups]  # fmt: skip
+         norm_of_groups, sampled_with_everything]  # fmt: skip
 
 
 @cache
