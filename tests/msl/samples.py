@@ -11,7 +11,7 @@ from smelt.kernels.gated_delta import gated_delta
 from smelt.kernels.gated_group_norm import gated_group_norm
 from smelt.kernels.linear import linear, pack
 from smelt.kernels.mamba2 import mamba2
-from smelt.kernels.norm import Norm
+from smelt.kernels.norm import Norm, add_norm
 from smelt.kernels.pages import PAGE, Pages, Rows, Span
 from smelt.kernels.qk_norm_rope import Rope, qk_norm_rope
 from smelt.kernels.router import Routing, route
@@ -86,9 +86,50 @@ def sampled_with_everything():
     return sample.sampled(mx.ones((1, 64), F16), parameters, mx.array([5], mx.uint32), plan, history, mask)[0]
 
 
+def add_norm_and_scale():
+    return add_norm(mx.ones((2, 64), F16), mx.ones((2, 64), F16), Norm(mx.ones((64,), F16), 1e-6), mx.ones((1,), F16))
+
+
+def routed():
+    return route(mx.ones((1, 40), F16), Routing(3, groups=(4, 2)), mx.ones((40,)), mx.ones((40,), F16))
+
+
+def experts_with_everything():
+    x, norm = mx.ones((2, 64), F16), Norm(mx.ones((64,), F16), 1e-6)
+    up, down = pack(mx.ones((4, 64, 64), F16)), pack(mx.ones((4, 64, 32), F16), 32)
+    indices, weights = mx.array([[0, 1], [2, 3]], mx.uint32), mx.ones((2, 2))
+    return experts(
+        x, indices, weights, up, down, glu="silu", norm=norm, residual=x, beside=(x, mx.ones((2, 1), F16))
+    )  # fmt: skip
+
+
+def convolved():
+    return short_conv(mx.ones((1, 2, 64), F16), mx.ones((1, 3, 64), F16), mx.ones((64, 4), F16), None, "silu", keep=True)
+
+
+def delta_normed():
+    qkv, heads, norm = mx.ones((1, 2, 256), F16), mx.ones((1, 2, 2), F16), Norm(mx.ones((64,), F16), 1e-6)
+    return gated_delta(
+        qkv, heads, heads, mx.ones((1, 2, 64, 64)), rate=mx.ones((2,)), dt_bias=mx.ones((2,)), keep=True,
+        gate=mx.ones((1, 2, 128), F16), norm=norm,
+    )  # fmt: skip
+
+
+def mamba2_step():
+    heads = mx.ones((2,))
+    return mamba2(
+        mx.ones((1, 2, 256), F16), mx.ones((1, 2, 2), F16), mx.ones((1, 2, 64, 64)), a=-heads, d=heads, dt_bias=heads,
+        keep=True,
+    )  # fmt: skip
+
+
+def norm_of_groups():
+    return gated_group_norm(mx.ones((1, 128), F16), mx.ones((1, 128), F16), Norm(mx.ones((128,), F16), 1e-6), 2)
+
+
 CALLS = [linear_lanes, linear_tiles, attention_over_a_page, attention_in_parts, keys_read_from_pages, qk_norm_and_rope,
          rows_of_a_matrix, routed, experts_with_everything, convolved, delta_normed, mamba2_step,
-         norm_of_groups, sampled_with_everything]  # fmt: skip
+         norm_of_groups, sampled_with_everything, add_norm_and_scale]  # fmt: skip
 
 
 @cache
