@@ -9,7 +9,20 @@ from collections.abc import Iterator
 
 import mlx.core as mx
 
-from . import attention, attention_kernel, embed, launch, linear, linear_kernel, qk_norm_rope, qk_norm_rope_kernel
+from . import (
+    add_norm_kernel,
+    attention,
+    attention_kernel,
+    embed,
+    launch,
+    linear,
+    linear_kernel,
+    norm,
+    qk_norm_rope,
+    qk_norm_rope_kernel,
+    sample,
+    sample_kernel,
+)
 from .tuning import Call, Knobs, Space
 
 LINEAR = {
@@ -21,6 +34,8 @@ MOST_OUTS = 40
 REGISTERS = 60000  # of a core of NVIDIA's; what needs more would spill
 ATTENTION = {"span": (1, 2), "simds": (2, 4, 8, 16), "batch": (1, 2, 4), "tile": (1, 2, 4, 8)}
 QK_NORM_ROPE = {"simds": (1, 2, 4, 8, 16)}
+ADD_NORM = {"simds": (1, 2, 4, 8, 16, 32)}
+SAMPLE = {"simds": (1, 2, 4, 8, 16), "merge_simds": (8, 16, 32)}
 
 
 def combinations(choices: dict[str, tuple]) -> Iterator[Knobs]:
@@ -150,6 +165,21 @@ def written(q: mx.array, call: Call) -> list[mx.array]:
     return [q, *(pool[:, slots].reshape(shape).swapaxes(0, 1) for pool in pages.held)]
 
 
+def add_norm_title(call: Call) -> str:
+    x, _, _, scale = call.args
+    return titled(add_norm_kernel.case(x, scale), x.size // x.shape[-1])
+
+
+def sample_title(call: Call) -> str:
+    logits, _, _, plan, *_ = call.args
+    return titled(sample_kernel.case(logits, plan), logits.shape[0])
+
+
+def sample_reference(*args) -> list[mx.array]:
+    drawn, _ = sample.reference(*args)
+    return drawn
+
+
 SPACES = (
     Space("embed", embed, embed.reference, embed_title, reads=embedded),
     Space("linear", linear_kernel, linear_reference, linear_title, linear_candidates, reads=linear_reads),
@@ -160,4 +190,6 @@ SPACES = (
         "qk_norm_rope", qk_norm_rope_kernel, qk_norm_rope_reference, qk_norm_rope_title, of_default(QK_NORM_ROPE),
         needs=("pages",), fresh=emptied, outcome=written, reads=lambda call: call.args[0].nbytes,
     ),
+    Space("add_norm", add_norm_kernel, norm.reference, add_norm_title, of_default(ADD_NORM)),
+    Space("sample", sample_kernel, sample_reference, sample_title, of_default(SAMPLE)),
 )  # fmt: skip
