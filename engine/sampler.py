@@ -1,6 +1,7 @@
 """Sampling parameters of the running rows, on the device, kept in step with rows that join and leave."""
 
 import mlx.core as mx
+import numpy as np
 
 from ..kernels import sample as kernel
 from .request import Sampling
@@ -61,15 +62,20 @@ def bias_of(samplings: list[Sampling], vocab: int) -> mx.array:
 def history_of(sequences: list[Sequence], vocab: int) -> kernel.History:
     """From what the host knows: the sequences' tokens as far as they have been read."""
     windows = [s.sampling.repetition_window or s.tokens_wanted for s in sequences]
-    width = max(windows)
-    counts = mx.zeros((len(sequences), vocab), mx.int32)
-    recent = []
-    for i, s in enumerate(sequences):
-        if s.generated:
-            counts = counts.at[i, mx.array(s.generated)].add(1)
-        tail = (s.prompt + s.generated)[-width:]
-        recent.append([vocab] * (width - len(tail)) + tail)
-    return kernel.History(counts, mx.array(recent, mx.int32), mx.array(windows, mx.int32))
+    ring = 1 << (max(windows) - 1).bit_length()  # few different ones: a step is traced anew for each
+    rows = [table_row(s, window, vocab, ring) for s, window in zip(sequences, windows, strict=True)]
+    return kernel.History(mx.array(np.concatenate(rows)), mx.array(windows, mx.int32))
+
+
+def table_row(s: Sequence, window: int, vocab: int, ring: int) -> np.ndarray:
+    """A row of the history's table."""
+    tokens, row = np.array(s.prompt + s.generated, np.int64), np.zeros(2 * vocab + ring, np.int32)
+    counts, seen, recent = np.split(row, [vocab, 2 * vocab])
+    counts += np.bincount(tokens[len(s.prompt) :], minlength=vocab)
+    seen += np.bincount(tokens[-window:], minlength=vocab)
+    last = np.arange(max(0, len(tokens) - ring), len(tokens))
+    recent[last % ring] = tokens[last]
+    return row
 
 
 class Sampler:
@@ -84,31 +90,24 @@ class Sampler:
         self.parameters = parameters_of(sequences, vocab, self.plan)
         self.history = None
         if self.plan.penalties:
-            self.history = with_unread(history_of(sequences, vocab), unread or [None] * len(sequences))
+            self.history = with_unread(history_of(sequences, vocab), sequences, unread or [None] * len(sequences), vocab)
 
     def __call__(self, logits: mx.array) -> list[mx.array]:
         """logits [B, V] -> [tokens [B]] and, where some row wants them, its logprob, the best ids and their logprobs."""
-        tokens = kernel.sample(logits, self.parameters, self.position(), self.plan, self.history)
-        if self.history is not None:
-            self.history = self.history.after(tokens)
-        if self.plan.logprobs is None:
-            return [tokens]
-        return [tokens, *kernel.logprobs(logits, tokens, self.plan.logprobs)]
+        drawn, self.history = kernel.sampled(logits, self.parameters, self.position(), self.plan, self.history)
+        return drawn
 
     def position(self) -> mx.array:
         """[B] uint32: of the tokens to be drawn."""
         return mx.array([len(s.prompt) + s.submitted for s in self.sequences], mx.uint32)
 
 
-def with_unread(history: kernel.History, unread: list[mx.array | None]) -> kernel.History:
+def with_unread(
+    history: kernel.History, sequences: list[Sequence], unread: list[mx.array | None], vocab: int
+) -> kernel.History:
     """Add one still lazy token to the rows that have one; the others shift by nothing."""
     if all(token is None for token in unread):
         return history
     has = mx.array([token is not None for token in unread])
     tokens = mx.stack([mx.array(0, mx.uint32) if token is None else token.astype(mx.uint32) for token in unread])
-    added = history.after(tokens)
-    return kernel.History(
-        mx.where(has[:, None], added.counts, history.counts),
-        mx.where(has[:, None], added.recent, history.recent),
-        history.window,
-    )
+    return history.after(tokens, mx.array([len(s.prompt) + len(s.generated) for s in sequences]), vocab, has)

@@ -1,7 +1,8 @@
 """Before a GPU serves a model, its kernels are compared with their references, and its traced step with the built one.
 
 A kernel that raises or is wrong on this chip is switched off by name for this process, with a warning; `smelt doctor`
-and the report show it. Whole layers are compared, on the model's own weights and shapes.
+and the report show it. Whole layers are compared, on the model's own weights and shapes; the sampler's draws, on random
+logits as wide as its vocabulary.
 """
 
 import logging
@@ -10,6 +11,7 @@ import mlx.core as mx
 
 from ..kernels import launch
 from .request import Sampling
+from .sampler import Sampler
 from .scheduler import Limits, Scheduler
 from .sequence import Sequence, Token
 from .step import TracedStep
@@ -19,11 +21,19 @@ log = logging.getLogger(__name__)
 # Each may need those before it to be there.
 OPS = (
     "embed", "linear", "attention", "pages", "qk_norm_rope", "router", "experts", "short_conv", "gated_delta", "mamba2",
-    "gated_group_norm",
+    "gated_group_norm", "add_norm", "sample",
 )  # fmt: skip
 NEEDED = {"qk_norm_rope": ("pages",)}  # it writes to them
 PROMPT = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233)
 STEPS = (8, 1, 12)  # tokens: for most kernels the most that they take, and one; for those that walk along prompts, more
+DRAWS = (
+    {"temperature": 0.0, "top_logprobs": 3},
+    {"temperature": 0.0, "presence_penalty": 1.0, "repetition_penalty": 1.5, "logit_bias": {2: 3.0}},
+    {"temperature": 0.7},
+    {"temperature": 1.0, "top_p": 0.9},
+    {"temperature": 1.2, "top_k": 40, "top_p": 0.8},
+    {"temperature": 1.0, "min_p": 0.05},
+)
 # Of the largest logit. Layers of 16-bit rounding add up to a few hundredths; a wrong index or a race is of order one.
 TOLERANCE = {mx.float32: 1e-3, mx.float16: 0.05, mx.bfloat16: 0.2}
 
@@ -34,6 +44,7 @@ def check(model) -> None:
         return
     with launch.only() as used:
         plain = logits(model)
+    used.add("sample")  # every model is drawn from
     for op in OPS:
         if op in used and launch.unavailable(op) is None and (why := fault(model, op, plain)):
             log.warning("the kernel of %s is switched off: %s", op, why)
@@ -57,6 +68,8 @@ def logits(model) -> mx.array:
 
 def fault(model, op: str, plain: mx.array) -> str | None:
     try:
+        if op == "sample":
+            return fault_of_draws(model)
         with launch.only(op, *NEEDED.get(op, ())):
             ours = logits(model)
     except Exception as error:
@@ -64,6 +77,29 @@ def fault(model, op: str, plain: mx.array) -> str | None:
     away = float(mx.max(mx.abs(ours - plain)) / mx.max(mx.abs(plain)))
     bound = TOLERANCE[model.dtype]
     return None if away <= bound else f"its result is {away:.2g} of the largest logit away, {bound} is allowed"
+
+
+def fault_of_draws(model) -> str | None:
+    """Rows that together ask for everything, then the plain greedy one."""
+    for fields in (DRAWS, ({"temperature": 0.0},)):
+        with launch.only():
+            plain = draws(model, fields)
+        with launch.only("sample"):
+            ours = draws(model, fields)
+        if plain[0].tolist() != ours[0].tolist():
+            return f"it draws the tokens {ours[0].tolist()}, {plain[0].tolist()} are right"
+        if not all(mx.all(mx.abs(a - b) <= 0.01) for a, b in zip(plain[1::2], ours[1::2], strict=True)):
+            return "its logprobs are more than 0.01 away"
+    return None
+
+
+def draws(model, fields: tuple[dict, ...]) -> list[mx.array]:
+    """Tokens, and logprobs where a row has them, of logits that are the same every time."""
+    rows = [Sequence(list(PROMPT), Sampling(**f), i, 1, frozenset(), lambda item: None) for i, f in enumerate(fields)]
+    given = 4 * mx.random.normal((len(rows), model.vocab), key=mx.random.key(1))
+    found = Sampler(rows, model.vocab)(given.astype(model.dtype))
+    mx.eval(found)
+    return found
 
 
 def check_trace(model) -> None:

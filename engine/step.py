@@ -88,10 +88,9 @@ class TracedStep:
         hidden = model(given["tokens"][:, None], step)
         history = kernel.History(**given["history"]) if plan.penalties else None
         logits = model.logits(hidden[:, -1])
-        tokens = kernel.sample(logits, kernel.Parameters(**given["parameters"]), given["draw"], plan, history)
-        drawn = [tokens] if plan.logprobs is None else [tokens, *kernel.logprobs(logits, tokens, plan.logprobs)]
-        history = None if history is None else vars(history.after(tokens))
+        parameters = kernel.Parameters(**given["parameters"])
+        drawn, history = kernel.sampled(logits, parameters, given["draw"], plan, history)
         states = [[] if state.in_place else state.held for state in memory.states]
         for state in memory.states:
             state.release()
-        return drawn, states, history
+        return drawn, states, None if history is None else vars(history)

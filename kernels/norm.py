@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from . import add_norm_kernel, launch
+
 
 @dataclass(frozen=True)
 class Norm:
@@ -28,6 +30,15 @@ def add_norm(x: mx.array, y: mx.array, norm: Norm, scale: mx.array | None = None
 
     In float16 the sum is taken in float32 and clipped to the finite range: Gemma's residual stream exceeds it.
     """
+    if launch.on_cpu("add_norm"):
+        return reference(x, y, norm, scale)
+    refusal = add_norm_kernel.covers(x, y, norm, scale)
+    if launch.uses_kernel("add_norm", add_norm_kernel.case(x, scale), refusal):
+        return add_norm_kernel.fused(x, y, norm, scale)
+    return reference(x, y, norm, scale)
+
+
+def reference(x, y, norm, scale=None) -> mx.array:
     total = _finite_sum(x, rms_norm(y, norm)) if x.dtype == mx.float16 else x + rms_norm(y, norm)
     return total if scale is None else total * scale
 

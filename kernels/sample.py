@@ -4,6 +4,7 @@ For each row, in this order:
 
     penalise   l_i /= r where l_i > 0, else l_i *= r, for i seen recently (Keskar et al. 2019); l_i -= presence [i in
                completion] + frequency count_i; l_i += bias_i
+    mask       l_i = -inf where the mask's bit i is 0
     scale      l / temperature; a temperature of 0 takes the argmax instead
     truncate   keep the top_k largest; of these the smallest set whose probability reaches top_p (Holtzman et al. 2019);
                of these the ones with at least min_p of the largest probability (Nguyen et al. 2024)
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from . import launch, sample_kernel
+
 BELOW_ONE = 1 - 2**-23  # keeps u * total under the last cumulative sum in float32
 
 
@@ -27,7 +30,7 @@ class Plan:
     draw      some temperature is above 0
     top_k     the largest top_k of any row; 0 if none has one
     full_sort some row asks for top_p without top_k
-    nucleus, min_p, penalties, bias   whether any row asks for these
+    nucleus, min_p, penalties, bias, mask   whether any row asks for these
     logprobs  alternatives to report, None for no logprobs at all
     """
 
@@ -38,6 +41,7 @@ class Plan:
     min_p: bool = False
     penalties: bool = False
     bias: bool = False
+    mask: bool = False
     logprobs: int | None = None
 
 
@@ -58,29 +62,77 @@ class Parameters:
 
 @dataclass
 class History:
-    """What penalties look at: counts [B, V] of completion tokens; recent [B, W] the last tokens, newest last, `V` where
-    there is none or the row's own window is shorter than W; window [B] int32."""
+    """What penalties look at, of B rows.
 
-    counts: mx.array
-    recent: mx.array
+    table    [B (2 V + W)] int32, a row after another: how often each token is in the completion [V], how often among the
+             last `window` tokens [V], and the last tokens themselves [W], each at its position modulo W
+    window   [B] int32, at most W
+    """
+
+    table: mx.array
     window: mx.array
 
-    def after(self, tokens: mx.array) -> "History":
-        rows = mx.arange(len(tokens))
-        return History(
-            self.counts.at[rows, tokens].add(1),
-            mx.concatenate([self.recent[:, 1:], tokens[:, None].astype(mx.int32)], axis=1),
-            self.window,
-        )
+    @property
+    def rows(self) -> mx.array:
+        return self.table.reshape(len(self.window), -1)
+
+    def after(self, tokens: mx.array, position: mx.array, vocab: int, drawn: mx.array | None = None) -> "History":
+        """With `tokens` at `position` [B] of the rows, or of those rows alone where `drawn` [B] is true."""
+        rows, position, tokens = self.rows, position.astype(mx.int32), tokens.astype(mx.int32)
+        recent = rows[:, 2 * vocab :]
+        places = mx.stack([position, position - self.window], axis=1) % recent.shape[1]
+        replaced, oldest = mx.take_along_axis(recent, places, axis=1).T
+        leaves = position >= self.window
+        index = [tokens, vocab + tokens, vocab + mx.where(leaves, oldest, 0), 2 * vocab + places[:, 0]]
+        one = mx.ones_like(tokens) if drawn is None else drawn.astype(mx.int32)
+        change = [one, one, -one * leaves, one * (tokens - replaced)]
+        first = rows.shape[1] * mx.arange(len(rows))[:, None]
+        index, change = (mx.stack(each, axis=1) for each in (index, change))
+        return History(self.table.at[(first + index).flatten()].add(change.flatten()), self.window)
 
 
-def sample(logits: mx.array, parameters: Parameters, position: mx.array, plan: Plan, history: History | None = None):
-    """logits [B, V], position [B] of the token to be drawn -> tokens [B] uint32."""
+def sampled(
+    logits: mx.array,
+    parameters: Parameters,
+    position: mx.array,
+    plan: Plan,
+    history: History | None = None,
+    mask: mx.array | None = None,
+) -> tuple[list[mx.array], History | None]:
+    """`sample`'s tokens and, where the plan has logprobs, what `logprobs` gives for them; the history with the tokens.
+
+    The history that was given is no longer one: a kernel writes to it.
+    """
+    if launch.on_cpu("sample"):
+        return reference(logits, parameters, position, plan, history, mask)
+    refusal = sample_kernel.covers(logits, plan)
+    if launch.uses_kernel("sample", sample_kernel.case(logits, plan), refusal):
+        return sample_kernel.fused(logits, parameters, position, plan, history, mask), history
+    return reference(logits, parameters, position, plan, history, mask)
+
+
+def reference(logits, parameters, position, plan, history=None, mask=None) -> tuple[list[mx.array], History | None]:
+    tokens = sample(logits, parameters, position, plan, history, mask)
+    drawn = [tokens] if plan.logprobs is None else [tokens, *logprobs(logits, tokens, plan.logprobs)]
+    return drawn, history.after(tokens, position, logits.shape[-1]) if plan.penalties else history
+
+
+def sample(
+    logits: mx.array,
+    parameters: Parameters,
+    position: mx.array,
+    plan: Plan,
+    history: History | None = None,
+    mask: mx.array | None = None,
+) -> mx.array:
+    """logits [B, V], position [B] of the token to be drawn, mask [B, ceil(V / 32)] -> tokens [B] uint32."""
     logits = logits.astype(mx.float32)
     if plan.penalties:
         logits = penalise(logits, parameters, history)
     if plan.bias:
         logits = logits + parameters.bias
+    if plan.mask:
+        logits = mx.where(allowed(mask, logits.shape[-1]), logits, -mx.inf)
     greedy = mx.argmax(logits, axis=-1)
     if not plan.draw:
         return greedy
@@ -91,15 +143,16 @@ def sample(logits: mx.array, parameters: Parameters, position: mx.array, plan: P
 
 
 def penalise(logits: mx.array, p: Parameters, history: History) -> mx.array:
-    rows, vocab = logits.shape
-    width = history.recent.shape[1]
-    inside = mx.arange(width)[None] >= width - history.window[:, None]
-    ids = mx.where(inside, history.recent, vocab)
-    seen = mx.put_along_axis(mx.zeros((rows, vocab + 1), mx.bool_), ids, mx.array(True), axis=1)[:, :vocab]
-    r = p.repetition[:, None]
+    vocab, rows, r = logits.shape[-1], history.rows, p.repetition[:, None]
+    counts, seen = rows[:, :vocab].astype(mx.float32), rows[:, vocab : 2 * vocab] > 0
     logits = mx.where(seen, mx.where(logits > 0, logits / r, logits * r), logits)
-    counts = history.counts.astype(mx.float32)
     return logits - p.presence[:, None] * (counts > 0) - p.frequency[:, None] * counts
+
+
+def allowed(mask: mx.array, vocab: int) -> mx.array:
+    """[B, ceil(V / 32)] uint32 -> [B, V] bool: token i is bit i % 32, counted from the lowest, of word i // 32."""
+    bits = (mask[:, :, None] >> mx.arange(32, dtype=mx.uint32)) & 1
+    return bits.reshape(len(mask), -1)[:, :vocab] != 0
 
 
 def truncate(scaled: mx.array, p: Parameters, plan: Plan) -> mx.array:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import mlx.core as mx
 
 from . import (
+    add_norm_kernel,
     attention,
     attention_kernel,
     columns,
@@ -25,11 +26,14 @@ from . import (
     linear_kernel,
     mamba2,
     mamba2_kernel,
+    norm,
     pages,
     qk_norm_rope,
     qk_norm_rope_kernel,
     router,
     router_kernel,
+    sample,
+    sample_kernel,
     short_conv,
     short_conv_kernel,
 )
@@ -51,6 +55,8 @@ EXPERTS = {
 }  # fmt: skip
 WALK = {"rows": (1, 2, 4, 8, 16), "simds": (2, 4, 8, 16)}  # of a recurrent state
 SIMDS = {"simds": (1, 2, 4, 8, 16)}
+ADD_NORM = {"simds": (1, 2, 4, 8, 16, 32)}
+SAMPLE = {"simds": (1, 2, 4, 8, 16), "merge_simds": (8, 16, 32)}
 
 
 def combinations(choices: dict[str, tuple]) -> Iterator[Knobs]:
@@ -250,6 +256,21 @@ def state_reads(call: Call) -> int:
     return 2 * max(array.nbytes for array in call.arrays if array.dtype == mx.float32)
 
 
+def add_norm_title(call: Call) -> str:
+    x, _, _, scale = call.args
+    return titled(add_norm_kernel.case(x, scale), x.size // x.shape[-1])
+
+
+def sample_title(call: Call) -> str:
+    logits, _, _, plan, *_ = call.args
+    return titled(sample_kernel.case(logits, plan), logits.shape[0])
+
+
+def sample_reference(*args) -> list[mx.array]:
+    drawn, _ = sample.reference(*args)
+    return drawn
+
+
 SPACES = (
     Space("embed", embed, embed.reference, title=embed_title, reads=embedded),
     Space(
@@ -275,4 +296,6 @@ SPACES = (
     Space("gated_delta", gated_delta_kernel, delta_reference, candidates=of_default(WALK), reads=state_reads),
     Space("mamba2", mamba2_kernel, mamba2_reference, candidates=of_default(WALK), reads=state_reads),
     Space("gated_group_norm", gated_group_norm_kernel, group_norm_reference, candidates=of_default(SIMDS)),
+    Space("add_norm", add_norm_kernel, norm.reference, candidates=of_default(ADD_NORM), title=add_norm_title),
+    Space("sample", sample_kernel, sample_reference, candidates=of_default(SAMPLE), title=sample_title),
 )  # fmt: skip

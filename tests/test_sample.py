@@ -112,20 +112,53 @@ def test_penalties_by_their_formulas():
     np.testing.assert_allclose(ours, expected, rtol=1e-6)
 
 
-def test_history_moves_on_with_each_draw():
-    s = sequence(prompt=[1, 2, 3], temperature=0.0, repetition_penalty=1.2, repetition_window=2)
-    sampler = Sampler([s], VOCAB)
-    for token in (10, 11, 12):
-        sampler.history = sampler.history.after(mx.array([token]))
-    assert sampler.history.recent.tolist() == [[11, 12]]
-    assert np.flatnonzero(np.array(sampler.history.counts[0])).tolist() == [10, 11, 12]
+def counts(history, row):
+    """Of the completion, and of the window."""
+    return history.rows[row, :VOCAB].tolist(), history.rows[row, VOCAB : 2 * VOCAB].tolist()
+
+
+def counted(tokens):
+    return np.bincount(np.array(tokens, int), minlength=VOCAB).tolist()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    prompt=st.lists(st.integers(0, 5), min_size=1, max_size=6), drawn=st.lists(st.integers(0, 5), max_size=12),
+    windows=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+)  # fmt: skip
+def test_what_was_seen_is_the_windows_tokens(prompt, drawn, windows):
+    """However the history came about: counted on the host, or draw by draw."""
+    rows = [sequence(prompt=prompt, temperature=0.0, repetition_penalty=1.2, repetition_window=n) for n in windows]
+    history = Sampler(rows, VOCAB).history
+    for i, token in enumerate(drawn):
+        history = history.after(mx.full((len(rows),), token), mx.full((len(rows),), len(prompt) + i), VOCAB)
+    for row, window in enumerate(windows):
+        assert counts(history, row) == (counted(drawn), counted((prompt + drawn)[-window:]))
+    anew = [sequence(prompt=prompt, generated=drawn, **vars_of(s)) for s in rows]
+    assert history.table.tolist() == Sampler(anew, VOCAB).history.table.tolist()
+
+
+def vars_of(s):
+    return {name: getattr(s.sampling, name) for name in ("temperature", "repetition_penalty", "repetition_window")}
 
 
 def test_an_unread_token_counts_when_the_batch_changes():
     one, two = (sequence(temperature=0.0, presence_penalty=1.0, generated=[8]) for _ in range(2))
     one.submitted = 2
-    sampler = Sampler([one, two], VOCAB, [mx.array(9, mx.uint32), None])
-    assert [np.flatnonzero(np.array(row)).tolist() for row in sampler.history.counts] == [[8, 9], [8]]
+    history = Sampler([one, two], VOCAB, [mx.array(9, mx.uint32), None]).history
+    assert [counts(history, row) for row in range(2)] == [
+        (counted([8, 9]), counted([1, 2, 3, 8, 9])), (counted([8]), counted([1, 2, 3, 8]))
+    ]  # fmt: skip
+
+
+def test_the_mask_hides_tokens():
+    logits, plan = mx.arange(70.0)[None], sample.Plan(mask=True)
+    parameters = Sampler([sequence(temperature=0.0)], 70).parameters
+    for word, bit, token in ((0, 3, 3), (1, 31, 63), (2, 5, 69)):
+        mask = np.zeros((1, 3), np.uint32)
+        mask[0, word] |= np.uint32(1 << bit)
+        mask[0, 0] |= 1
+        assert sample.sample(logits, parameters, mx.array([0]), plan, mask=mx.array(mask)).item() == token
 
 
 def test_logprobs_are_the_models_own():

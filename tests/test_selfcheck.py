@@ -19,11 +19,19 @@ def clean():
     TracedStep.off = None
 
 
+SPEC = {"group_size": 32, "bits": 4, "mode": "affine"}
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    spec = {"group_size": 32, "bits": 4, "mode": "affine"}
-    return models.load(checkpoints.make(folder, "qwen3", quantization=spec, num_hidden_layers=2))
+    return models.load(checkpoints.make(folder, "qwen3", quantization=SPEC, num_hidden_layers=2))
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory):
+    """With sandwich norms."""
+    return models.load(checkpoints.make(tmp_path_factory.mktemp("gemma"), "gemma3", quantization=SPEC))
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +53,8 @@ CASES = [
     *(("model", op) for op in DENSE),
     *(("delta_net", op) for op in ("router", "experts", "short_conv", "gated_delta")),
     *(("mamba", op) for op in ("mamba2", "gated_group_norm")),
+    ("gemma", "add_norm"),
+    ("model", "sample"),
 ]
 
 
@@ -76,16 +86,29 @@ def test_an_op_that_the_model_has_not_is_not_tried(model, monkeypatch):
     monkeypatch.setattr(selfcheck, "fault", lambda model, op, plain: tried.append(op))
     with launch.through(Emulator()):
         selfcheck.check(model)
-    assert tuple(tried) == DENSE
+    assert tuple(tried) == (*DENSE, "sample")
 
 
 @pytest.mark.parametrize("made, op", CASES)
-@pytest.mark.parametrize("how, words", [("raises", "no such instruction"), ("is wrong", "away")])
-def test_a_broken_kernel_is_switched_off_alone(request, made, op, how, words):
+@pytest.mark.parametrize("how", ["raises", "is wrong"])
+def test_a_broken_kernel_is_switched_off_alone(request, made, op, how):
     with launch.through(broken(op, how)):
         selfcheck.check(request.getfixturevalue(made))
         found = {other: launch.unavailable(other) for other in selfcheck.OPS}
+    words = "no such instruction" if how == "raises" else ("it draws" if op == "sample" else "away")
     assert words in found.pop(op) and set(found.values()) == {None}
+
+
+def test_wrong_logprobs_are_noticed(model):
+    emulator = Emulator()
+
+    def run(kernel, *arguments):
+        made = emulator(kernel, *arguments)
+        return [*made[:-1], made[-1] + 0.1] if kernel.name == "sample_merge" else made
+
+    with launch.through(run):
+        selfcheck.check(model)
+        assert "logprobs" in launch.unavailable("sample")
 
 
 def test_a_trace_that_fails_is_not_used(model, monkeypatch):

@@ -73,8 +73,8 @@ void simdgroup_multiply_accumulate(__private simdgroup_matrix<D, 8, 8>&, __priva
 
 enum memory_order { memory_order_relaxed };
 template <typename T> struct atomic { T value; };
-typedef atomic<uint> atomic_uint;
-typedef atomic<int> atomic_int;
+#define atomic_uint metal::atomic<uint>  // OpenCL has types of these names, too
+#define atomic_int metal::atomic<int>
 #define ATOMIC(N) template <typename T> T N(__local atomic<T>*, T, memory_order);
 ATOMIC(atomic_fetch_add_explicit) ATOMIC(atomic_fetch_min_explicit) ATOMIC(atomic_fetch_max_explicit) ATOMIC(atomic_exchange_explicit)
 #undef ATOMIC

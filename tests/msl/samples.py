@@ -3,7 +3,7 @@
 from functools import cache
 
 import mlx.core as mx
-from smelt.kernels import launch, linear_kernel
+from smelt.kernels import launch, linear_kernel, sample
 from smelt.kernels.attention import attention
 from smelt.kernels.embed import embed
 from smelt.kernels.experts import experts
@@ -11,7 +11,7 @@ from smelt.kernels.gated_delta import gated_delta
 from smelt.kernels.gated_group_norm import gated_group_norm
 from smelt.kernels.linear import linear, pack
 from smelt.kernels.mamba2 import mamba2
-from smelt.kernels.norm import Norm
+from smelt.kernels.norm import Norm, add_norm
 from smelt.kernels.pages import PAGE, Pages, Rows, Span
 from smelt.kernels.qk_norm_rope import Rope, qk_norm_rope
 from smelt.kernels.router import Routing, route
@@ -75,6 +75,21 @@ def qk_norm_and_rope():
     )[0]  # fmt: skip
 
 
+def sampled_with_everything():
+    ones = mx.ones((1,))
+    parameters = sample.Parameters(
+        ones, mx.array([3], mx.int32), 0.9 * ones, 0.1 * ones, ones, ones, ones, mx.array([[1, 2]], mx.uint32), mx.ones((1, 64))
+    )  # fmt: skip
+    plan = sample.Plan(True, 3, True, True, True, True, True, True, logprobs=2)
+    history = sample.History(mx.zeros((2 * 64 + 4,), mx.int32), mx.array([3], mx.int32))
+    mask = mx.full((1, 2), 0xFFFFFFFF, mx.uint32)
+    return sample.sampled(mx.ones((1, 64), F16), parameters, mx.array([5], mx.uint32), plan, history, mask)[0]
+
+
+def add_norm_and_scale():
+    return add_norm(mx.ones((2, 64), F16), mx.ones((2, 64), F16), Norm(mx.ones((64,), F16), 1e-6), mx.ones((1,), F16))
+
+
 def routed():
     return route(mx.ones((1, 40), F16), Routing(3, groups=(4, 2)), mx.ones((40,)), mx.ones((40,), F16))
 
@@ -114,7 +129,7 @@ def norm_of_groups():
 
 CALLS = [linear_lanes, linear_tiles, attention_over_a_page, attention_in_parts, keys_read_from_pages, qk_norm_and_rope,
          rows_of_a_matrix, routed, experts_with_everything, convolved, delta_normed, mamba2_step,
-         norm_of_groups]  # fmt: skip
+         norm_of_groups, sampled_with_everything, add_norm_and_scale]  # fmt: skip
 
 
 @cache
