@@ -20,10 +20,11 @@ log = logging.getLogger(__name__)
 
 # Each may need those before it to be there.
 OPS = (
-    "embed", "linear", "attention", "pages", "qk_norm_rope", "router", "experts", "short_conv", "gated_delta", "mamba2",
+    "embed", "linear", "attention", "pages", "qk_norm_rope", "self_attention",
+    "router", "experts", "short_conv", "gated_delta", "mamba2",
     "gated_group_norm", "add_norm", "sample",
 )  # fmt: skip
-NEEDED = {"qk_norm_rope": ("pages",)}  # it writes to them
+NEEDED = {"qk_norm_rope": ("pages",), "self_attention": ("pages",)}  # they write to them
 PROMPT = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233)
 STEPS = (8, 1, 12)  # tokens: for most kernels the most that they take, and one; for those that walk along prompts, more
 DRAWS = (

@@ -8,6 +8,8 @@ Knobs: span (pages of a part: 1 or 2), simds (simdgroups of a threadgroup, which
 ahead), tile (rows of q a threadgroup at most).
 """
 
+from dataclasses import dataclass
+
 import mlx.core as mx
 
 from . import launch, pages_kernel
@@ -39,38 +41,71 @@ def covers(q, pages) -> str | None:
 
 def fused(q, pages, addresses, *, scale, cap) -> mx.array:
     """q [B, H, T, d] over pools that hold the keys and values of its own positions already -> [B, T, H d]."""
-    from .pages import PAGE
-
-    batch, heads, new, head_dim = q.shape
-    kv_heads, rows, count = pages.kv_heads, heads // pages.kv_heads * new, addresses.table.shape[1]
-    knobs = chosen_knobs(head_dim, rows, PAGE)
-    tile, span = knobs["tile"], knobs["span"]
-    parts = count // span
-    whole = parts == 1
-    o_shape = (batch, new, heads * head_dim)
-    split = (batch, kv_heads, parts, rows)
-    shape = {"T": q.dtype, "GROUP": heads // kv_heads, "NEW": new, "KV": kv_heads, "D": head_dim, "PAGE": PAGE,
-             "SPAN": span, "WINDOW": pages.window or 0}  # fmt: skip
+    plan = Plan(q.shape[0], q.shape[1], q.shape[2], pages, addresses, scale, cap, q.dtype)
     partial, stats = PARTIAL(
         [q, *pages.held, addresses.table, addresses.bounds, addresses.size, pages_kernel.waited_for(pages, q)],
-        [(o_shape, q.dtype), ((1,), mx.float32)] if whole
-        else [((*split, head_dim), mx.float32), ((*split, 2), mx.float32)],
-        template={**shape, "P": q.dtype if whole else mx.float32, "WHOLE": whole, "SCALE": float_bits(scale),
-                  "CAPPED": cap is not None, "CAP": float_bits(cap or 1.0), "TILE": tile, "SIMDS": knobs["simds"],
-                  "BATCH": knobs["batch"], "LANES": lanes_of(head_dim), "RESIDENT": 2},
-        groups=(parts, kv_heads * -(-rows // tile), batch),
-        threads=32 * knobs["simds"],
+        plan.outputs, template=plan.template, groups=plan.groups, threads=plan.threads,
     )  # fmt: skip
-    if whole:
-        return partial
-    (o,) = MERGE(
-        [partial, stats, addresses.bounds],
-        [(o_shape, q.dtype)],
-        template={**shape, "PARTS": parts},
-        groups=(rows, kv_heads, batch),
-        threads=-(-head_dim // 32) * 32,
-    )
-    return o
+    return plan.joined(partial, stats)
+
+
+@dataclass
+class Plan:
+    """How a call is launched: in `parts` along the keys, which are joined unless there is one."""
+
+    batch: int
+    heads: int
+    new: int
+    pages: object
+    addresses: object
+    scale: float
+    cap: float | None
+    dtype: mx.Dtype
+
+    def __post_init__(self):
+        from .pages import PAGE
+
+        pages, head_dim = self.pages, self.pages.head_dim
+        self.rows = self.heads // pages.kv_heads * self.new
+        knobs = chosen_knobs(head_dim, self.rows)
+        self.parts = self.addresses.table.shape[1] // knobs["span"]
+        self.shape = {"T": self.dtype, "GROUP": self.heads // pages.kv_heads, "NEW": self.new, "KV": pages.kv_heads,
+                      "D": head_dim, "PAGE": PAGE, "SPAN": knobs["span"], "WINDOW": pages.window or 0}  # fmt: skip
+        self.template = {
+            **self.shape, "P": self.dtype if self.whole else mx.float32, "WHOLE": self.whole,
+            "SCALE": float_bits(self.scale), "CAPPED": self.cap is not None, "CAP": float_bits(self.cap or 1.0),
+            "TILE": knobs["tile"], "SIMDS": knobs["simds"], "BATCH": knobs["batch"], "LANES": lanes_of(head_dim),
+            "RESIDENT": 2,
+        }  # fmt: skip
+        self.groups = (self.parts, pages.kv_heads * -(-self.rows // knobs["tile"]), self.batch)
+        self.threads = 32 * knobs["simds"]
+
+    @property
+    def whole(self) -> bool:
+        return self.parts == 1
+
+    @property
+    def result(self) -> tuple:
+        return ((self.batch, self.new, self.heads * self.pages.head_dim), self.dtype)
+
+    @property
+    def outputs(self) -> list:
+        if self.whole:
+            return [self.result, ((1,), mx.float32)]
+        split = (self.batch, self.pages.kv_heads, self.parts, self.rows)
+        return [((*split, self.pages.head_dim), mx.float32), ((*split, 2), mx.float32)]
+
+    def joined(self, partial: mx.array, stats: mx.array) -> mx.array:
+        if self.whole:
+            return partial
+        (o,) = MERGE(
+            [partial, stats, self.addresses.bounds],
+            [self.result],
+            template={**self.shape, "PARTS": self.parts},
+            groups=(self.rows, self.pages.kv_heads, self.batch),
+            threads=-(-self.pages.head_dim // 32) * 32,
+        )
+        return o
 
 
 def lanes_of(head_dim: int) -> int:
@@ -78,8 +113,10 @@ def lanes_of(head_dim: int) -> int:
     return min(32, 1 << (head_dim // 8).bit_length() - 1)
 
 
-def chosen_knobs(head_dim: int, rows: int, page: int) -> dict:
+def chosen_knobs(head_dim: int, rows: int) -> dict:
     """From the tables where they know this head size on this chip, fitted to this many rows."""
+    from .pages import PAGE as page
+
     knobs = launch.knobs("attention", f"{head_dim}", {"span": 2, "simds": 8, "batch": 4, "tile": 4})
     tile = min(rows, knobs["tile"])
     together = 32 // lanes_of(head_dim)

@@ -52,22 +52,16 @@ def fused(qkv, position, rope, pages, rows, *, heads, kv_heads, head_dim, q_norm
     template = {
         "T": qkv.dtype, "B": batch, "NEW": new, "HEADS": heads, "KV_HEADS": kv_heads, "D": head_dim,
         "SAME": kv_heads > 0 and width == (heads + kv_heads) * head_dim,
-        "DIMS": 0 if rope is None else rope.dims, "INTERLEAVED": rope is not None and rope.interleaved,
-        "SCALE": float_bits(1.0 if rope is None else rope.scale),
-        "MAGNITUDE": float_bits(1.0 if rope is None else rope.magnitude),
-        **{f"{name}_NORM": norm is not None for name, norm in zip("QKV", norms, strict=True)},
-        **{f"{name}_GAIN": norm is not None and norm.weight is not None for name, norm in zip("QKV", norms, strict=True)},
-        "EPS": float_bits(next((norm.eps for norm in norms if norm is not None), 0.0)), "SIMDS": simds,
+        "SCALE": float_bits(1.0 if rope is None else rope.scale), **turning(rope, norms), "SIMDS": simds,
     }  # fmt: skip
     home = [position, qkv, qkv, position, position]  # stand for what a row of queries alone does not have
     if kv_heads:
         pages.prepare(rows)
         addresses = rows.addresses(new, pages.keys.shape[1])
         home = [addresses.slots, *pages.held, addresses.size, pages_kernel.waited_for(pages, position)]
-    gains = [qkv if norm is None or norm.weight is None else norm.weight for norm in norms]
     units = batch * new * (heads + 2 * kv_heads)
     (q,) = KERNEL(
-        [qkv, position, position if rope is None else periods_of(rope), *gains, *home],
+        [qkv, position, position if rope is None else periods_of(rope), *gains_of(norms, qkv), *home],
         [((batch, heads, new, head_dim), qkv.dtype)],
         template=template,
         groups=(-(-units // simds), 1, 1),
@@ -76,6 +70,21 @@ def fused(qkv, position, rope, pages, rows, *, heads, kv_heads, head_dim, q_norm
     if kv_heads:
         pages.written = q
     return q
+
+
+def turning(rope, norms) -> dict:
+    """What rotary.metal's callers are told of the rotation and of the norms of q, k and v."""
+    return {
+        "DIMS": 0 if rope is None else rope.dims, "INTERLEAVED": rope is not None and rope.interleaved,
+        "MAGNITUDE": float_bits(1.0 if rope is None else rope.magnitude),
+        **{f"{name}_NORM": norm is not None for name, norm in zip("QKV", norms, strict=True)},
+        **{f"{name}_GAIN": norm is not None and norm.weight is not None for name, norm in zip("QKV", norms, strict=True)},
+        "EPS": float_bits(next((norm.eps for norm in norms if norm is not None), 0.0)),
+    }  # fmt: skip
+
+
+def gains_of(norms, instead: mx.array) -> list[mx.array]:
+    return [instead if norm is None or norm.weight is None else norm.weight for norm in norms]
 
 
 def periods_of(rope) -> mx.array:

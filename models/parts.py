@@ -11,12 +11,12 @@ from typing import Protocol
 import mlx.core as mx
 
 from ..kernels.activations import sigmoid_gated, soft_cap
-from ..kernels.attention import attention
 from ..kernels.embed import embed
 from ..kernels.linear import Weight, Weights, linear
 from ..kernels.norm import Norm, add_norm
 from ..kernels.pages import Pages
-from ..kernels.qk_norm_rope import Rope, qk_norm_rope
+from ..kernels.qk_norm_rope import Rope
+from ..kernels.self_attention import self_attention
 from .rope import DynamicRope
 from .state import Memory, Recurrent, Step
 
@@ -59,12 +59,10 @@ class Attention:
             qkv, gate = mx.split(qkv, [(self.heads + 2 * self.kv_heads) * self.head_dim], axis=-1)
         rows = step.rows[self.pages.window]
         rope = self.rope.at(tuple(s.end for s in rows.spans)) if isinstance(self.rope, DynamicRope) else self.rope
-        q, k, v = qk_norm_rope(
-            qkv, step.position, rope, heads=self.heads, kv_heads=self.kv_heads, head_dim=self.head_dim,
-            q_norm=self.q_norm, k_norm=self.k_norm, v_norm=self.v_norm, pages=self.pages, rows=rows,
+        o = self_attention(
+            qkv, step.position, rope, self.pages, rows, heads=self.heads, scale=self.scale, cap=self.cap,
+            q_norm=self.q_norm, k_norm=self.k_norm, v_norm=self.v_norm, last=last,
         )  # fmt: skip
-        q = q[:, :, -1:] if last else q
-        o = attention(q, k, v, self.pages, rows, scale=self.scale, cap=self.cap)
         o = sigmoid_gated(o, tail(gate, last)) if self.gated else o
         return linear(o, self.o, residual=residual)
 

@@ -8,35 +8,7 @@
 // A threadgroup takes SPAN pages and TILE rows; a simdgroup a share of the keys, 32 / LANES keys at a time; a lane
 // D / LANES elements of a head, in chunks of W neighbours. What a row gets depends on its own length alone: a part that
 // no token of the row sees becomes zeros, which the merge does not read.
-#include "packed.metal"
-
-// A lane's elements of a key, in chunks of W neighbours that STRIDE apart: as they are stored, then as floats.
-template <int W, int STRIDE, int N, typename T>
-METAL_FUNC void load_chunks(const device T* from, thread T (&to)[N]) {
-#pragma unroll
-  for (int c = 0; c < N / W; c++) {
-    if constexpr (W == 8 && sizeof(T) == 2) {
-      uint words[4];
-      load_words((const device uint*)(from + c * STRIDE), words);
-#pragma unroll
-      for (int e = 0; e < 4; e++) {
-        vec<T, 2> pair = as_type<vec<T, 2>>(words[e]);
-        to[c * W + 2 * e] = pair.x;
-        to[c * W + 2 * e + 1] = pair.y;
-      }
-    } else {
-      constexpr int STEP = W % 4 == 0 ? 4 : W;
-#pragma unroll
-      for (int e = 0; e < W; e += STEP) {
-        vec<T, STEP> part = *(const device vec<T, STEP>*)(from + c * STRIDE + e);
-#pragma unroll
-        for (int i = 0; i < STEP; i++) {
-          to[c * W + e + i] = part[i];
-        }
-      }
-    }
-  }
-}
+#include "attention_chunks.metal"
 
 // ---- body
   constexpr int E = D / LANES;                          // elements of a lane
@@ -46,6 +18,9 @@ METAL_FUNC void load_chunks(const device T* from, thread T (&to)[N]) {
   constexpr int KEYS = SPAN * PAGE / SIMDS;             // of a simdgroup
   constexpr int TILES = (R + TILE - 1) / TILE;
 
+  constexpr bool FRESH = false;
+
+  threadgroup T fresh[1];
   threadgroup float best[SIMDS * TILE];
   threadgroup float sums[SIMDS * TILE];
   threadgroup float parts[SIMDS * TILE * D];
@@ -65,152 +40,15 @@ METAL_FUNC void load_chunks(const device T* from, thread T (&to)[N]) {
   bool seen = first < position + NEW && (WINDOW == 0 || first + SPAN * PAGE > position - WINDOW + 1);
 
   float query[TILE][E];
-  float acc[TILE][E];
-  float high[TILE];
-  float total[TILE];
 #pragma unroll
   for (int t = 0; t < TILE; t++) {
     uint r = metal::min(tile * TILE + t, uint(R - 1));  // rows past the end: computed, not stored
     T given[E];
     load_chunks<W, LANES * W>(q + ((size_t(row) * KV + head) * R + r) * D + offset, given);
-    high[t] = -1e30f;
-    total[t] = 0.0f;
 #pragma unroll
     for (int e = 0; e < E; e++) {
       query[t][e] = float(given[e]) * as_type<float>(SCALE);
-      acc[t][e] = 0.0f;
     }
   }
 
-  if (seen) {
-    size_t base = size_t(head) * slots * D + offset;
-    for (int k0 = int(simd) * KEYS; k0 < (int(simd) + 1) * KEYS; k0 += TOGETHER * BATCH) {
-      int reached = first + k0;
-      if (reached >= position + NEW || (WINDOW > 0 && reached + TOGETHER * BATCH <= position - WINDOW + 1)) {
-        continue;                                       // none of these keys is seen
-      }
-      // A simdgroup's keys of one turn are in one page, which the table has, since some of them are seen.
-      uint page = uint(table[row * pages + part * SPAN + k0 / PAGE]);
-      size_t from = base + (size_t(page) * PAGE + k0 % PAGE + own) * D;
-      float scores[TILE][BATCH];
-      T key[BATCH][E];
-      T value[BATCH][E];
-#pragma unroll
-      for (int k = 0; k < BATCH; k++) {                 // all loads first: they take longer than all that follows
-        load_chunks<W, LANES * W>(keys + from + k * TOGETHER * D, key[k]);
-      }
-#pragma unroll
-      for (int k = 0; k < BATCH; k++) {
-        load_chunks<W, LANES * W>(values + from + k * TOGETHER * D, value[k]);
-      }
-#pragma unroll
-      for (int k = 0; k < BATCH; k++) {
-        int at = first + k0 + k * TOGETHER + int(own);
-#pragma unroll
-        for (int t = 0; t < TILE; t++) {
-          float dot = 0.0f;
-#pragma unroll
-          for (int e = 0; e < E; e++) {
-            dot = metal::fma(query[t][e], float(key[k][e]), dot);
-          }
-#pragma unroll
-          for (int d = 1; d < LANES; d *= 2) {
-            dot += simd_shuffle_xor(dot, ushort(d));
-          }
-          if (CAPPED) {
-            dot = as_type<float>(CAP) * metal::precise::tanh(dot / as_type<float>(CAP));
-          }
-          int self = position + int(metal::min(tile * TILE + t, uint(R - 1)) % NEW);
-          bool visible = at <= self && (WINDOW == 0 || at > self - WINDOW);
-          scores[t][k] = visible ? dot : -INFINITY;
-        }
-      }
-#pragma unroll
-      for (int t = 0; t < TILE; t++) {
-        float top = high[t];
-#pragma unroll
-        for (int k = 0; k < BATCH; k++) {
-          top = metal::max(top, scores[t][k]);
-        }
-        float shrink = metal::precise::exp(high[t] - top);
-        high[t] = top;
-        total[t] *= shrink;
-#pragma unroll
-        for (int e = 0; e < E; e++) {
-          acc[t][e] *= shrink;
-        }
-#pragma unroll
-        for (int k = 0; k < BATCH; k++) {
-          // What an unwritten slot holds must not matter, not even if it is no number.
-          bool hidden = scores[t][k] == -INFINITY;
-          float weight = hidden ? 0.0f : metal::precise::exp(scores[t][k] - top);
-          total[t] += weight;
-#pragma unroll
-          for (int e = 0; e < E; e++) {
-            acc[t][e] = metal::fma(weight, hidden ? 0.0f : float(value[k][e]), acc[t][e]);
-          }
-        }
-      }
-    }
-  }
-
-  // The keys that a simdgroup took at once are joined, then the simdgroups.
-#pragma unroll
-  for (int t = 0; t < TILE; t++) {
-#pragma unroll
-    for (int d = LANES; d < 32; d *= 2) {
-      float other = simd_shuffle_xor(high[t], ushort(d));
-      float top = metal::max(high[t], other);
-      float mine = metal::precise::exp(high[t] - top);
-      float theirs = metal::precise::exp(other - top);
-      total[t] = metal::fma(total[t], mine, simd_shuffle_xor(total[t], ushort(d)) * theirs);
-#pragma unroll
-      for (int e = 0; e < E; e++) {
-        acc[t][e] = metal::fma(acc[t][e], mine, simd_shuffle_xor(acc[t][e], ushort(d)) * theirs);
-      }
-      high[t] = top;
-    }
-    if (lane == 0) {
-      best[simd * TILE + t] = high[t];
-      sums[simd * TILE + t] = total[t];
-    }
-    if (own == 0) {
-#pragma unroll
-      for (int e = 0; e < E; e++) {
-        parts[(simd * TILE + t) * D + e / W * (LANES * W) + offset + e % W] = acc[t][e];
-      }
-    }
-  }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-
-  for (uint i = thread_index_in_threadgroup; i < uint(TILE * D); i += SIMDS * 32) {
-    uint t = i / D;
-    uint d = i % D;
-    uint r = tile * TILE + t;
-    if (r < uint(R)) {
-      float top = best[t];
-      for (int s = 1; s < SIMDS; s++) {
-        top = metal::max(top, best[s * TILE + t]);
-      }
-      float sum = 0.0f;
-      float value = 0.0f;
-      for (int s = 0; s < SIMDS; s++) {
-        float weight = metal::precise::exp(best[s * TILE + t] - top);
-        sum = metal::fma(weight, sums[s * TILE + t], sum);
-        value = metal::fma(weight, parts[(s * TILE + t) * D + d], value);
-      }
-      if (WHOLE) {
-        partial[((size_t(row) * NEW + r % NEW) * (KV * GROUP) + head * GROUP + r / NEW) * D + d] = P(value / sum);
-      } else {
-        size_t to = ((size_t(row) * KV + head) * threadgroups_per_grid.x + part) * R + r;
-        partial[to * D + d] = P(value);
-        if (d == 0) {
-          stats[2 * to] = top;
-          stats[2 * to + 1] = sum;
-        }
-      }
-    }
-  }
-  if (WHOLE && thread_index_in_threadgroup == 0 && part + threadgroup_position_in_grid.y + row == 0) {
-    stats[0] = 0.0f;
-  }
+#include "attention_walk.metal"

@@ -15,6 +15,7 @@ from smelt.kernels.norm import Norm, add_norm
 from smelt.kernels.pages import PAGE, Pages, Rows, Span
 from smelt.kernels.qk_norm_rope import Rope, qk_norm_rope
 from smelt.kernels.router import Routing, route
+from smelt.kernels.self_attention import self_attention
 from smelt.kernels.short_conv import short_conv
 
 from msl.emulator import Emulator
@@ -65,6 +66,14 @@ def keys_read_from_pages():
 
 def rows_of_a_matrix():
     return embed(mx.array([3, 1] * 4), pack(mx.ones((8, 64), F16)), 2.0)
+
+
+def attention_from_a_row_of_qkv():
+    norm, pages = Norm(mx.ones((64,), F16), 1e-6), Pages(1, 64, F16)
+    return self_attention(
+        mx.ones((1, 1, 256), F16), mx.array([3], mx.int32), Rope(64), pages, Rows((Span(0, ((0, 4),)),), PAGE), heads=2,
+        scale=0.125, q_norm=norm, k_norm=norm,
+    )  # fmt: skip
 
 
 def qk_norm_and_rope():
@@ -127,7 +136,7 @@ def norm_of_groups():
     return gated_group_norm(mx.ones((1, 128), F16), mx.ones((1, 128), F16), Norm(mx.ones((128,), F16), 1e-6), 2)
 
 
-CALLS = [linear_lanes, linear_tiles, attention_over_a_page, attention_in_parts, keys_read_from_pages, qk_norm_and_rope,
+CALLS = [linear_lanes, linear_tiles, attention_over_a_page, attention_in_parts, keys_read_from_pages, qk_norm_and_rope, attention_from_a_row_of_qkv,
          rows_of_a_matrix, routed, experts_with_everything, convolved, delta_normed, mamba2_step,
          norm_of_groups, sampled_with_everything, add_norm_and_scale]  # fmt: skip
 

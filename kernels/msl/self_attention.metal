@@ -1,0 +1,86 @@
+// self_attention.metal: qk_norm_rope.metal and attention.metal in one. New tokens' keys and values go to their slots, and
+// their queries see some pages of their sequence; attention_merge.metal joins the parts.
+//
+// qkv [B, NEW, (KV GROUP + copies of KV) D]; place [B] positions; periods [DIMS / 2]; q_gain, k_gain, v_gain [D], where
+// there are norms with a weight; slots_of [B NEW]; keys, values, table, bounds, size, after, partial, stats: as
+// attention.metal has them, the pools written.
+#include "rotary.metal"
+#include "attention_chunks.metal"
+
+// ---- body
+  constexpr int E = D / LANES;                          // elements of a lane
+  constexpr int W = E % 8 == 0 ? 8 : (E % 4 == 0 ? 4 : 2);
+  constexpr int TOGETHER = 32 / LANES;                  // keys of a simdgroup at once
+  constexpr int R = GROUP * NEW;
+  constexpr int KEYS = SPAN * PAGE / SIMDS;             // of a simdgroup
+  constexpr int TILES = (R + TILE - 1) / TILE;
+
+  constexpr int HEADS = KV * GROUP;
+  constexpr int GIVEN = HEADS + (SAME ? 1 : 2) * KV;    // heads in a row of qkv
+  constexpr bool FRESH = true;
+
+  threadgroup T fresh[NEW * 2 * D];
+  threadgroup float queries[TILE * D];
+  threadgroup float best[SIMDS * TILE];
+  threadgroup float sums[SIMDS * TILE];
+  threadgroup float parts[SIMDS * TILE * D];
+
+  uint lane = thread_index_in_simdgroup;
+  uint simd = simdgroup_index_in_threadgroup;
+  uint part = threadgroup_position_in_grid.x;
+  uint head = threadgroup_position_in_grid.y / TILES;
+  uint tile = threadgroup_position_in_grid.y % TILES;
+  uint row = threadgroup_position_in_grid.z;
+  uint own = lane / LANES;                              // which of the keys
+  uint offset = lane % LANES * W;                       // of the lane's first chunk
+  uint slots = uint(size[0]);
+  uint pages = threadgroups_per_grid.x * SPAN;
+  int first = bounds[2 * row] + int(part) * SPAN * PAGE;  // position of the part's first slot
+  int position = bounds[2 * row + 1];
+  bool seen = first < position + NEW && (WINDOW == 0 || first + SPAN * PAGE > position - WINDOW + 1);
+
+  // Each simdgroup a head: the rows of q, then keys and values of the new tokens that are in this part.
+  int begun = position - first;                         // where the first new token is in this part
+  for (int u = int(simd); seen && u < TILE + 2 * NEW; u += SIMDS) {
+    int kind = u < TILE ? 0 : 1 + (u - TILE) % 2;       // q, k, v
+    uint r = metal::min(tile * TILE + uint(metal::min(u, TILE - 1)), uint(R - 1));
+    int token = u < TILE ? int(r % NEW) : (u - TILE) / 2;
+    if (kind == 0 || (begun + token >= 0 && begun + token < SPAN * PAGE)) {
+      uint from = kind == 0 ? head * GROUP + r / NEW : (kind == 1 || SAME ? HEADS + head : HEADS + KV + head);
+      const device T* source = qkv + (size_t(row) * NEW + token) * (GIVEN * D) + from * D;
+      const device T* weight = kind == 0 ? q_gain : (kind == 1 ? k_gain : v_gain);
+      bool normed = kind == 0 ? Q_NORM : (kind == 1 ? K_NORM : V_NORM);
+      bool weighted = kind == 0 ? Q_GAIN : (kind == 1 ? K_GAIN : V_GAIN);
+      float at = float(place[row] + token) * as_type<float>(PERIODIC);
+      float v[D / 32];
+      turned_head<D, DIMS, INTERLEAVED>(source, weight, normed, weighted, DIMS > 0 && kind < 2, periods, at,
+                                        as_type<float>(EPS), as_type<float>(MAGNITUDE), parts + simd * D, lane, v);
+      if (kind == 0) {
+#pragma unroll
+        for (int e = 0; e < D / 32; e++) {
+          queries[u * D + lane + 32 * e] = float(T(v[e])) * as_type<float>(SCALE);
+        }
+      } else {
+        auto pool = kind == 1 ? keys : values;
+        size_t to = (size_t(head) * slots + uint(slots_of[row * NEW + token])) * D;
+#pragma unroll
+        for (int e = 0; e < D / 32; e++) {
+          fresh[(2 * token + kind - 1) * D + lane + 32 * e] = T(v[e]);
+          if (tile == 0) {
+            ((device T*)pool)[to + lane + 32 * e] = T(v[e]);
+          }
+        }
+      }
+    }
+  }
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  float query[TILE][E];
+#pragma unroll
+  for (int t = 0; t < TILE; t++) {
+#pragma unroll
+    for (int e = 0; e < E; e++) {
+      query[t][e] = seen ? queries[t * D + e / W * (LANES * W) + offset + e % W] : 0.0f;
+    }
+  }
+
+#include "attention_walk.metal"
