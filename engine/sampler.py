@@ -90,7 +90,8 @@ class Sampler:
         self.parameters = parameters_of(sequences, vocab, self.plan)
         self.history = None
         if self.plan.penalties:
-            self.history = with_unread(history_of(sequences, vocab), sequences, unread or [None] * len(sequences), vocab)
+            unread = unread or [None] * len(sequences)
+            self.history = with_unread(history_of(sequences, vocab), sequences, unread, vocab)
 
     def __call__(self, logits: mx.array) -> list[mx.array]:
         """logits [B, V] -> [tokens [B]] and, where some row wants them, its logprob, the best ids and their logprobs."""

@@ -99,7 +99,7 @@ def sampled(
     history: History | None = None,
     mask: mx.array | None = None,
 ) -> tuple[list[mx.array], History | None]:
-    """`sample`'s tokens and, where the plan has logprobs, what `logprobs` gives for them; the history with the tokens.
+    """`sample`'s tokens and, where the plan has logprobs, what `logprobs` gives for them; the history with them.
 
     The history that was given is no longer one: a kernel writes to it.
     """

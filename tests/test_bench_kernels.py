@@ -24,7 +24,7 @@ def test_each_op_is_timed_with_its_bytes_and_its_share_of_a_copy(tmp_path):
     done = run("--shape", "tiny-gemma", "-k", "row and not rows", f"--benchmark-json={out}")
     assert done.returncode == 0, done.stdout + done.stderr
     found = [b["extra_info"] for b in json.loads(out.read_text())["benchmarks"]]
-    assert {info["op"] for info in found} == {"embed", "linear", "attention", "qk_norm_rope"}
+    assert {info["op"] for info in found} == {"embed", "linear", "attention", "qk_norm_rope", "add_norm", "sample"}
     assert {info["way"] for info in found} == {"plain"}
     for info in found:
         assert info["us"] > 0 and info["gbps"] == pytest.approx(info["bytes"] / info["us"] / 1e3)

@@ -108,6 +108,13 @@ def test_every_form(dtype, vocab):
     assert_right(drawn(logits, rows, order="random")[0], logits, rows)
 
 
+def test_sixty_four_rows_at_once():
+    rng = np.random.default_rng()
+    rows = [sequence(seed=int(rng.integers(2**62)), **FORMS[i % len(FORMS)]) for i in range(64)]
+    logits = random_logits(rng, 64, 300, BF16)
+    assert_right(drawn(logits, rows, order="reverse")[0], logits, rows)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     vocab=st.sampled_from([8, 61, 300]), most=st.sampled_from([1, 4, 12]), seed=st.integers(0, 2**60),

@@ -36,6 +36,7 @@ METAL_FUNC void weigh(thread const K& tokens, thread const Shaping& shaping, uin
       load_logits<V>(tokens.logits, first, v);
       shape_logits<V, VALUES, PENALTIES, BIAS, MASK>(tokens, shaping, first, v);
       float sum = 0.0f;
+#pragma unroll
       for (int i = 0; i < VALUES; i++) {
         sum += order_of(v[i]) >= least ? weight_of(v[i], largest) : 0.0f;
       }
@@ -165,6 +166,7 @@ METAL_FUNC float sum_of(threadgroup float* sums, uint first, uint count) {
       load_logits<V>(tokens.logits, first, v);
       shape_logits<V, VALUES, PENALTIES, BIAS, MASK>(tokens, shaping, first, v);
       float sum = 0.0f;
+#pragma unroll
       for (int i = 0; i < VALUES; i++) {
         v[i] = order_of(v[i]) >= least ? weight_of(v[i], high) : 0.0f;
         sum += v[i];
@@ -173,6 +175,7 @@ METAL_FUNC float sum_of(threadgroup float* sums, uint first, uint count) {
       upto += lane == 0 ? 0.0f : before;
       uint hit = NO_TOKEN;
       uint final_token = 0;
+#pragma unroll
       for (int i = 0; i < VALUES; i++) {
         upto += v[i];
         if (v[i] > 0.0f) {
@@ -238,6 +241,7 @@ METAL_FUNC float sum_of(threadgroup float* sums, uint first, uint count) {
   if (BEST > 0) {
     float head[PER];                                     // of each chunk, the best that has not been taken
     uint head_token[PER];
+#pragma unroll
     for (uint j = 0; j < PER; j++) {
       head[j] = j < chunks ? own[j * STATS + STATS - 2] : -INFINITY;
       head_token[j] = j < chunks ? own_tops[j * (STATS / 2) + STATS / 2 - 1] : NO_TOKEN;
@@ -264,6 +268,7 @@ METAL_FUNC float sum_of(threadgroup float* sums, uint first, uint count) {
         load_logits<V>(tokens.logits, first, v);
         float rest = -INFINITY;
         uint at = NO_TOKEN;
+#pragma unroll
         for (int i = 0; i < VALUES; i++) {
           bool left = v[i] < next || (v[i] == next && first + i > next_token);
           if (left && first + i < uint(V) && (v[i] > rest || at == NO_TOKEN)) {

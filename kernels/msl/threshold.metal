@@ -38,6 +38,7 @@ METAL_FUNC void tally(thread const K& tokens, thread const Shaping& shaping, boo
       float v[VALUES];
       load_logits<V>(tokens.logits, first, v);
       shape_logits<V, VALUES, PENALTIES, BIAS, MASK>(tokens, shaping, first, v);
+#pragma unroll
       for (int i = 0; i < VALUES; i++) {
         uint order = order_of(v[i]);
         if (order >= low && order <= high && v[i] > -INFINITY) {
@@ -99,6 +100,7 @@ METAL_FUNC uint threshold(thread const K& tokens, thread const Shaping& shaping,
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float more[PER];
     float sum = 0.0f;
+#pragma unroll
     for (uint j = 0; j < PER; j++) {
       more[j] = first + j < uint(BINS) ? held(by_count, bins, BINS - 1 - first - j) : 0.0f;
       sum += more[j];
@@ -107,6 +109,7 @@ METAL_FUNC uint threshold(thread const K& tokens, thread const Shaping& shaping,
     float before = above + group_before(sum, all, values, lane, simd, SIMDS);
     uint rank = NO_TOKEN;                                // counted from the top: the bin that reaches the target
     float before_rank = 0.0f;
+#pragma unroll
     for (uint j = 0; j < PER; j++) {
       if (rank == NO_TOKEN && more[j] > 0.0f && before + more[j] >= target) {
         rank = first + j;
