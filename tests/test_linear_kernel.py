@@ -205,7 +205,7 @@ def shipped_knobs():
 
 @pytest.mark.parametrize("chip, shape, entry", list(shipped_knobs()))
 def test_shipped_knobs_are_possible_and_say_what_they_reached(monkeypatch, chip, shape, entry):
-    monkeypatch.setattr(launch, "machine", lambda: "cuda" if chip.startswith("NVIDIA") else "metal")
+    monkeypatch.setattr(launch, "machine", lambda: "cuda" if chip.startswith(("NVIDIA", "sm_")) else "metal")
     bits, width = int(shape.split("-bit ")[0]), int(shape.split()[1].split("->")[0])
     group = 0 if bits == 16 else 64
     assert linear_kernel.impossible(entry["knobs"], bits, group, width, shape.endswith(" gated"), BF16) is None
