@@ -9,7 +9,7 @@ import logging
 
 import mlx.core as mx
 
-from ..kernels import launch
+from ..kernels import ahead, launch, linear_kernel
 from .request import Sampling
 from .sampler import Sampler
 from .scheduler import Limits, Scheduler
@@ -35,6 +35,7 @@ DRAWS = (
     {"temperature": 1.2, "top_k": 40, "top_p": 0.8},
     {"temperature": 1.0, "min_p": 0.05},
 )
+GREEDY = ({"temperature": 0.0},)
 # Of the largest logit. Layers of 16-bit rounding add up to a few hundredths; a wrong index or a race is of order one.
 TOLERANCE = {mx.float32: 1e-3, mx.float16: 0.05, mx.bfloat16: 0.2}
 
@@ -43,6 +44,8 @@ def check(model) -> None:
     """Switch off what does not work here. Nothing to do where no kernel can run."""
     if all(launch.unavailable(op) for op in OPS):
         return
+    if launch.machine() == "cuda":
+        compile_ahead(model)
     with launch.only() as used:
         plain = logits(model)
     used.add("sample")  # every model is drawn from
@@ -54,17 +57,36 @@ def check(model) -> None:
     model.forget()
 
 
+def compile_ahead(model) -> None:
+    """All kernels that the check and one stream launch, now; those of more streams, while these are served."""
+    with ahead.noted() as variants:
+        planned(model)
+        for fields in (DRAWS, GREEDY):
+            drawing(model, fields)
+    ahead.compile_all(variants)
+    with ahead.noted() as variants:
+        for rows in range(2, linear_kernel.MAX_ROWS + 1):
+            planned(model, (1, 1), rows)
+            drawing(model, GREEDY * rows)
+    ahead.compile_behind(variants)
+
+
 def logits(model) -> mx.array:
     """[3, V] float32: of a short prompt's last token, of one token after it, and of some more after these."""
-    model.forget()
-    memory = model.memory()
-    row, found = memory.open(), []
-    for count in STEPS:
-        hidden = model(mx.array([PROMPT[:count]]), memory.step([row], count), last=True)
-        found.append(model.logits(hidden[:, -1]).astype(mx.float32))
-    found = mx.concatenate(found)
+    found = planned(model)
     mx.eval(found)
     return found
+
+
+def planned(model, steps: tuple[int, ...] = STEPS, rows: int = 1) -> mx.array:
+    """The same, of equal rows, to be computed."""
+    model.forget()
+    memory = model.memory()
+    opened, found = [memory.open() for _ in range(rows)], []
+    for count in steps:
+        hidden = model(mx.array([PROMPT[:count]] * rows), memory.step(opened, count), last=True)
+        found.append(model.logits(hidden[:, -1]).astype(mx.float32))
+    return mx.concatenate(found)
 
 
 def fault(model, op: str, plain: mx.array) -> str | None:
@@ -82,7 +104,7 @@ def fault(model, op: str, plain: mx.array) -> str | None:
 
 def fault_of_draws(model) -> str | None:
     """Rows that together ask for everything, then the plain greedy one."""
-    for fields in (DRAWS, ({"temperature": 0.0},)):
+    for fields in (DRAWS, GREEDY):
         with launch.only():
             plain = draws(model, fields)
         with launch.only("sample"):
@@ -96,11 +118,16 @@ def fault_of_draws(model) -> str | None:
 
 def draws(model, fields: tuple[dict, ...]) -> list[mx.array]:
     """Tokens, and logprobs where a row has them, of logits that are the same every time."""
-    rows = [Sequence(list(PROMPT), Sampling(**f), i, 1, frozenset(), lambda item: None) for i, f in enumerate(fields)]
-    given = 4 * mx.random.normal((len(rows), model.vocab), key=mx.random.key(1))
-    found = Sampler(rows, model.vocab)(given.astype(model.dtype))
+    found = drawing(model, fields)
     mx.eval(found)
     return found
+
+
+def drawing(model, fields: tuple[dict, ...]) -> list[mx.array]:
+    """The same, to be computed."""
+    rows = [Sequence(list(PROMPT), Sampling(**f), i, 1, frozenset(), lambda item: None) for i, f in enumerate(fields)]
+    given = 4 * mx.random.normal((len(rows), model.vocab), key=mx.random.key(1))
+    return Sampler(rows, model.vocab)(given.astype(model.dtype))
 
 
 def check_trace(model) -> None:

@@ -3,13 +3,9 @@
 import random
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 
-import mlx.core as mx
-
-from . import launch
+from . import ahead, launch
 from .timing import Chain, Timer, faster, net
 from .tuning import Call, Knobs, Space, exact, fault
 
@@ -91,26 +87,13 @@ def build_ahead(case: Case, candidates: Sequence[Knobs]) -> None:
     """On CUDA, compile what these will launch, on all cores; elsewhere the first launch compiles."""
     if launch.machine() != "cuda":
         return
-    from . import cuda
-
-    variants: list[tuple] = []
-
-    def note(kernel, inputs, outputs, template, groups, threads):
-        variants.append((kernel, [x.dtype for x in inputs], [dtype for _, dtype in outputs], template, threads))
-        return [mx.zeros(shape, dtype) for shape, dtype in outputs]
-
+    variants = []
     for knobs in candidates:
-        with launch.through(note), launch.forced(case.op, knobs):
+        with ahead.noted() as found, launch.forced(case.op, knobs):
             for call in case.calls:
                 case.space.fused(call.each(lambda a: a))
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda variant: attempt(cuda.build, *variant), variants))
-
-
-def attempt(build: Callable, *variant) -> None:
-    """What does not compile will say so when it is launched."""
-    with suppress(RuntimeError):
-        build(*variant)
+        variants += found
+    ahead.compile_all(variants)
 
 
 class Tuner:

@@ -48,7 +48,7 @@ def mamba(tmp_path_factory):
     return models.load(checkpoints_nemotron_h.make(folder, "nemotron_h", ssm_state_size=32, hybrid_override_pattern="M-*"))
 
 
-DENSE = ("embed", "linear", "attention", "pages", "qk_norm_rope")
+DENSE = ("embed", "linear", "attention", "pages", "qk_norm_rope", "self_attention")
 CASES = [
     *(("model", op) for op in DENSE),
     *(("delta_net", op) for op in ("router", "experts", "short_conv", "gated_delta")),

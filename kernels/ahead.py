@@ -1,0 +1,46 @@
+"""On CUDA, kernels compiled before they are launched: many at once, on all cores. One takes 0.3 to 2 s.
+
+    with noted() as variants:
+        ...                      # calls of ops: nothing is launched, what would be is noted; results are zeros
+    compile_all(variants)
+"""
+
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+
+import mlx.core as mx
+
+from . import launch
+
+Variant = tuple  # what cuda.build takes
+
+
+@contextmanager
+def noted() -> Iterator[list[Variant]]:
+    variants: list[Variant] = []
+
+    def note(kernel, inputs, outputs, template, groups, threads):
+        variants.append((kernel, [x.dtype for x in inputs], [dtype for _, dtype in outputs], template, threads))
+        return [mx.zeros(shape, dtype) for shape, dtype in outputs]
+
+    with launch.through(note):
+        yield variants
+
+
+def compile_all(variants: Iterable[Variant]) -> None:
+    """What does not compile will say so when it is launched."""
+    from . import cuda
+
+    def attempt(variant: Variant) -> None:
+        with suppress(RuntimeError):
+            cuda.build(*variant)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(attempt, {repr(variant): variant for variant in variants}.values()))
+
+
+def compile_behind(variants: list[Variant]) -> None:
+    """The same, while the process does other things."""
+    threading.Thread(target=compile_all, args=(variants,), name="compiler", daemon=True).start()
