@@ -40,7 +40,7 @@ def covers(weight, dtype=None) -> str | None:
         return f"{weight.bits}-bit {weight.mode} weights"
     if weight.scales.dtype not in FLOATS:
         return f"scales of {weight.scales.dtype}"
-    if dtype not in (None, weight.scales.dtype):
+    if dtype is not None and dtype != weight.scales.dtype:
         return f"{dtype} from scales of {weight.scales.dtype}"
     return None
 
