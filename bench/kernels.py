@@ -5,8 +5,8 @@
 
 A case is one call of an op's kernel, as a shape's layers make it with 1 and 8 rows, on random 4-bit weights; few layers
 do, for they are alike. `kernel` is the kernel, `plain` the op in unfused mx ops. On a CPU, where no kernel runs, there
-is `plain` alone. What a call costs is a chain's time for each call (kernels/timing.py): its weights come from memory. With
-each number stand the bytes that the call reads from memory, the bandwidth that it reaches, and what share that is of a
+is `plain` alone. What a call costs is a chain's time for each call (kernels/timing.py): its weights come from memory.
+With each number stand the bytes that the call reads from memory, the bandwidth that it reaches, and what share that is of a
 copy on the same device, measured here (read and written bytes both count).
 """
 
@@ -23,13 +23,13 @@ from smelt import models
 from smelt.bench import packed
 from smelt.bench.checkpoints import SHAPES
 from smelt.bench.decode import PUBLISHED, TINY, fitting
+from smelt.bench.tune import few_layers
 from smelt.engine import tune
 from smelt.kernels import launch
 from smelt.kernels.timing import Chain, Timer, net
 from smelt.kernels.tuning_spaces import SPACES
 
 VARIABLE = "SMELT_BENCH_SHAPES"
-LAYERS = 6  # Gemma's first five slide, its sixth does not
 WAYS = ("kernel", "plain")
 
 
@@ -55,11 +55,8 @@ def nothing(kernel, inputs, outputs, template, groups, threads):
 @cache
 def cases(shape: str) -> list[tuple]:
     """(op's space, call) of a decode step with 1 row and with 8."""
-    config = {**SHAPES[shape], "num_hidden_layers": min(LAYERS, SHAPES[shape]["num_hidden_layers"])}
-    if "sliding_window_pattern" not in config:
-        config["num_hidden_layers"] = 1
     with tempfile.TemporaryDirectory() as folder:
-        model = models.load(packed.write(Path(folder), config))
+        model = models.load(packed.write(Path(folder), few_layers(SHAPES[shape])))
     if on_gpu():
         found = tune.recorded(model)
     else:
@@ -107,7 +104,8 @@ def test_op(benchmark, shape, space, call, way):
     gbps = space.reads(call) / us / 1e3
     benchmark.extra_info |= {
         "shape": shape, "op": space.op, "case": space.title(call), "way": way,
-        "us": us, "link_us": link, "calls": count, "bytes": space.reads(call), "gbps": gbps, "of_copy": gbps / copy_gbps(), "copy_gbps": copy_gbps(),
+        "us": us, "link_us": link, "calls": count, "bytes": space.reads(call),
+        "gbps": gbps, "of_copy": gbps / copy_gbps(), "copy_gbps": copy_gbps(),
         "device": launch.chip()[1], "mlx": mx.__version__,
     }  # fmt: skip
 

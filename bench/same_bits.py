@@ -114,7 +114,7 @@ def arguments():
     parser.add_argument("--model", type=Path, help="a checkpoint folder, instead of random weights of a shape")
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--rows", type=int, default=8)
-    parser.add_argument("--widths", type=int, nargs="+", default=list(range(2, 9)), choices=range(2, 10))
+    parser.add_argument("--widths", type=int, nargs="+", default=list(range(2, 9)), choices=range(2, 9))
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
