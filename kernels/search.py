@@ -60,7 +60,9 @@ class Found:
 
 
 def cases_of(spaces: Iterable[Space], recorded: dict[str, list[Call]]) -> list[Case]:
-    """Which knobs the recorded calls ask for; a kernel with no candidates is no case."""
+    """Which knobs the recorded calls ask for; a kernel with no candidates is no case. Where kernels of two spaces ask the
+    same, the first space's calls decide.
+    """
     found: dict[tuple[str, str], Case] = {}
     for space in spaces:
         for call in recorded.get(space.op, ()):
@@ -68,7 +70,7 @@ def cases_of(spaces: Iterable[Space], recorded: dict[str, list[Call]]) -> list[C
                 space.checked(call)
             for op, key, default in asked:
                 case = found.setdefault((op, key), Case(space, op, key, default))
-                if not any(call is other for other in case.calls):
+                if case.space is space and not any(call is other for other in case.calls):
                     case.calls.append(call)
     return [case for case in found.values() if case.candidates()]
 

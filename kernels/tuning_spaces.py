@@ -34,6 +34,7 @@ from . import (
     router_kernel,
     sample,
     sample_kernel,
+    self_attention,
     short_conv,
     short_conv_kernel,
 )
@@ -171,23 +172,45 @@ def qk_norm_rope_reference(qkv, position, rope, home, where, **more):
 
 
 def emptied(call: Call) -> Call:
-    """With pools of its own, in which nothing is written."""
+    """With pools of its own, in which the new tokens are not written yet."""
     call = call.each(lambda a: a)
-    if (home := call.args[3]) is not None:
-        home.hold([pool * 0 for pool in home.held])
+    qkv, _, _, home, where, *_ = call.args
+    if home is not None:
+        slots = where.addresses(qkv.shape[1], home.keys.shape[1]).slots
+        home.hold([mx.put_along_axis(pool, slots[None, :, None], mx.array(0, pool.dtype), axis=1) for pool in home.held])
         mx.eval(home.held)
     return call
 
 
-def written(q: mx.array, call: Call) -> list[mx.array]:
-    """The queries, and from the pages the keys and values [B, kv_heads, T, head_dim]."""
-    qkv, _, _, home, where = call.args
+def written(result: mx.array, call: Call) -> list[mx.array]:
+    """The result, and from the pages the keys and values [B, kv_heads, T, head_dim]."""
+    qkv, _, _, home, where, *_ = call.args
     if home is None:
-        return [q]
-    mx.eval(q)
+        return [result]
+    mx.eval(result)
     slots = where.addresses(qkv.shape[1], home.keys.shape[1]).slots
     shape = (home.kv_heads, *qkv.shape[:2], home.head_dim)
-    return [q, *(pool[:, slots].reshape(shape).swapaxes(0, 1) for pool in home.held)]
+    return [result, *(pool[:, slots].reshape(shape).swapaxes(0, 1) for pool in home.held)]
+
+
+def self_attention_reference(qkv, position, rope, home, where, heads, scale, cap, norms):
+    shape = {"heads": heads, "kv_heads": home.kv_heads, "head_dim": home.head_dim}
+    named = dict(zip(("q_norm", "k_norm", "v_norm"), norms, strict=True))
+    q, k, v = qk_norm_rope.reference(qkv, position, rope, **shape, **named)
+    addresses = where.addresses(qkv.shape[1], home.keys.shape[1])
+    pools = (pages.put(pool, new, addresses.slots) for pool, new in zip(home.held, (k, v), strict=True))
+    return attention.paged_reference(q, *pools, addresses, scale=scale, window=home.window, cap=cap), k, v
+
+
+def self_attention_title(call: Call) -> str:
+    qkv, _, rope, home, where, heads, *_ = call.args
+    end = max(span.end for span in where.spans)
+    return f"{titled(self_attention.case(qkv, rope, heads, home), qkv.shape[0])} of {end}"
+
+
+def self_attention_reads(call: Call) -> int:
+    _, _, _, home, where, *_ = call.args
+    return sum(span.end - span.first for span in where.spans) * home.slot_bytes
 
 
 def router_title(call: Call) -> str:
@@ -275,6 +298,10 @@ SPACES = (
     Space("embed", embed, embed.reference, title=embed_title, reads=embedded),
     Space(
         "linear", linear_kernel, linear_reference, candidates=linear_candidates, title=linear_title, reads=linear_reads
+    ),
+    Space(
+        "self_attention", self_attention, self_attention_reference, candidates=of_default(ATTENTION), needs=("pages",),
+        fresh=emptied, outcome=written, title=self_attention_title, reads=self_attention_reads,
     ),
     Space(
         "attention", attention_kernel, attention_reference, candidates=of_default(ATTENTION), title=attention_title,

@@ -24,12 +24,12 @@ def test_each_op_is_timed_with_its_bytes_and_its_share_of_a_copy(tmp_path):
     done = run("--shape", "tiny-gemma", "-k", "row and not rows", f"--benchmark-json={out}")
     assert done.returncode == 0, done.stdout + done.stderr
     found = [b["extra_info"] for b in json.loads(out.read_text())["benchmarks"]]
-    assert {info["op"] for info in found} == {"embed", "linear", "attention", "qk_norm_rope", "add_norm", "sample"}
+    assert {info["op"] for info in found} == {"embed", "linear", "self_attention", "add_norm", "sample"}
     assert {info["way"] for info in found} == {"plain"}
     for info in found:
         assert info["us"] > 0 and info["gbps"] == pytest.approx(info["bytes"] / info["us"] / 1e3)
         assert info["of_copy"] == pytest.approx(info["gbps"] / info["copy_gbps"])
-    windows = {info["case"] for info in found if info["op"] == "attention"}
+    windows = {info["case"] for info in found if info["op"] == "self_attention"}
     assert len(windows) == 2 and any("window 32" in case for case in windows), "a sliding layer and one that is not"
     assert "| shape | op | case |" in done.stdout
 
@@ -48,8 +48,8 @@ def test_bytes_are_what_a_call_reads():
 
 
 def test_attention_reads_the_positions_that_are_seen():
-    (space, call), *_ = [(s, c) for s, c in kernels.cases("tiny") if s.op == "attention"]
-    q, pages, addresses = call.args
-    positions = int(addresses.bounds[0, 1]) + 1
-    assert q.shape[0] == 1 and space.reads(call) == positions * 2 * pages.kv_heads * pages.head_dim * 2
+    (space, call), *_ = [(s, c) for s, c in kernels.cases("tiny") if s.op == "self_attention"]
+    qkv, _, _, pages, rows, *_ = call.args
+    positions = rows.spans[0].end
+    assert qkv.shape[0] == 1 and space.reads(call) == positions * 2 * pages.kv_heads * pages.head_dim * 2
     assert space.title(call).endswith(f"1 row of {positions}")

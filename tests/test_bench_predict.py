@@ -31,15 +31,14 @@ def test_the_table_says_that_it_is_a_model_and_how_to_replace_it():
     assert all(f"| {chip}, " in table for chip in predict.BANDWIDTH)
 
 
-@pytest.mark.parametrize("shape, layers", [("tiny", 2), ("tiny-gemma", 6)])
-def test_a_layer_is_six_calls_where_kernels_run(shape, layers):
-    """And seven where the keys of a long context are attended in parts; a sandwich of norms adds two."""
-    sandwich = 2 if shape == "tiny-gemma" else 0
+@pytest.mark.parametrize("shape, layers, most", [("tiny", 2, 6), ("tiny-gemma", 6, 8)])
+def test_a_layer_is_six_calls_at_most_where_kernels_run(shape, layers, most):
+    """A sandwich of norms adds two; the joining of a long context's parts one."""
     found = counts.counted(shape, 40)
-    assert (6 + sandwich) * layers < found["smelt"] <= (6 + sandwich) * layers + 8
+    assert 4 * layers < found["smelt"] <= most * layers + 8
     assert found["mlx-lm"] > 1.5 * found["smelt"]
-    if shape == "tiny":
-        assert layers * 7 < counts.counted(shape, 512)["smelt"] <= layers * 7 + 8
+    longer = counts.counted(shape, 4096)["smelt"] - found["smelt"]
+    assert 0 < longer <= layers
 
 
 def test_nothing_stays_patched():

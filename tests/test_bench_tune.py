@@ -41,6 +41,7 @@ def test_the_program(tmp_path, monkeypatch, capsys):
     device, out = Device(best_at(simds=1)), tmp_path / "out.json"
     monkeypatch.setitem(os.environ, "SMELT_HOME", str(tmp_path))
     monkeypatch.setitem(os.environ, "SMELT_TUNE", "")
+    monkeypatch.setitem(os.environ, "SMELT_KERNELS", "-self_attention")
     monkeypatch.setattr(bench, "Timer", lambda rounds: device.timer)
     monkeypatch.setattr(tune, "ROWS", (1,))
     monkeypatch.setattr(tune, "CONTEXT", 12)
