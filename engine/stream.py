@@ -50,9 +50,8 @@ class Choice:
         self.stops = StopMatcher(stop)
         self.completion = self.reasoning = 0  # tokens
         self.thinking = self.called = False
-        self.fed = self.sent = 0  # characters decoded, and let through
-        self.logprobs: deque[tuple[int, int, TokenLogprob]] = deque()  # (begin, end) of their text, not let through yet
-        self.ready: list[TokenLogprob] = []  # let through, and waiting for a Text to go with
+        self.fed = self.sent = self.told = 0  # characters decoded, past the stop strings, up to the end of the last Text
+        self.logprobs: deque[tuple[int, int, TokenLogprob]] = deque()  # (begin, end) of their text, not told yet
         self.ended = False
 
     def take(self, item) -> Iterator[Event]:
@@ -75,19 +74,20 @@ class Choice:
         if token is not None and token.logprob is not None:
             self.logprobs.append((begin, self.fed, self._logprob(token)))
         emitted, matched = self.stops.feed(text)
-        self._let_through(emitted, last=matched is not None)
         thought = self.thinking
-        yield from self._pieces(self.parser.feed(emitted) if self.parser else plain(emitted))
+        yield from self._split(emitted)
         self.reasoning += token is not None and (thought or self.thinking)
         if matched is not None:
             self.sequence.cancelled = True
             yield from self._close()
             yield self._finished("stop", matched)
 
-    def _let_through(self, text: str, last: bool = False) -> None:
-        self.sent += len(text)
-        while self.logprobs and (self.logprobs[0][1] <= self.sent or last and self.logprobs[0][0] < self.sent):
-            self.ready.append(self.logprobs.popleft()[2])
+    def _split(self, text: str) -> Iterator[Event]:
+        begin, self.sent = self.sent, self.sent + len(text)
+        if self.parser is not None:
+            yield from self._pieces(self.parser.feed(text))
+        elif text:
+            yield self._event(parse.Text(text, ((begin, self.sent),)))
 
     def _pieces(self, pieces: list[parse.Piece]) -> Iterator[Event]:
         for piece in pieces:
@@ -104,22 +104,35 @@ class Choice:
             return ToolArguments(piece.call, piece.text, self.index)
         if isinstance(piece, parse.ToolClosed):
             return ToolClosed(piece.call, self.index)
-        told, self.ready = tuple(self.ready), []
-        return Text(piece.text, self.index, told)
+        self.told = piece.spans[-1][1]
+        return Text(piece.text, self.index, tuple(score for span in piece.spans for score in self._scores(*span)))
+
+    def _scores(self, begin: int, end: int) -> Iterator[TokenLogprob]:
+        """Of the tokens that the text from `begin` to `end` came from; what came before it was no text.
+
+        A token without characters of its own (a part of one, or hidden) goes with what follows it.
+        """
+        silent: list[TokenLogprob] = []
+        while self.logprobs and self.logprobs[0][0] < end:
+            first, last, score = self.logprobs.popleft()
+            silent.append(score)
+            if last > first:
+                yield from silent if last > begin else ()
+                silent = []
+        yield from silent  # the detokenizer gave their characters at the end, without a token
 
     def _close(self) -> Iterator[Event]:
-        """What the parser still held, and the logprobs of tokens that made no text of their own."""
+        """What the parser still held, and the logprobs of tokens after all text that have none of their own."""
         yield from self._pieces(self.parser.finish() if self.parser else [])
-        if self.ready:
-            yield self._event(parse.Text(""))
+        silent = tuple(score for first, _, score in self.logprobs if first == self.told == self.fed)
+        if silent:
+            yield Text("", self.index, silent)
 
     def _finish(self, done: Done) -> Iterator[Event]:
         yield from self._text(self.detokenizer.finish(), None)
         if self.ended:
             return
-        rest = self.stops.finish()
-        self._let_through(rest, last=True)
-        yield from self._pieces(self.parser.feed(rest) if self.parser else plain(rest))
+        yield from self._split(self.stops.finish())
         yield from self._close()
         yield self._finished("tool_calls" if self.called and done.reason == "stop" else done.reason, None, done)
 
@@ -141,10 +154,6 @@ class Choice:
     def _named(self, id: int, logprob: float, top=()) -> TokenLogprob:
         raw = self.tokenizer.token_bytes(id)
         return TokenLogprob(id, raw.decode("utf-8", "replace"), raw, logprob, top)
-
-
-def plain(text: str) -> list[parse.Piece]:
-    return [parse.Text(text)] if text else []
 
 
 class Stream:
