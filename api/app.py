@@ -7,6 +7,7 @@ from .guards import ApiKey, Origins
 from .house import Gate, House
 from .late import Late
 from .metrics import Metrics, Scrape
+from .request_ids import RequestIds
 from .settings import Settings
 from .status import Health, Kernels, Model, Models, Root
 
@@ -59,7 +60,7 @@ class App(falcon.App):
 def create_app(service, settings: Settings = Settings(), gate: Gate | None = None) -> App:
     house = House(service, settings, gate or Gate(settings.max_streams), Metrics())
     guards = [Origins(settings)] + ([ApiKey(settings.api_key)] if settings.api_key else [])
-    app = App(middleware=[house.metrics, *guards])
+    app = App(middleware=[RequestIds(), house.metrics, *guards])
     app.gate, app.late = house.gate, late_routes(house)
     app.req_options.strip_url_path_trailing_slash = True
     handlers.install(app)

@@ -66,10 +66,6 @@ def anthropic_envelope(status: int, message: str, param: str | None, code: str |
     return {"type": "error", "error": {"type": kind, "message": message}}
 
 
-def envelope(path: str, error: RequestError) -> dict[str, Any]:
-    return envelope_for(path)(status_of(error, path), error.message, error.param, error.code)
-
-
 def status_of(error: RequestError, path: str) -> int:
     """Anthropic's clients know 529 as "overloaded, come back"; 429 means a quota to them."""
     return 529 if isinstance(error, Overloaded) and is_anthropic(path) else error.status

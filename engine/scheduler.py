@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from ..kernels import launch
 from .errors import Overloaded
 from .sampler import Sampler
 from .sequence import Prefilled, Sequence, Token
@@ -143,10 +144,14 @@ class Scheduler:
         if self.sampler is None or self.sampler.sequences != rows:
             self.compose(rows)
         step = self.memory.step([s.row for s in rows], 1)
-        if self.traced.worthwhile:
+        traced = self.traced.worthwhile
+        if traced:
             self.expect(rows, self.sampler, self.traced(self.sampler, self.tokens, step))
         else:
             self.submit(rows, self.sampler, self.model(self.tokens[:, None], step))
+        for sequence in rows:
+            sequence.paths.rows = max(sequence.paths.rows, len(rows))
+            sequence.paths.traced_steps += traced
         self.tokens = self.pending[-1].arrays[0]
         self.steps += 1
         if self.steps % CLEAR_EVERY == 0:
@@ -187,6 +192,7 @@ class Scheduler:
             return False
         self.waiting.popleft()
         sequence.started = sequence.started or time.monotonic()
+        sequence.paths.kernels = None if launch.unavailable("linear") else launch.machine()
         sequence.row = self.memory.open(len(sequence.context) + min(sequence.max_tokens, GROWTH_TOKENS))
         self.filling = sequence
         return True

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from .events import FastPaths
 from .request import Sampling
 
 
@@ -61,6 +62,7 @@ class Sequence:
     arrived: float = field(default_factory=time.monotonic)
     started: float | None = None
     decoding: float | None = None
+    paths: FastPaths = field(default_factory=FastPaths)
 
     @property
     def context(self) -> list[int]:

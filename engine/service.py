@@ -141,8 +141,10 @@ class Service:
         from .stream import Stream
 
         self.check()
+        began = time.monotonic()
         rendered = None if request.messages is None else self.render(request)
         prompt = self.prompt_of(request, rendered)
+        template_s = time.monotonic() - began
         room = self.context - len(prompt)
         if room < LEAST_ANSWER:
             raise ContextExceeded(len(prompt), self.context, "prompt" if request.messages is None else "messages")
@@ -156,7 +158,7 @@ class Service:
             Sequence(prompt, sampling, seed + i, limit, self.end_ids, put_with(queue, i), deadline)
             for i in range(request.n)
         ]
-        choices = [self.choice(i, s, request, rendered) for i, s in enumerate(sequences)]
+        choices = [self.choice(i, s, request, rendered, template_s) for i, s in enumerate(sequences)]
         stream = Stream(self.engine, queue, choices)
         self.engine.submit(*sequences)
         return stream
@@ -168,15 +170,18 @@ class Service:
         if not self.text_ready.is_set():
             raise NotReady("the model is still loading; try again in a moment")
 
-    def choice(self, index: int, sequence: "Sequence", request: "Request", rendered: str | None) -> "Choice":
+    def choice(
+        self, index: int, sequence: "Sequence", request: "Request", rendered: str | None, template_s: float
+    ) -> "Choice":
         """Answers to conversations are split into reasoning, text and calls; completions are text as it comes."""
         from .chat import ends_in_reasoning
         from .stream import Choice
 
         if rendered is None:
-            return Choice(index, sequence, self.tokenizer, request.stop)
+            return Choice(index, sequence, self.tokenizer, request.stop, template_s=template_s)
         parser = self.format.parser(request.tools, opened=ends_in_reasoning(rendered))
-        return Choice(index, sequence, self.tokenizer, request.stop, parser, self.format.keep(self.tokenizer))
+        keep = self.format.keep(self.tokenizer)
+        return Choice(index, sequence, self.tokenizer, request.stop, parser, keep, template_s)
 
     def prompt_of(self, request: "Request", rendered: str | None = None) -> list[int]:
         """The request's tokens; `rendered` is its conversation, where that is known already."""

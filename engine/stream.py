@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 from . import parse
@@ -33,7 +34,8 @@ class Choice:
     """One completion's text: ids are joined to characters, held back where a stop string may have begun, and split
     into reasoning, answer and tool calls where a parser is given; without one, all of it is text.
 
-    keep   special tokens that the parser has to see
+    keep        special tokens that the parser has to see
+    template_s  what it took to make the prompt
     """
 
     def __init__(
@@ -44,8 +46,10 @@ class Choice:
         stop: Seq[str],
         parser: parse.Parser | None = None,
         keep: frozenset[int] = frozenset(),
+        template_s: float = 0.0,
     ):
         self.index, self.sequence, self.tokenizer, self.parser = index, sequence, tokenizer, parser
+        self.template_s = template_s
         self.detokenizer = Detokenizer(tokenizer, keep=keep)
         self.stops = StopMatcher(stop)
         self.completion = self.reasoning = 0  # tokens
@@ -139,11 +143,8 @@ class Choice:
     def _finished(self, reason: str, stop: str | None, done: Done | None = None) -> Finished:
         self.ended = True
         s, now = self.sequence, time.monotonic()
-        timings = (
-            Timings(done.queue_s, done.prefill_s, done.decode_s)
-            if done
-            else Timings(s.started - s.arrived, s.decoding - s.started, now - s.decoding)
-        )
+        spent = done[1:] if done else (s.started - s.arrived, s.decoding - s.started, now - s.decoding)
+        timings = Timings(*spent, self.template_s, replace(s.paths))
         usage = Usage(len(s.prompt), self.completion, reasoning_tokens=self.reasoning)
         return Finished(reason, usage, timings, self.index, stop)
 

@@ -10,12 +10,12 @@ from types import SimpleNamespace
 
 from smelt.engine import events
 from smelt.engine.errors import NotReady
-from smelt.engine.events import Finished, Started, Text, Timings, TokenLogprob, Usage
+from smelt.engine.events import FastPaths, Finished, Started, Text, Timings, TokenLogprob, Usage
 from smelt.engine.options import ModelInfo, Options
 
 WORDS = ("Hello", " from", " the", " fake", ".")
 INFO = ModelInfo("fake", 4096, 257, 2, 64, "4-bit", 1000, created=1_700_000_000, tools=True, trained_context=8192)
-TIMES = Timings(0.001, 0.01, 0.1)
+TIMES = Timings(0.001, 0.01, 0.1, 0.002, FastPaths("metal", 4, 3))
 
 
 def used(prompt=7, completion=len(WORDS), cached=3, reasoning=0):

@@ -55,6 +55,7 @@ def test_whole():
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": 3,
         "output_tokens": 5,
+        "output_tokens_details": {"thinking_tokens": 0},
     }
     assert service.requests[0].max_tokens == 50
 
@@ -291,9 +292,11 @@ def test_errors(raised, status, kind):
 
 def test_other_errors_below_messages_have_its_envelope():
     client, _ = client_of(settings=Settings(api_key="k"))
-    assert post(client).json == {
+    answer = post(client)
+    assert answer.json == {
         "type": "error",
-        "error": {"type": "authentication_error", "message": post(client).json["error"]["message"]},
+        "error": {"type": "authentication_error", "message": answer.json["error"]["message"]},
+        "request_id": answer.headers["request-id"],
     }
     client, _ = client_of()
     assert client.simulate_get(PATH).json["type"] == "error"

@@ -6,10 +6,11 @@ import time
 import pytest
 import tiny
 from smelt.engine.errors import BadRequest, ContextExceeded, EngineFailed, NotReady
-from smelt.engine.events import Finished, Progress, Started, Text
+from smelt.engine.events import FastPaths, Finished, Progress, Started, Text
 from smelt.engine.options import Options
 from smelt.engine.request import Request
 from smelt.engine.service import Service, sampling_defaults
+from smelt.kernels import launch
 
 HELLO = [{"role": "user", "content": "Hello there, who are you?"}]
 
@@ -55,7 +56,15 @@ def test_the_order_of_events(service):
     assert kinds == sorted(kinds, key=[Progress, Text].index)
     assert end(events).usage.completion_tokens == 24 and end(events).reason == "length"
     timings = end(events).timings
-    assert timings.prefill_s > 0 and timings.decode_s > 0 and timings.queue_s >= 0
+    assert timings.prefill_s > 0 and timings.decode_s > 0 and timings.queue_s >= 0 and timings.template_s > 0
+
+
+def test_which_fast_paths_an_answer_took(service):
+    alone = end(ask(service)).timings.paths
+    kernels = None if launch.unavailable("linear") else launch.machine()
+    traced = service.engine.scheduler.traced.worthwhile
+    assert alone == FastPaths(kernels, 23 if traced else 0, rows=1)
+    assert end(ask(service, n=3), 2).timings.paths.rows == 3
 
 
 def test_the_text_is_the_decoded_tokens(service):
