@@ -16,6 +16,7 @@ GENERATION = {
     "/v1/completions": ("on_post",),
     "/v1/messages": ("on_post",),
     "/v1/messages/count_tokens": ("on_post",),
+    "/v1/embeddings": ("on_post",),
     "/tokenize": ("on_post",),
     "/detokenize": ("on_post",),
     "/apply-template": ("on_post",),

@@ -2,6 +2,7 @@
 
 from . import chat_completions, completions, message_events, messages
 from .answer import Generation
+from .embeddings import Embeddings
 from .errors import send
 from .house import House
 from .openai_chunks import Head
@@ -48,6 +49,7 @@ def routes(house: House) -> dict[str, object]:
         "/v1/completions": Completions(house),
         "/v1/messages": Messages(house),
         "/v1/messages/count_tokens": CountTokens(house),
+        "/v1/embeddings": Embeddings(house),
         "/tokenize": Tokenize(house),
         "/detokenize": Detokenize(house),
         "/apply-template": ApplyTemplate(house),

@@ -75,7 +75,7 @@ def row(service) -> dict:
 
 def capabilities(info) -> list[str]:
     optional = {"tool_use": info.tools, "reasoning": info.reasoning} if info else {}
-    return ["chat", "streaming", *(name for name, present in optional.items() if present)]
+    return ["chat", "streaming", "embeddings", *(name for name, present in optional.items() if present)]
 
 
 def meta(info) -> dict:

@@ -45,6 +45,7 @@ class ModelInfo:
     tools           the chat template takes tools
     reasoning       the chat template knows thinking
     chat_template   the template's source; None where Smelt's built-in format for the family is used
+    pooling         of hidden states to embeddings, unless a request says otherwise
     """
 
     architecture: str
@@ -62,3 +63,4 @@ class ModelInfo:
     tools: bool = False
     reasoning: bool = False
     chat_template: str | None = None
+    pooling: str = "mean"

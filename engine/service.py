@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from collections.abc import Sequence as Seq
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from .options import ModelInfo, Options
 if TYPE_CHECKING:
     from . import parse
     from .chat import ChatTemplate
+    from .embedding import Embedding
     from .request import Request, Sampling
     from .sequence import Sequence
     from .stream import Choice, Stream
@@ -163,6 +165,23 @@ class Service:
         self.engine.submit(*sequences)
         return stream
 
+    def embed(self, inputs: Seq[str | Seq[int]], pooling: str | None = None) -> "Embedding":
+        """Queue texts or tokens to be made vectors; the pooling that the checkpoint names, if none is named."""
+        from . import embedding
+
+        self.check()
+        prompts = [
+            embedding.checked(
+                self.tokenizer.encode_whole(given) if isinstance(given, str) else self.known(given, f"input[{index}]"),
+                self.context,
+                f"input[{index}]",
+            )
+            for index, given in enumerate(inputs)
+        ]
+        made = embedding.Embedding(prompts, pooling or self.info.pooling)
+        self.engine.embed(made)
+        return made
+
     def check(self) -> None:
         if self.text_error is not None:
             raise EngineFailed(f"the model could not be loaded: {self.text_error}")
@@ -192,10 +211,18 @@ class Service:
 
     def tokens_of(self, request: "Request", rendered: str | None) -> list[int]:
         if request.tokens is not None:
-            return checked(request.tokens, self.info.vocab_size)
+            return self.known(request.tokens, "prompt")
         if request.text is not None:
             return self.tokenizer.encode_prompt(request.text, rendered_by_template=False)
         return self.tokenizer.encode_prompt(rendered or self.render(request), rendered_by_template=True)
+
+    def known(self, tokens: Seq[int], name: str) -> list[int]:
+        """The tokens, all of which the model has."""
+        vocab = self.info.vocab_size
+        wrong = next((token for token in tokens if not 0 <= token < vocab), None)
+        if wrong is not None:
+            raise BadRequest(f"{name} has the token {wrong}; ids go from 0 to {vocab - 1}", name)
+        return list(tokens)
 
     def render(self, request: "Request") -> str:
         """The conversation as the model reads it."""
@@ -259,13 +286,6 @@ def put_with(queue: SimpleQueue, index: int) -> Callable[[Any], None]:
     return lambda item: queue.put((index, item))
 
 
-def checked(tokens, vocab: int) -> list[int]:
-    wrong = next((token for token in tokens if not 0 <= token < vocab), None)
-    if wrong is not None:
-        raise BadRequest(f"the prompt has token {wrong}; ids go from 0 to {vocab - 1}", "prompt")
-    return list(tokens)
-
-
 def sampling_defaults(folder: Path) -> dict[str, Any]:
     """What generation_config.json recommends. Its repetition penalty looks at the whole sequence."""
     path = folder / "generation_config.json"
@@ -282,6 +302,7 @@ def sampling_defaults(folder: Path) -> dict[str, Any]:
 
 def describe(folder: Path, model, context: int, template: "ChatTemplate | None") -> ModelInfo:
     from ..models import checkpoint, source
+    from .embedding import pooling_of
 
     config = checkpoint.text_config(checkpoint.read_config(folder))
     found = source.inspect(folder.name, folder, "folder")
@@ -302,6 +323,7 @@ def describe(folder: Path, model, context: int, template: "ChatTemplate | None")
         tools=template is not None and template.supports_tools,
         reasoning=template is not None and template.supports_reasoning,
         chat_template=template.source if template is not None and not template.builtin else None,
+        pooling=pooling_of(folder),
     )
 
 
