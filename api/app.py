@@ -21,6 +21,9 @@ GENERATION = {
     "/detokenize": ("on_post",),
     "/apply-template": ("on_post",),
     "/props": ("on_get",),
+    "/api/tags": ("on_get",),
+    "/api/version": ("on_get",),
+    "/api/pull": ("on_post",),
 }
 RESPONSES = {
     "/v1/responses": ("on_get", "on_post"),

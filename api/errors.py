@@ -4,7 +4,7 @@ import json
 import logging
 from typing import Any
 
-from ..engine.errors import BadRequest, EngineFailed, Overloaded, RequestError
+from ..engine.errors import BadRequest, ContextExceeded, EngineFailed, Overloaded, RequestError
 
 log = logging.getLogger("smelt")
 ANTHROPIC = "/v1/messages"
@@ -69,6 +69,13 @@ def anthropic_envelope(status: int, message: str, param: str | None, code: str |
 def status_of(error: RequestError, path: str) -> int:
     """Anthropic's clients know 529 as "overloaded, come back"; 429 means a quota to them."""
     return 529 if isinstance(error, Overloaded) and is_anthropic(path) else error.status
+
+
+def words_of(error: RequestError, path: str) -> str:
+    """Anthropic's clients find out by these words that a conversation is to be shortened: Claude Code compacts it then."""
+    if isinstance(error, ContextExceeded) and is_anthropic(path):
+        return f"prompt is too long: {error.prompt_tokens} tokens > {error.context} maximum: {error.message}"
+    return error.message
 
 
 def is_anthropic(path: str) -> bool:

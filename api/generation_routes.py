@@ -1,10 +1,11 @@
-"""The routes that generate, and those that show a request's tokens or prompt without generating."""
+"""The routes that generate, those that show a request's tokens or prompt without generating, and Ollama's."""
 
 from . import chat_completions, completions, message_events, messages
 from .answer import Generation
 from .embeddings import Embeddings
 from .errors import send
 from .house import House
+from .ollama import Pull, Tags, Version
 from .openai_chunks import Head
 from .text import ApplyTemplate, Detokenize, Props, Tokenize
 
@@ -54,4 +55,7 @@ def routes(house: House) -> dict[str, object]:
         "/detokenize": Detokenize(house),
         "/apply-template": ApplyTemplate(house),
         "/props": Props(house.service, house.settings),
+        "/api/tags": Tags(house.service),
+        "/api/version": Version(),
+        "/api/pull": Pull(house),
     }

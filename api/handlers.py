@@ -3,7 +3,7 @@
 import falcon
 
 from ..engine.errors import Overloaded, RequestError
-from .errors import CODES, as_request_error, envelope_for, is_anthropic, send, status_of
+from .errors import CODES, as_request_error, envelope_for, is_anthropic, send, status_of, words_of
 from .request_ids import id_of
 
 
@@ -21,7 +21,7 @@ def on_request_error(req, resp, error: RequestError, params) -> None:
         resp.set_header("Retry-After", str(error.retry_after_s))
     if error.status == 503:
         resp.set_header("Retry-After", "1")
-    refuse(req, resp, status_of(error, req.path), error.message, error.param, error.code)
+    refuse(req, resp, status_of(error, req.path), words_of(error, req.path), error.param, error.code)
 
 
 def on_any_error(req, resp, error: Exception, params) -> None:

@@ -286,6 +286,7 @@ def test_what_is_wrong_is_named(fields, word):
 def test_errors(raised, status, kind):
     answer = post(client_of(raised)[0], stream=True)
     assert (answer.status_code, answer.json["error"]["type"]) == (status, kind)
+    assert answer.json["error"]["message"].endswith(str(raised))
     got = wire(post(client_of(says(Started(1), Text("a"), Failed(raised)))[0], stream=True))
     assert got[-1] == {"type": "error", "error": {"type": kind, "message": str(raised)}}
 
