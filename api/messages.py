@@ -83,8 +83,16 @@ CONVERSATION = (
         "model", rules.string, "any name: the one model that is loaded answers, and the answer repeats the name"
     ),
     Parameter("messages", Rule("array of messages, required", message_blocks.messages), "the conversation"),
-    Parameter("system", Rule("string, or array of text blocks", check_system), "joined by newlines"),
-    Parameter("tools", Rule("array of tools", message_blocks.tools), "given to the chat template"),
+    Parameter(
+        "system",
+        Rule("string, or array of text blocks", check_system),
+        "joined by newlines, without the line `x-anthropic-billing-header`, which changes and would spoil every prefix",
+    ),
+    Parameter(
+        "tools",
+        Rule("array of tools", message_blocks.tools),
+        "given to the chat template; those with `defer_loading` once a `tool_reference` names them",
+    ),
     Parameter("tool_choice", Rule("`{type: auto}`, `{type: none}`", check_tool_choice), "`none` keeps the tools back"),
     Parameter(
         "thinking",
@@ -155,11 +163,13 @@ def parse(body: Mapping[str, Any], enable_thinking: bool | None = None, table: T
 
 def request(given, choice: Mapping[str, Any], enable_thinking: bool | None) -> Request:
     system = [{"role": "system", "content": given.get("system")}] if given.get("system") else []
-    messages = [*system, *given.get("messages")]
+    said = given.get("messages")
+    messages = [*system, *said.messages]
     last = messages[-1]
+    tools = () if choice.get("type") == "none" else given.get("tools", ())
     return Request(
         messages=messages,
-        tools=() if choice.get("type") == "none" else given.get("tools", ()),
+        tools=tuple(tool.function for tool in tools if not tool.deferred or tool.name in said.found),
         template_kwargs=template_kwargs(given, enable_thinking),
         sampling=given.sampling,
         max_tokens=given.get("max_tokens"),
