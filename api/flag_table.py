@@ -156,7 +156,7 @@ SERVE_FLAGS = (
         "64",
         (SERVE,),
     ),
-    Flag(("--max-body-mb",), "larger requests are answered 413", integer(1, 4096), "N", "128", (SERVE,), differs="64"),
+    Flag(("--max-body-mb",), "larger requests are answered 413", integer(1, 4096), "N", "64", (SERVE,)),
     Flag(
         ("--keep-alive-secs",), "silence after which a stream sends a comment", number(0.1, 3600), "S", "15", (SERVE,)
     ),

@@ -93,7 +93,7 @@ def settings_of(values: Mapping[str, Any]) -> Settings:
         port=values.get("port", 11234),
         origins=tuple(values.get("cors_origin", ())),
         api_key=values.get("api_key") or os.environ.get("SMELT_API_KEY") or None,
-        max_body_bytes=values.get("max_body_mb", 128) << 20,
+        max_body_bytes=values.get("max_body_mb", 64) << 20,
         max_streams=values.get("max_concurrent", 64) + values.get("max_queue", 64),
         keep_alive_s=values.get("keep_alive_secs", 15.0),
         drain_s=values.get("drain_secs", 30.0),
