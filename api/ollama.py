@@ -46,7 +46,7 @@ def row(service) -> dict:
         "name": name,
         "model": name,
         "modified_at": rfc3339(info.created),
-        "size": info.weight_bytes,
+        "size": info.disk_bytes,
         "digest": hashlib.sha256(identity.encode()).hexdigest(),
         "details": details | {"families": [info.architecture], "quantization_level": info.quantization},
     }

@@ -89,8 +89,9 @@ def row(service) -> dict:
     }
     if info is None:
         return made
-    sizes = {"context_length": info.context, "max_model_len": info.context, "bytes_resident": info.weight_bytes}
-    return made | sizes | {"meta": meta(info)}
+    lengths = {"context_length": info.context, "max_model_len": info.context}
+    sizes = {"bytes_resident": info.weight_bytes, "bytes_on_disk": info.disk_bytes}
+    return made | lengths | sizes | {"meta": meta(info)}
 
 
 def capabilities(info) -> list[str]:
@@ -107,6 +108,7 @@ def meta(info) -> dict:
         "quantization": info.quantization,
         "context_length": info.context,
         "model_max_tokens": info.trained_context or info.context,
+        "pooling": info.pooling,
     }
 
 

@@ -40,7 +40,7 @@ class ModelInfo:
 
     context         tokens the window holds; `trained_context` what the checkpoint was made for
     quantization    "4-bit", "mxfp4", ... or the dtype of plain weights
-    weight_bytes    of the weights in memory
+    weight_bytes    of the weights in memory; `disk_bytes` of the checkpoint's files
     created         seconds since 1970, from the checkpoint's files
     tools           the chat template takes tools
     reasoning       the chat template knows thinking
@@ -64,3 +64,4 @@ class ModelInfo:
     reasoning: bool = False
     chat_template: str | None = None
     pooling: str = "mean"
+    disk_bytes: int = 0

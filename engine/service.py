@@ -324,6 +324,7 @@ def describe(folder: Path, model, context: int, template: "ChatTemplate | None")
         reasoning=template is not None and template.supports_reasoning,
         chat_template=template.source if template is not None and not template.builtin else None,
         pooling=pooling_of(folder),
+        disk_bytes=found.bytes,
     )
 
 

@@ -14,7 +14,7 @@ from smelt.engine.events import FastPaths, Finished, Started, Text, Timings, Tok
 from smelt.engine.options import ModelInfo, Options
 
 WORDS = ("Hello", " from", " the", " fake", ".")
-INFO = ModelInfo("fake", 4096, 257, 2, 64, "4-bit", 1000, created=1_700_000_000, tools=True, trained_context=8192)
+INFO = ModelInfo("fake", 4096, 257, 2, 64, "4-bit", 1000, created=1_700_000_000, tools=True, trained_context=8192, disk_bytes=1200)
 TIMES = Timings(0.001, 0.01, 0.1, 0.002, FastPaths("metal", 4, 3))
 
 

@@ -15,7 +15,7 @@ def client():
 
 def test_tags(client):
     (row,) = client.simulate_get("/api/tags").json["models"]
-    assert row["name"] == row["model"] == "fake" and row["size"] == 1000 and len(row["digest"]) == 64
+    assert row["name"] == row["model"] == "fake" and row["size"] == 1200 and len(row["digest"]) == 64
     assert row["modified_at"] == "2023-11-14T22:13:20Z"
     assert row["details"]["family"] == "fake" and row["details"]["quantization_level"] == "4-bit"
     loading = falcon.testing.TestClient(create_app(FakeService(state="loading")))

@@ -195,7 +195,7 @@ def test_defaults_come_from_the_request_then_the_flags_then_the_checkpoint(folde
 def test_info_and_statistics(service, folder):
     info = service.info
     assert (info.architecture, info.context, info.layers) == ("qwen3", 1024, 3)
-    assert info.weight_bytes > 10_000 and info.created > 0 and info.chat_template
+    assert info.disk_bytes > info.weight_bytes > 10_000 and info.created > 0 and info.chat_template
     assert service.stats()["running"] == 0
     assert service.memory()["peak_bytes"] >= service.memory()["active_bytes"] > 0
 
