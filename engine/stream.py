@@ -53,7 +53,7 @@ class Choice:
         self.detokenizer = Detokenizer(tokenizer, keep=keep)
         self.stops = StopMatcher(stop)
         self.completion = self.reasoning = 0  # tokens
-        self.thinking = self.called = False
+        self.called = False
         self.fed = self.sent = self.told = 0  # characters decoded, past the stop strings, up to the end of the last Text
         self.logprobs: deque[tuple[int, int, TokenLogprob]] = deque()  # (begin, end) of their text, not told yet
         self.ended = False
@@ -78,13 +78,17 @@ class Choice:
         if token is not None and token.logprob is not None:
             self.logprobs.append((begin, self.fed, self._logprob(token)))
         emitted, matched = self.stops.feed(text)
-        thought = self.thinking
+        thought = self._thinking
         yield from self._split(emitted)
-        self.reasoning += token is not None and (thought or self.thinking)
+        self.reasoning += token is not None and (thought or self._thinking)  # its marks, too
         if matched is not None:
             self.sequence.cancelled = True
             yield from self._close()
             yield self._finished("stop", matched)
+
+    @property
+    def _thinking(self) -> bool:
+        return self.parser is not None and self.parser.inside
 
     def _split(self, text: str) -> Iterator[Event]:
         begin, self.sent = self.sent, self.sent + len(text)
@@ -94,9 +98,7 @@ class Choice:
             yield self._event(parse.Text(text, ((begin, self.sent),)))
 
     def _pieces(self, pieces: list[parse.Piece]) -> Iterator[Event]:
-        for piece in pieces:
-            self.thinking = isinstance(piece, parse.Reasoning)
-            yield self._event(piece)
+        yield from map(self._event, pieces)
 
     def _event(self, piece: parse.Piece) -> Event:
         if isinstance(piece, parse.Reasoning):

@@ -68,6 +68,20 @@ def test_reasoning_has_none_and_leaves_none_to_the_answer():
     assert scored(events(["hm", "</think>", "Yes"], opened=True)) == [("Yes", [2])]
 
 
+@pytest.mark.parametrize(
+    ("texts", "opened", "tokens"),
+    [
+        (["<think>", "hm", "m", "</think>", "\n\n", "Yes", "."], False, 4),
+        ([" ", "hm", "</think>", "\n", "Yes"], True, 3),
+        (["Yes", ", ", "no"], False, 0),
+        (["\n", "hm"], True, 2),
+    ],
+)
+def test_reasoning_tokens_are_those_of_the_block_and_its_marks(texts, opened, tokens):
+    usage = events(texts, opened=opened)[-1].usage
+    assert (usage.reasoning_tokens, usage.completion_tokens) == (tokens, len(texts))
+
+
 def test_a_call_has_none_and_text_around_it_has_its_own():
     call = ["<tool", "_call>", '{"name": "weather", "arguments"', ": {}}", "</tool_call>"]
     said = events(["Look", "ing", " ", *call, "\n", "Done"], tools=[WEATHER])
