@@ -52,6 +52,12 @@ class Unsupported(BadRequest):
     code = "unsupported_parameter"
 
 
+class NoThreads(Unsupported):
+    """By this code Anthropic's SDK goes on without asking the server to hold its conversation."""
+
+    code = "thread_unsupported_request"
+
+
 class InvalidJson(BadRequest):
     code = "invalid_json"
 
@@ -63,7 +69,8 @@ def openai_envelope(status: int, message: str, param: str | None, code: str | No
 
 def anthropic_envelope(status: int, message: str, param: str | None, code: str | None) -> dict[str, Any]:
     kind = ANTHROPIC_TYPES.get(status, "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": message}}
+    details = {"error_code": code, "param": param} if code else None
+    return {"type": "error", "error": {"type": kind, "message": message, "details": details}}
 
 
 def status_of(error: RequestError, path: str) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..engine.request import Request
 from . import message_blocks, rules
-from .errors import Missing, Unsupported
+from .errors import Missing, NoThreads, Unsupported
 from .parameters import ABSENT, NO_EFFECT, SAMPLING, Parameter, Table, read
 from .rules import Rule
 
@@ -112,6 +112,14 @@ CONVERSATION = (
     ),
     Parameter("speed", rules.only("standard", why="there is one speed"), "the pace of the answer", NO_EFFECT),
     Parameter("cache_control", rules.mapping, "prefixes are always kept, as long as there is room", NO_EFFECT),
+    Parameter("mcp_servers", rules.refused("Smelt calls no servers: give their tools as tools"), "remote tools"),
+    Parameter(
+        "thread", rules.refused("conversations are not kept here: send the whole", NoThreads), "a kept conversation"
+    ),
+    Parameter("compaction", rules.refused("conversations are not shortened here"), "a summary in place of an answer"),
+    Parameter("user_profile_id", rules.string, "who asks", NO_EFFECT),
+    Parameter("workspace_id", rules.string, "who asks", NO_EFFECT),
+    Parameter("billing_policy", rules.mapping, "nothing is billed", NO_EFFECT),
 )
 TABLE = Table(
     "POST /v1/messages",
@@ -125,11 +133,11 @@ TABLE = Table(
         Parameter("safeguards", rules.anything, "rules of Anthropic's own service", NO_EFFECT),
         Parameter("service_tier", rules.one_of("auto", "standard_only"), "there is one tier", NO_EFFECT),
         Parameter("inference_geo", rules.string, "it runs here", NO_EFFECT),
-        Parameter("user_profile_id", rules.string, "who asks", NO_EFFECT),
-        Parameter("workspace_id", rules.string, "who asks", NO_EFFECT),
+        Parameter("fallbacks", rules.anything, "no request is declined here, so no other model is asked", NO_EFFECT),
+        Parameter("fallback_credit_token", rules.anything, "the same", NO_EFFECT),
+        Parameter("diagnostics", rules.refused("a prompt is not compared with earlier ones"), "of the prompt cache"),
         Parameter("output_format", rules.refused(GRAMMAR), "the shape of the answer"),
         Parameter("container", rules.refused("Smelt runs no code"), "code execution"),
-        Parameter("mcp_servers", rules.refused("Smelt calls no servers: give their tools as tools"), "remote tools"),
         *ABSENT,
     ),
 )

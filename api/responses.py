@@ -113,6 +113,7 @@ SHAPE = (
     ),
     Parameter("enable_thinking", rules.boolean, "given to the chat template", "template"),
     Parameter("chat_template_kwargs", rules.mapping, "further variables of the chat template"),
+    Parameter("personality", rules.refused("models here have no such setting: say it in the instructions"), "a style"),
     Parameter("conversation", rules.refused("conversations are not kept here: use previous_response_id"), "a store"),
 )
 ECHOED = {"metadata": {}, "user": None, "safety_identifier": None, "prompt_cache_key": None}
@@ -152,6 +153,10 @@ TABLE = Table(
             NO_EFFECT,
         ),
         Parameter("client_metadata", rules.mapping, "notes of the caller", NO_EFFECT),
+        Parameter("access_programs", rules.anything, "rules of OpenAI's own service", NO_EFFECT),
+        Parameter("image", rules.refused("this model reads text only"), "how images are read"),
+        Parameter("background_options", rules.refused("answers in the background are not in this version of Smelt"),
+                  "answering without a connection"),
         Parameter("max_tool_calls", rules.integer(0), "concerns tools that OpenAI runs; repeated in the answer"),
         Parameter("background", rules.only(False, why="answers in the background are not in this version of Smelt"),
                   "answering without a connection", NO_EFFECT),
@@ -173,6 +178,8 @@ COMPACT_TABLE = Table(
         PREVIOUS,
         Parameter("instructions", rules.string, "they are sent again with the next request", NO_EFFECT),
         Parameter("prompt_cache_key", rules.string, "prefixes are found by their tokens", NO_EFFECT),
+        Parameter("service_tier", rules.string, "no model is asked", NO_EFFECT),
+        Parameter("image", rules.refused("images cannot be read here"), "how images are read"),
         *NOTES,
     ),
 )

@@ -261,6 +261,8 @@ WRONG = [
     ({"stop_sequences": [""]}, "stop_sequences"),
     ({"temperature": "hot"}, "temperature"),
     ({"mcp_servers": []}, "mcp_servers"),
+    ({"thread": {"type": "create"}}, "thread"),
+    ({"compaction": {}}, "compaction"),
     ({"n": 2}, "'n'"),
 ]
 
@@ -288,7 +290,8 @@ def test_errors(raised, status, kind):
     assert (answer.status_code, answer.json["error"]["type"]) == (status, kind)
     assert answer.json["error"]["message"].endswith(str(raised))
     got = wire(post(client_of(says(Started(1), Text("a"), Failed(raised)))[0], stream=True))
-    assert got[-1] == {"type": "error", "error": {"type": kind, "message": str(raised)}}
+    details = {"error_code": raised.code, "param": raised.param}
+    assert got[-1] == {"type": "error", "error": {"type": kind, "message": str(raised), "details": details}}
 
 
 def test_other_errors_below_messages_have_its_envelope():
@@ -296,7 +299,11 @@ def test_other_errors_below_messages_have_its_envelope():
     answer = post(client)
     assert answer.json == {
         "type": "error",
-        "error": {"type": "authentication_error", "message": answer.json["error"]["message"]},
+        "error": {
+            "type": "authentication_error",
+            "message": answer.json["error"]["message"],
+            "details": {"error_code": "invalid_api_key", "param": None},
+        },
         "request_id": answer.headers["request-id"],
     }
     client, _ = client_of()

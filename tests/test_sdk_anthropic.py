@@ -1,9 +1,9 @@
 """The official anthropic SDK as the client of a real server."""
 
 import pytest
-from fakes import prefill, says, slowly, words
+from fakes import finished, prefill, says, slowly, words
 from smelt.engine.errors import ContextExceeded, EngineFailed, Overloaded
-from smelt.engine.events import Failed, Started, Text
+from smelt.engine.events import Failed, Started, Text, ToolArguments, ToolClosed, ToolOpened
 from test_api_chat import tool_script
 from test_serve import served
 
@@ -110,3 +110,26 @@ def test_request_ids(house, client):
     with pytest.raises(anthropic.APIStatusError) as caught:
         client.messages.create(**ASK)
     assert caught.value.request_id == caught.value.body["request_id"]
+
+
+def test_the_tool_runner(house, client):
+    """The SDK's own loop: it calls the tool, sends the result, and ends with the answer."""
+
+    @anthropic.beta_tool
+    def weather(city: str) -> str:
+        """The weather of a city."""
+        return f"rain in {city}"
+
+    def script(request):
+        if request.messages[-1]["role"] == "tool":
+            return words(request)
+        return [Started(5), ToolOpened(0, "call_a", "weather"), ToolArguments(0, '{"city":"Oslo"}'), ToolClosed(0),
+                finished(reason="tool_calls")]  # fmt: skip
+
+    house[1].script = script
+    runner = client.beta.messages.tool_runner(**ASK, tools=[weather])
+    assert runner.until_done().content[0].text == "Hello from the fake."
+    assert house[1].requests[-1].messages[-1] == {"role": "tool", "content": "rain in Oslo", "tool_call_id": "call_a"}
+    streams = [stream.get_final_message().stop_reason for stream in client.beta.messages.tool_runner(
+        **ASK, tools=[weather], stream=True)]  # fmt: skip
+    assert streams == ["tool_use", "end_turn"]
