@@ -1,6 +1,7 @@
 """POST /v1/embeddings: texts or tokens to vectors of unit length, by the model that is loaded."""
 
 import base64
+import logging
 import math
 import struct
 from collections.abc import Mapping
@@ -14,8 +15,10 @@ from .answer import CLIENT_GONE, Generation
 from .completions import Prompt, is_tokens
 from .errors import Missing, WrongType, send
 from .parameters import ANSWER, NO_EFFECT, Parameter, Table, read
+from .request_ids import id_of
 from .rules import Rule
 
+log = logging.getLogger("smelt")
 MOST_INPUTS = 2048  # as OpenAI has it
 
 
@@ -91,6 +94,7 @@ class Embeddings(Generation):
             resp.status = CLIENT_GONE
             return
         self.house.metrics.count("embedding_tokens", amount=embedding.tokens)
+        log.info("<- %d vectors of %d tokens %s", len(vectors), embedding.tokens, id_of(req))
         send(resp, whole(call, vectors, call.model or self.service.name, embedding.tokens))
 
     def wait(self, embedding: Embedding, gone) -> list[list[float]] | None:
