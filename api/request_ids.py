@@ -7,15 +7,15 @@
 A proxy in front may have given the request an id already (x-request-id); that is kept.
 """
 
+import os
 import re
 import time
-import uuid
 
 GIVEN = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 
 
 def new_id() -> str:
-    return f"req_{uuid.uuid4().hex}"
+    return f"req_{os.urandom(16).hex()}"
 
 
 def id_of(req) -> str:
