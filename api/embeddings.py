@@ -43,11 +43,15 @@ def check_input(name: str, value: Any) -> list[Prompt]:
 TABLE = Table(
     "POST /v1/embeddings",
     (
-        Parameter("input", Rule("string, token ids, or an array of those; required", check_input), "what is made vectors"),
+        Parameter(
+            "input", Rule("string, token ids, or an array of those; required", check_input), "what is made vectors"
+        ),
         ANSWER[0],
         Parameter("encoding_format", rules.one_of("float", "base64"), "base64: little-endian 32-bit floats"),
         Parameter("dimensions", rules.integer(1), "so many of the first components, made of unit length again"),
-        Parameter("pooling", rules.one_of(*POOLING), "of the last hidden states; else as the checkpoint says, or `mean`"),
+        Parameter(
+            "pooling", rules.one_of(*POOLING), "of the last hidden states; else as the checkpoint says, or `mean`"
+        ),
         Parameter("user", rules.string, "who asks", NO_EFFECT),
     ),
 )

@@ -79,7 +79,7 @@ def status_of(error: RequestError, path: str) -> int:
 
 
 def words_of(error: RequestError, path: str) -> str:
-    """Anthropic's clients find out by these words that a conversation is to be shortened: Claude Code compacts it then."""
+    """By these words Claude Code and others find out that a conversation is to be shortened."""
     if isinstance(error, ContextExceeded) and is_anthropic(path):
         return f"prompt is too long: {error.prompt_tokens} tokens > {error.context} maximum: {error.message}"
     return error.message

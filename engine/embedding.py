@@ -9,7 +9,7 @@ between. Short texts share a piece. They are padded on the right, where nothing 
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -55,8 +55,8 @@ class Embedding:
     def fail(self, error: Exception) -> None:
         self.answer.put(error)
 
-    def run(self, scheduler: "Scheduler") -> Iterator[None]:
-        """Yields after each piece of work."""
+    def run(self, scheduler: "Scheduler") -> Iterator[bool]:
+        """Yields after each piece of work whether the scheduler's memory holds a part of it."""
         vectors: dict[int, list[float]] = {}
         todo = sorted(range(len(self.prompts)), key=lambda i: len(self.prompts[i]))
         while todo:
@@ -65,8 +65,7 @@ class Embedding:
                 batch, todo = todo[:count], todo[count:]
                 found = yield from self.read(scheduler, [self.prompts[i] for i in batch])
                 vectors |= zip(batch, found.tolist(), strict=True)
-            else:
-                yield  # no room beside the sequences that run
+            yield False  # also where there is no room beside the sequences that run
         self.answer.put([vectors[i] for i in range(len(self.prompts))])
 
     def together(self, scheduler: "Scheduler", lengths: list[int]) -> int:
@@ -78,9 +77,10 @@ class Embedding:
             if not same or (count + 1) * length > most or not room(scheduler, count + 1, length):
                 break
             count += 1
-        return count if count > 1 or not scheduler.running or room(scheduler, 1, lengths[0]) else 0
+        alone = not (scheduler.running or scheduler.filling)
+        return count if count > 1 or alone or room(scheduler, 1, lengths[0]) else 0
 
-    def read(self, scheduler: "Scheduler", prompts: list[list[int]]) -> "Iterator[None]":
+    def read(self, scheduler: "Scheduler", prompts: list[list[int]]) -> "Generator[bool, None, mx.array]":
         """The vectors [B, D] of these prompts."""
         import mlx.core as mx
 
@@ -88,6 +88,7 @@ class Embedding:
         longest = max(map(len, prompts))
         tokens = mx.array([prompt + [0] * (longest - len(prompt)) for prompt in prompts])
         rows = [scheduler.memory.open(longest) for _ in prompts]
+        scheduler.lent = len(rows) * scheduler.memory.row_bytes(longest)
         pooled, begin = mx.zeros((len(prompts), 1)), 0
         try:
             while begin < longest:
@@ -99,14 +100,16 @@ class Embedding:
                 mx.eval(pooled, scheduler.memory.arrays)
                 scheduler.pace.note(count * len(prompts), time.monotonic() - started)
                 begin += count
-                yield
+                if begin < longest:
+                    yield True
         finally:
+            scheduler.lent = 0
             for row in rows:
                 scheduler.memory.close(row)
         return pooled / mx.maximum(mx.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
 
     def part(self, hidden: "mx.array", lengths: "mx.array", begin: int) -> "mx.array":
-        """What the positions from `begin` on, hidden [B, T, D], add to the pooled vectors [B, D], but for their length."""
+        """What hidden [B, T, D], the positions from `begin` on, adds to the pooled vectors [B, D]."""
         import mlx.core as mx
 
         position = mx.arange(begin, begin + hidden.shape[1])[None]
@@ -116,9 +119,9 @@ class Embedding:
 
 
 def room(scheduler: "Scheduler", rows: int, length: int) -> bool:
-    """Whether so many rows of such a length fit beside what runs."""
+    """Whether so many rows of such a length fit beside what runs and is being read."""
     wanted = rows * scheduler.memory.row_bytes(length)
-    return scheduler.state_bytes() + wanted <= scheduler.limits.state_bytes
+    return scheduler.state_bytes(scheduler.filling) + wanted <= scheduler.limits.state_bytes
 
 
 def checked(tokens: list[int], context: int, name: str) -> list[int]:

@@ -39,7 +39,7 @@ class Engine:
         self.limits: Limits | None = None
         self.scheduler: Scheduler | None = None
         self.failures: list[float] = []
-        self.embeddings: deque[tuple[Embedding, Iterator[None]]] = deque()  # what a piece is read of after each tick
+        self.embeddings: deque[tuple[Embedding, Iterator[bool]]] = deque()  # what a piece is read of after each tick
         self.thread = threading.Thread(target=self._main, name="engine", daemon=True)
 
     # Called on any thread
@@ -133,15 +133,17 @@ class Engine:
         self._fail_embeddings(NotReady("the server is shutting down"))
 
     def _embed(self) -> None:
-        """A piece of the first embedding; the others have their turn after the next ticks."""
+        """A piece of the first embedding; the others have their turn when it has no state."""
         if not self.embeddings:
             return
         embedding, pieces = self.embeddings[0]
         if embedding.cancelled:
             pieces.close()
-        elif next(pieces, self) is not self:
+        more = next(pieces, None)
+        if more is not True:
+            self.embeddings.popleft()
+        if more is False:
             self.embeddings.append((embedding, pieces))
-        self.embeddings.popleft()
 
     def _fail_embeddings(self, error: Exception) -> None:
         while self.embeddings:

@@ -88,6 +88,7 @@ class Scheduler:
         self.first: dict[Sequence, mx.array] = {}  # first draws of rows that have not decoded yet
         self.ahead: list[mx.array] = []  # the last part of a prompt that was started, perhaps not computed yet
         self.steps = 0
+        self.lent = 0  # bytes of state that texts to be embedded have at the moment
 
     @property
     def idle(self) -> bool:
@@ -188,7 +189,7 @@ class Scheduler:
         if not self.waiting or len(self.running) >= self.limits.rows:
             return False
         sequence = self.waiting[0]
-        if self.running and self.state_bytes(sequence) > self.limits.state_bytes:
+        if (self.running or self.lent) and self.state_bytes(sequence) > self.limits.state_bytes:
             return False
         self.waiting.popleft()
         sequence.started = sequence.started or time.monotonic()
@@ -242,7 +243,7 @@ class Scheduler:
     # Memory
 
     def state_bytes(self, joining: Sequence | None = None) -> int:
-        used = sum(self.memory.row_bytes(s.row.length + 1) for s in self.running)
+        used = self.lent + sum(self.memory.row_bytes(s.row.length + 1) for s in self.running)
         if joining is not None:
             used += self.memory.row_bytes(len(joining.context) + min(joining.max_tokens, GROWTH_TOKENS))
         return used

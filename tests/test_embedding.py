@@ -144,6 +144,16 @@ def test_it_waits_for_room(tmp_path):
         engine.close()
 
 
+def test_requests_beside_each_other_hold_no_more_state_than_one(llama):
+    made = [embed(llama, [PROMPT[:200], PROMPT[:200]]) for _ in range(4)]
+    most = 0
+    while any(each.answer.empty() for each in made):
+        rows = llama.call(lambda: (llama.scheduler.lent, llama.scheduler.memory.row_bytes(200)), 60)
+        most = max(most, rows[0])
+        assert rows[0] <= rows[1]
+    assert most > 0 and llama.scheduler.lent == 0
+
+
 def test_a_failed_step_is_an_error_and_the_engine_goes_on(llama, monkeypatch):
     original = type(llama.model).normed
 
