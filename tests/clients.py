@@ -111,9 +111,17 @@ def claude_turn(ident):
     ]
 
 
+PATCH = """start: begin change+ end
+begin: "*** Begin Patch" LF
+end: "*** End Patch" LF?
+change: "*** Delete File: " /[^\\n]+/ LF
+%import common.LF
+"""
+
+
 def codex_tools():
     shell = schema("command", command={"type": "array", "items": {"type": "string"}}, workdir="string")
-    patch = {"type": "grammar", "syntax": "lark", "definition": 'start: "*** Begin Patch" LF hunk+ "*** End Patch"'}
+    patch = {"type": "grammar", "syntax": "lark", "definition": PATCH}
     search = schema("query", query="string", limit="number")
     return [
         {"type": "function", "name": "shell", "description": prose(100), "strict": False, "parameters": shell},

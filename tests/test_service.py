@@ -154,7 +154,8 @@ def test_what_is_wrong_is_named(service, fields, param):
 
 
 def test_cancel_from_another_thread_ends_the_stream(service):
-    stream = service.submit(Request(messages=HELLO, sampling={"temperature": 0.0}))
+    endless = {"logit_bias": dict.fromkeys(service.end_ids, -100.0)}
+    stream = service.submit(Request(messages=HELLO, sampling={"temperature": 0.0, **endless}))
     while not isinstance(stream.next(), Text):
         pass
     stream.cancel()
