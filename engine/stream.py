@@ -24,6 +24,7 @@ from .events import (
     ToolOpened,
     Usage,
 )
+from .reasoning import ReasoningState
 from .sequence import Done, Lost, Prefilled, Sequence, Token
 from .stops import StopMatcher
 from .tokenizer import Tokenizer
@@ -33,7 +34,8 @@ class Choice:
     """One completion's text: ids are joined to characters, held back where a stop string may have begun, and split
     into reasoning, answer and tool calls where a parser is given; without one, all of it is text.
 
-    keep   special tokens that the parser has to see
+    keep       special tokens that the parser has to see
+    reasoning  counts the tokens of reasoning, where the model has any
     """
 
     def __init__(
@@ -44,12 +46,14 @@ class Choice:
         stop: Seq[str],
         parser: parse.Parser | None = None,
         keep: frozenset[int] = frozenset(),
+        reasoning: ReasoningState | None = None,
     ):
         self.index, self.sequence, self.tokenizer, self.parser = index, sequence, tokenizer, parser
         self.detokenizer = Detokenizer(tokenizer, keep=keep)
         self.stops = StopMatcher(stop)
-        self.completion = self.reasoning = 0  # tokens
-        self.thinking = self.called = False
+        self.reasoning = reasoning
+        self.completion = 0  # tokens
+        self.called = False
         self.fed = self.sent = 0  # characters decoded, and let through
         self.logprobs: deque[tuple[int, int, TokenLogprob]] = deque()  # (begin, end) of their text, not let through yet
         self.ready: list[TokenLogprob] = []  # let through, and waiting for a Text to go with
@@ -61,6 +65,8 @@ class Choice:
             return
         if isinstance(item, Token):
             self.completion += 1
+            if self.reasoning is not None:
+                self.reasoning.take(item.id)
             yield from self._text(self.detokenizer.add(item.id), item)
         elif isinstance(item, Prefilled):
             yield Progress(item.done, item.total, item.ahead)
@@ -76,9 +82,7 @@ class Choice:
             self.logprobs.append((begin, self.fed, self._logprob(token)))
         emitted, matched = self.stops.feed(text)
         self._let_through(emitted, last=matched is not None)
-        thought = self.thinking
         yield from self._pieces(self.parser.feed(emitted) if self.parser else plain(emitted))
-        self.reasoning += token is not None and (thought or self.thinking)
         if matched is not None:
             self.sequence.cancelled = True
             yield from self._close()
@@ -90,9 +94,7 @@ class Choice:
             self.ready.append(self.logprobs.popleft()[2])
 
     def _pieces(self, pieces: list[parse.Piece]) -> Iterator[Event]:
-        for piece in pieces:
-            self.thinking = isinstance(piece, parse.Reasoning)
-            yield self._event(piece)
+        return map(self._event, pieces)
 
     def _event(self, piece: parse.Piece) -> Event:
         if isinstance(piece, parse.Reasoning):
@@ -131,7 +133,8 @@ class Choice:
             if done
             else Timings(s.started - s.arrived, s.decoding - s.started, now - s.decoding)
         )
-        usage = Usage(len(s.prompt), self.completion, reasoning_tokens=self.reasoning)
+        thought = 0 if self.reasoning is None else self.reasoning.count
+        usage = Usage(len(s.prompt), self.completion, reasoning_tokens=thought)
         return Finished(reason, usage, timings, self.index, stop)
 
     def _logprob(self, token: Token) -> TokenLogprob:

@@ -1,0 +1,6 @@
+"""What an answer must look like, as a grammar for llguidance; and such grammars made matchers."""
+
+from .compiler import Grammars
+from .shape import grammar_of, strict_schemas
+
+__all__ = ["Grammars", "grammar_of", "strict_schemas"]
