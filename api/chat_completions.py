@@ -12,11 +12,9 @@ from ..engine.request import Request
 from . import conversation, rules
 from .errors import Missing, Unsupported
 from .openai_chunks import Chunks, Head, fold_choices
-from .parameters import ABSENT, ANSWER, EFFORTS, NO_EFFECT, SAMPLING, TOP_LOGPROBS, UNUSED, Parameter, Table, read
+from .parameters import ABSENT, ANSWER, EFFORTS_TOLD, NO_EFFECT, SAMPLING, TOP_LOGPROBS, UNUSED, Parameter, Table, read
 from .rules import Rule
-from .shapes import EXTENSIONS, offered, response_format, shape_of, strict_names, tool_use
-
-SHAPES = ("response_format", "grammar", "regex", "choice")
+from .shapes import EXTENSIONS, SHAPES, offered, response_format, shape_of, strict_names, tool_use
 
 
 def check_tool_choice(name: str, value: Any) -> str | dict[str, str]:
@@ -56,7 +54,7 @@ TABLE = Table(
         Parameter(
             "reasoning_effort",
             rules.one_of("none", "minimal", "low", "medium", "high", "xhigh"),
-            "given to the chat template; `none` means `enable_thinking: false`. " + EFFORTS,
+            "given to the chat template; `none` means `enable_thinking: false`. " + EFFORTS_TOLD,
         ),
         Parameter(
             "reasoning_budget_tokens",

@@ -12,7 +12,6 @@ from . import rules
 from .errors import Unsupported
 
 ROLES = ("user", "assistant", "system")
-STRICT = rules.only(False, why="arguments forced to fit their schema are not in this version of Smelt")
 Message = dict[str, Any]
 
 
@@ -145,12 +144,12 @@ def tool(name: str, value: Any) -> Message | None:
     called = rules.expect(f"{name}.name", rules.require(given, "name", name + "."), str)
     if given.get("defer_loading") is not None and rules.expect(f"{name}.defer_loading", given["defer_loading"], bool):
         return None
-    if given.get("strict") is not None:
-        STRICT.check(f"{name}.strict", given["strict"])
     function = {
         "name": called,
         "parameters": rules.expect(f"{name}.input_schema", given.get("input_schema") or {}, dict),
     }
     if given.get("description") is not None:
         function["description"] = rules.expect(f"{name}.description", given["description"], str)
+    if given.get("strict") is not None:
+        function["strict"] = rules.expect(f"{name}.strict", given["strict"], bool)
     return {"type": "function", "function": function}

@@ -10,6 +10,7 @@ from .errors import Unsupported
 from .parameters import Given, Parameter
 from .rules import Rule
 
+SHAPES = ("response_format", "grammar", "regex", "choice")  # the parameters that say what an answer must be
 ANY_OBJECT = {"type": "object"}
 
 

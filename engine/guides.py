@@ -11,9 +11,6 @@ from .reasoning import ReasoningState
 from .request import Request
 from .tokenizer import Tokenizer
 
-# Tokens of reasoning for an effort, where the template has no word for efforts. The greatest sets no limit.
-EFFORTS = {"minimal": 512, "low": 1024, "medium": 4096, "high": 16384, "xhigh": 32768, "max": None}
-
 
 class Guides:
     """Of one model. vocab: how many tokens its logits have. ends: those that end an answer."""

@@ -19,7 +19,7 @@ class Options:
     max_tokens          completion tokens of a request that does not say; None leaves what the context window leaves
     sampling            the flags' sampling parameters, by the names of `Sampling`; a request's own go before, the
                         checkpoint's generation_config.json comes after
-    reasoning_budget    tokens of reasoning of a request that does not say; None: no limit, 0: it is closed at once
+    reasoning_budget    tokens of reasoning at most, of a request that does not say; None: no limit
     warmup              run one short prefill and step after loading, so that the first request does not pay for compilation
     """
 

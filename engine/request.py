@@ -7,6 +7,8 @@ from typing import Any, Literal
 from .errors import BadRequest
 
 MAX_TOP_LOGPROBS = 20
+# Tokens of reasoning for an effort, where the template has no word for efforts. The greatest sets no limit.
+EFFORT_BUDGETS = {"minimal": 512, "low": 1024, "medium": 4096, "high": 16384, "xhigh": 32768, "max": None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,17 +192,16 @@ class Service:
     def budget_of(self, request: "Request", rendered: str | None) -> int | None:
         """Tokens of reasoning: as the request says, or its effort where the template has no word for it, or the server."""
         from .chat import ends_in_reasoning
-        from .guides import EFFORTS
+        from .request import EFFORT_BUDGETS
 
         if request.reasoning_budget is not None:
             return None if request.reasoning_budget < 0 else request.reasoning_budget
-        thinking = request.template_kwargs.get("enable_thinking")
-        if thinking is False:  # some templates open the block all the same
+        if request.template_kwargs.get("enable_thinking") is False:  # some templates open the block all the same
             return 0 if rendered and ends_in_reasoning(rendered) else None
         effort = request.template_kwargs.get("reasoning_effort")
-        if effort in EFFORTS and not self.template.takes_effort:
-            return EFFORTS[effort]
-        return None if thinking and not self.options.reasoning_budget else self.options.reasoning_budget
+        if effort in EFFORT_BUDGETS and not self.template.takes_effort:
+            return EFFORT_BUDGETS[effort]
+        return self.options.reasoning_budget
 
     def prompt_of(self, request: "Request", rendered: str | None = None) -> list[int]:
         """The request's tokens; `rendered` is its conversation, where that is known already."""

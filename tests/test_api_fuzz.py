@@ -31,8 +31,11 @@ VALID = {
     "top_logprobs": 1,
     "metadata": {},
     "chat_template_kwargs": {},
-    "tool_choice": "auto",
+    "tool_choice": {"type": "function", "function": {"name": "f"}},
+    "parallel_tool_calls": False,
+    "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}, "strict": True}},
     "reasoning_effort": "low",
+    "reasoning_budget_tokens": 20,
 }  # fmt: skip
 COMPLETION = {
     "prompt": ["Hi", [1, 2]],
@@ -42,6 +45,7 @@ COMPLETION = {
     "n": 1,
     "max_tokens": 4,
     "seed": 1,
+    "choice": ["a", "b"],
 }  # fmt: skip
 MESSAGES = {
     "model": "m",
@@ -56,9 +60,9 @@ MESSAGES = {
             {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "1"}]}]},
     ],
     "tools": [{"name": "f", "description": "d", "input_schema": {"type": "object"}}],
-    "tool_choice": {"type": "auto"},
+    "tool_choice": {"type": "tool", "name": "f", "disable_parallel_tool_use": True},
     "thinking": {"type": "enabled", "budget_tokens": 1024},
-    "output_config": {"effort": "low"},
+    "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": {"type": "object"}}},
     "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
     "stop_sequences": ["x"],
     "metadata": {"user_id": "u"},

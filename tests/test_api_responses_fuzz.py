@@ -31,8 +31,8 @@ COUNT = {
         {"type": "namespace", "name": "n", "description": "d", "tools": [FUNCTION]},
         {"type": "web_search"},
     ],
-    "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]},
-    "text": {"format": {"type": "text"}, "verbosity": "low"},
+    "tool_choice": {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "f"}]},
+    "text": {"format": {"type": "json_schema", "name": "x", "schema": {}, "strict": True}, "verbosity": "low"},
     "reasoning": {"effort": "low", "summary": "auto"},
     "truncation": "auto",
 }
