@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from . import grammar
 from .errors import BadRequest
-from .guide import Guide, Spelling
+from .grammar import Grammar
+from .guide import Guide, Matcher, Spelling
 from .parse import Format
 from .reasoning import ReasoningState
 from .request import Request
@@ -50,28 +51,30 @@ class Guides:
             Guide(
                 spelling,
                 tags and ReasoningState(tags, self.tokenizer.token_bytes, opened),
-                asked and self.matcher(request, *asked),
+                asked and self.matcher(request, asked),
                 budget if tags else None,
             )
             for _ in range(request.n)
         ]
 
-    def asked(self, request: Request, rendered: str | None) -> tuple[str, str] | None:
+    def asked(self, request: Request, rendered: str | None) -> Grammar | None:
         if rendered is not None:
-            for schema, name in grammar.strict_schemas(request):
-                self.grammars.matcher(schema, name)
-        return grammar.grammar_of(request, self.format, self.marks)
+            for schema in grammar.strict_schemas(request):
+                self.grammars.matcher(schema)
+        return grammar.grammar_of(request, self.format, self.marks, self.spelling.vocab)
 
     def may_open(self, request: Request, rendered: str) -> bool:
         """May the model open the reasoning? Not where it was told to answer at once, or to go on with an answer."""
         off = request.template_kwargs.get("enable_thinking") is False
         return not (off or request.continue_final or rendered.rstrip().endswith(self.format.tags.closes))
 
-    def matcher(self, request: Request, text: str, param: str):
-        made = self.grammars.matcher(text, param)
+    def matcher(self, request: Request, asked: Grammar) -> Matcher:
+        """Behind what the answer has already, where it is to be continued."""
+        made = self.grammars.matcher(asked)
         if request.continue_final:
             begun = self.tokenizer.encode(request.messages[-1]["content"], parse_special=False)
             if made.validate_tokens(begun) < len(begun):
-                raise BadRequest(f"the last message, which is to be continued, does not begin what {param} asks for", param)
+                why = f"the last message, which is to be continued, does not begin what {asked.param} asks for"
+                raise BadRequest(why, asked.param)
             made.consume_tokens(begun)
         return made

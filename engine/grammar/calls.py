@@ -82,6 +82,8 @@ def named(lark: Lark, call: Call, key: str = "arguments") -> str:
 
 
 def arguments(lark: Lark, call: Call) -> str:
+    if call.input is not None:
+        return lark.text('{"input": "') + f" {lark.quoted(call.input)} " + lark.text('"}')
     return lark.json(call.schema, lenient=call.lenient)
 
 

@@ -6,6 +6,7 @@ Source of the notation: llguidance, docs/syntax.md.
 import json
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BadRequest
@@ -16,18 +17,32 @@ SPACE = r"[\x20\x0A\x0D\x09]{1,40}"
 ANYTHING = "/(?s:.*)/"
 
 
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """text    in llguidance's JSON form
+    param   what in the request asks for it
+    places  grammars of the texts that stand in JSON strings, each at the place that its number gives
+    """
+
+    text: str
+    param: str
+    places: "tuple[Grammar, ...]" = ()
+
+
 class Lark:
     """A grammar in the making.
 
     marks  text -> id of the tokens that are no part of any text
+    first  id of the first place
     rules  name -> what it stands for
     parts  grammars of their own, by the names that rules call them by
     """
 
-    def __init__(self, marks: Mapping[str, int]):
-        self.marks = marks
+    def __init__(self, marks: Mapping[str, int], first: int):
+        self.marks, self.first = marks, first
         self.rules: dict[str, str] = {}
         self.parts: dict[str, str] = {}
+        self.places: list[Grammar] = []
         self.split = re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True))) or "(?!)")
 
     def rule(self, body: str, options: str = "", terminal: bool = False) -> str:
@@ -70,11 +85,17 @@ class Lark:
         self.parts[name] = shape.value
         return "@" + name
 
-    def grammar(self, start: str) -> str:
-        """In llguidance's JSON form."""
+    def quoted(self, shape: Shape) -> str:
+        """A text of this shape inside a JSON string; what follows has to begin with the quote."""
+        inner = Lark({}, self.first)
+        self.places.append(inner.grammar(inner.shape(shape), shape.param))
+        return f"<[{self.first + len(self.places) - 1}]>"
+
+    def grammar(self, start: str, param: str) -> Grammar:
         rules = "".join(f"{name}: {body}\n" for name, body in self.rules.items())
         parts = [{"name": name, "lark_grammar": text} for name, text in self.parts.items()]
-        return json.dumps({"grammars": [{"name": "answer", "lark_grammar": f"start: {start}\n{rules}"}, *parts]})
+        answer = {"name": "answer", "lark_grammar": f"start: {start}\n{rules}"}
+        return Grammar(json.dumps({"grammars": [answer, *parts]}), param, tuple(self.places))
 
 
 def literal(text: str) -> str:
@@ -92,7 +113,3 @@ def without(texts: Collection[str]) -> str:
     """A terminal: any text that none of these is a part of."""
     inside = "|".join(re.escape(text).replace("/", r"\/") for text in texts)
     return f"{ANYTHING} & ~/(?s:.*)({inside})(?s:.*)/" if texts else ANYTHING
-
-
-def optional(rule: str) -> str:
-    return f"({rule})?"

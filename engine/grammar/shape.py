@@ -5,32 +5,33 @@ from collections.abc import Iterator, Mapping
 from ..parse import Format
 from ..request import Request
 from .calls import Call, layout_of
-from .lark import Lark
+from .lark import Grammar, Lark
 
 
-def grammar_of(request: Request, format: Format, marks: Mapping[str, int]) -> tuple[str, str] | None:
-    """(grammar, what in the request asks for it), of what follows the reasoning; None where nothing is asked.
+def grammar_of(request: Request, format: Format, marks: Mapping[str, int], vocab: int) -> Grammar | None:
+    """Of what follows the reasoning; None where nothing is asked.
 
     marks  text -> id of the tokens that are no part of any text
+    vocab  how many tokens the logits have
     """
-    use, shape, lark = request.tool_use, request.shape, Lark(marks)
+    use, shape, lark = request.tool_use, request.shape, Lark(marks, vocab)
     if shape is not None and not request.tools:
-        return lark.grammar(lark.shape(shape)), shape.param
+        return lark.grammar(lark.shape(shape), shape.param)
     if not request.tools or (shape is None and not use.bound):
         return None
     layout = layout_of(format, lark)
     calls = [Call.of(tool, use) for tool in request.tools if use.name in (None, tool["function"]["name"])]
     single = use.single or use.name is not None
     if use.required:
-        return lark.grammar(layout.calls(calls, single=single)), "tool_choice"
+        return lark.grammar(layout.calls(calls, single=single), "tool_choice")
     if shape is not None:
-        return lark.grammar(f"{lark.shape(shape)} | {layout.calls(calls, single=single)}"), shape.param
-    return lark.grammar(layout.after_text(calls, single=single)), "tools"
+        return lark.grammar(f"{lark.shape(shape)} | {layout.calls(calls, single=single)}", shape.param)
+    return lark.grammar(layout.after_text(calls, single=single), "tools")
 
 
-def strict_schemas(request: Request) -> Iterator[tuple[str, str]]:
-    """(grammar, name) of each tool whose arguments must fit, so that an error can say whose schema it is about."""
+def strict_schemas(request: Request) -> Iterator[Grammar]:
+    """Of each tool whose arguments must fit, so that an error can say whose schema it is about."""
     for index, tool in enumerate(request.tools):
         if tool["function"]["name"] in request.tool_use.strict:
-            lark, call = Lark({}), Call.of(tool, request.tool_use)
-            yield lark.grammar(lark.json(call.schema)), f"the schema of tools[{index}] ({call.name})"
+            lark, call = Lark({}, 0), Call.of(tool, request.tool_use)
+            yield lark.grammar(lark.json(call.schema), f"tools[{index}]")

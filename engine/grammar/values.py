@@ -28,7 +28,7 @@ GEMMA = {
 }
 NONE = '""'
 COMMA = '","'
-NAME = r"/[\w.-]{1,64}/"
+NAME = "/[A-Za-z0-9_.-]{1,64}/"
 DEPTH = 32  # of schemas in schemas
 
 
@@ -40,6 +40,11 @@ def properties_of(call: "Call") -> tuple[dict[str, Any], set[str]]:
     if undeclared := sorted(required - set(found)):
         refuse(call, f"required names {undeclared[0]!r}, which is none of its properties")
     return found, required & set(found)
+
+
+def closed(schema: Mapping[str, Any]) -> bool:
+    """Has an object no members but the declared ones?"""
+    return schema.get("additionalProperties") is False
 
 
 def refuse(call: "Call", why: str) -> None:
@@ -81,6 +86,8 @@ def xml_parameters(lark: Lark, call: "Call") -> str:
     end, properties = lark.text("\n"), call.schema.get("properties")
     if call.input is not None:
         return f"{xml_begin(lark, 'input')} {lark.shape(call.input)} {lark.text(CLOSE)} {end}"
+    if not properties and closed(call.schema):
+        return end
     if not properties:
         begin, follows = lark.text("\n<parameter="), lark.text(">\n")
         return f"({begin} {lark.rule(NAME, terminal=True)} {follows} {lark.until(CLOSE)})* {end}"
@@ -118,7 +125,11 @@ def texts(values: Any) -> bool:
 
 
 def python_arguments(lark: Lark, call: "Call") -> str:
+    if call.input is not None:
+        return lark.text('input="') + f" {lark.quoted(call.input)} " + lark.text('"')
     properties, required = properties_of(call)
+    if not properties and closed(call.schema):
+        return ""
     if not properties:
         member = lark.rule(f'{lark.rule(NAME, terminal=True)} "=" {lark.json(True)}')
         return f'({member} (", " {member})*)?'
@@ -133,6 +144,8 @@ def python_arguments(lark: Lark, call: "Call") -> str:
 
 
 def gemma_object(lark: Lark, call: "Call", quote: str) -> str:
+    if call.input is not None:
+        return f"{lark.text('{input:' + quote)} {lark.shape(call.input)} {lark.text(quote + '}')}"
     return Gemma(lark, call, quote).object(call.schema, "it")
 
 
@@ -205,7 +218,7 @@ class Gemma:
     def object(self, schema: Mapping[str, Any], where: str, depth: int = 0) -> str:
         properties, required = schema.get("properties"), set(schema.get("required") or ())
         if not isinstance(properties, Mapping) or not properties:
-            return self.open_object()
+            return '"{" "}"' if closed(schema) else self.open_object()
         members = [
             (f"{self.lark.text(name + ':')} {self.value(part, f'its property {name!r}', depth + 1)}", name in required)
             for name, part in properties.items()
