@@ -116,7 +116,7 @@ def test_a_call_or_an_answer_of_the_shape(house):
     shape = Shape("json", {"enum": ["yes", "no"]}, "response_format")
     request = Request(messages=ASK, tools=TOOLS, shape=shape)
     kinds = set()
-    for pieces in walked(house, request):
+    for pieces in walked(house, request, prefer=house.openers):
         made = calls(pieces)
         kinds.add(bool(made))
         assert bool(made) != (text(pieces) in ('"yes"', '"no"'))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import BadRequest
 from ..parse import Format
 from ..request import Shape, ToolUse
 from .lark import ANYTHING, Lark, literal, without
@@ -81,6 +82,16 @@ def named(lark: Lark, call: Call, key: str = "arguments") -> str:
     return f'{lark.text(begin)} {arguments(lark, call)} "}}"'
 
 
+def whole(lark: Lark, call: Call) -> str:
+    """The same as a value of JSON, beside another one that begins in the same way."""
+    if any(f'"$ref": "{pointer}' in json.dumps(call.schema) for pointer in ('#"', "#/p")):
+        raise BadRequest(f"the schema of {call.name} refers to itself other than by its $defs", "tools")
+    kept = {key: call.schema[key] for key in ("$defs", "definitions") if key in call.schema}
+    members = {"name": {"const": call.name}, "parameters": call.schema}
+    call_schema = {"type": "object", "properties": members, "required": [*members], "additionalProperties": False}
+    return lark.json(call_schema | kept, lenient=call.lenient)
+
+
 def arguments(lark: Lark, call: Call) -> str:
     if call.input is not None:
         return lark.text('{"input": "') + f" {lark.quoted(call.input)} " + lark.text('"}')
@@ -93,7 +104,7 @@ def hermes(lark: Lark) -> Layout:
 
 def xml(lark: Lark) -> Layout:
     def body(lark: Lark, call: Call) -> str:
-        return f"{lark.text(f'<function={call.name}>')} {xml_parameters(lark, call)} {lark.text('</function>')}"
+        return f"{lark.text(f'<function={call.name}>')} {xml_parameters(lark, call)}"
 
     return Layout(
         lark, body, "<tool_call>\n", "\n</tool_call>", "\n", openers=("<tool_call", "<function=", "<function name=")
@@ -118,7 +129,8 @@ def mistral(lark: Lark) -> Layout:
 
 def llama(lark: Lark) -> Layout:
     def body(lark: Lark, call: Call) -> str:
-        return named(lark, call, "parameters")
+        plain = lark.alone or call.input is not None
+        return named(lark, call, "parameters") if plain else whole(lark, call)
 
     return Layout(lark, body, between="; ", openers=("<|python_tag|>", "<function="), first=r"\s{\[")
 

@@ -36,10 +36,11 @@ class Lark:
     first  id of the first place
     rules  name -> what it stands for
     parts  grammars of their own, by the names that rules call them by
+    alone  the answer may be calls, and nothing else but free text
     """
 
-    def __init__(self, marks: Mapping[str, int], first: int):
-        self.marks, self.first = marks, first
+    def __init__(self, marks: Mapping[str, int], first: int, alone: bool = True):
+        self.marks, self.first, self.alone = marks, first, alone
         self.rules: dict[str, str] = {}
         self.parts: dict[str, str] = {}
         self.places: list[Grammar] = []

@@ -14,7 +14,7 @@ def grammar_of(request: Request, format: Format, marks: Mapping[str, int], vocab
     marks  text -> id of the tokens that are no part of any text
     vocab  how many tokens the logits have
     """
-    use, shape, lark = request.tool_use, request.shape, Lark(marks, vocab)
+    use, shape, lark = request.tool_use, request.shape, Lark(marks, vocab, alone=request.shape is None)
     if shape is not None and not request.tools:
         return lark.grammar(lark.shape(shape), shape.param)
     if not request.tools or (shape is None and not use.bound):

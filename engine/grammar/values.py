@@ -83,7 +83,8 @@ CLOSE = "\n</parameter>"
 
 
 def xml_parameters(lark: Lark, call: "Call") -> str:
-    end, properties = lark.text("\n"), call.schema.get("properties")
+    # In one piece: what scans the text never goes back, and a line end could also begin another parameter.
+    end, properties = lark.text("\n</function>"), call.schema.get("properties")
     if call.input is not None:
         return f"{xml_begin(lark, 'input')} {lark.shape(call.input)} {lark.text(CLOSE)} {end}"
     if not properties and closed(call.schema):
