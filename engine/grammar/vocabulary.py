@@ -30,9 +30,12 @@ class Names:
         return text
 
     @cached_property
+    def unspoken(self) -> frozenset[int]:
+        return frozenset(self.special_token_ids)
+
+    @cached_property
     def known(self) -> dict[bytes, int]:
-        special = frozenset(self.special_token_ids)
-        return {text: ident for ident, text in enumerate(self.tokens) if text and ident not in special}
+        return {text: ident for ident, text in enumerate(self.tokens) if text and ident not in self.unspoken}
 
     @cached_property
     def longest(self) -> int:
@@ -46,9 +49,13 @@ class Names:
             self.tokenizer.encode(written, parse_special=False),
             self.tokenizer.encode(SENTINEL + written, parse_special=False)[skip:],
         ):
-            if b"".join(self.tokens[ident] for ident in made) == text:
+            if self.spell(made, text):
                 return made
         return self.greedy(text)
+
+    def spell(self, tokens: list[int], text: bytes) -> bool:
+        parts = [self.tokens[ident] for ident in tokens if ident not in self.unspoken]
+        return len(parts) == len(tokens) and all(parts) and b"".join(parts) == text
 
     def greedy(self, text: bytes) -> list[int]:
         made: list[int] = []
