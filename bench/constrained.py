@@ -2,7 +2,8 @@
 
     python -m smelt.bench.constrained --tokens 96 --rounds 5 --json bench/results/constrained-cpu-builtin.json
 
-Each way decodes so many tokens from the same prompt, in turn; the table shows medians of decode tok/s of all rows.
+Each way decodes so many tokens from the same prompt, in turn; the table shows medians: tok/s of all rows together, and
+the processor's time for a step, which other programs disturb less.
 """
 
 import argparse
@@ -57,8 +58,8 @@ class House:
         none = frozenset()  # nothing ends a free text early
         return Sequence(self.prompt, Sampling(temperature=0.0), 0, tokens, none, put, None, guide)
 
-    def decode(self, shape, rows: int, tokens: int) -> float:
-        """Tokens a second of all rows together, from the first token of the last row on."""
+    def decode(self, shape, rows: int, tokens: int) -> dict[str, float]:
+        """From the first token of the last row on."""
         from ..engine.scheduler import Limits, Scheduler
         from ..engine.sequence import Token
 
@@ -69,7 +70,7 @@ class House:
             def take(item) -> None:
                 counts[row] += isinstance(item, Token)
                 if isinstance(item, Token) and all(counts):
-                    marks.append(time.perf_counter())
+                    marks.append((time.perf_counter(), time.process_time()))
 
             return take
 
@@ -78,7 +79,8 @@ class House:
         while not scheduler.idle:
             scheduler.tick()
         assert counts == [tokens] * rows, f"{counts} of {tokens} tokens came"
-        return (len(marks) - 1) / (marks[-1] - marks[0])
+        wall, cpu = (last - first for first, last in zip(marks[0], marks[-1], strict=True))
+        return {"tok/s": (len(marks) - 1) / wall, "CPU ms": 1e3 * cpu / (tokens - 1)}
 
     def ready_ms(self) -> dict[str, float]:
         """Until a grammar can be followed: the first one of a process, and one more."""
@@ -92,22 +94,29 @@ class House:
         return times
 
 
-def measure(house: House, rows: list[int], tokens: int, rounds: int) -> dict[str, dict[str, float]]:
+def measure(house: House, rows: list[int], tokens: int, rounds: int) -> dict[str, dict[str, dict[str, float]]]:
     found: dict = {count: {name: [] for name in SHAPES} for count in rows}
     for turn in range(rounds + 1):
         for count in rows:
             for name, shape in SHAPES.items():
-                rate = house.decode(shape, count, tokens)
+                one = house.decode(shape, count, tokens)
                 if turn:  # the first one warms up
-                    found[count][name].append(rate)
-    return {str(count): {name: statistics.median(r) for name, r in ways.items()} for count, ways in found.items()}
+                    found[count][name].append(one)
+    return {str(count): {name: medians(each) for name, each in ways.items()} for count, ways in found.items()}
 
 
-def table(medians: dict[str, dict[str, float]]) -> str:
-    lines = ["| rows | " + " | ".join(SHAPES) + " |", "|---" * (len(SHAPES) + 1) + "|"]
-    for rows, ways in medians.items():
-        cells = [f"{rate:.4g}" + (f" ({rate / ways['free']:.2f})" if name != "free" else "") for name, rate in ways.items()]
-        lines.append(f"| {rows} | " + " | ".join(cells) + " |")
+def medians(each: list[dict[str, float]]) -> dict[str, float]:
+    return {key: statistics.median(one[key] for one in each) for key in each[0]}
+
+
+def table(measured: dict[str, dict[str, dict[str, float]]]) -> str:
+    lines = ["| rows | | " + " | ".join(SHAPES) + " |", "|---" * (len(SHAPES) + 2) + "|"]
+    for rows, ways in measured.items():
+        for key, less in (("tok/s", False), ("CPU ms", True)):
+            free = ways["free"][key]
+            ratios = {name: free / way[key] if less else way[key] / free for name, way in ways.items()}
+            cells = [f"{ways[name][key]:.4g} ({ratio:.2f})" for name, ratio in ratios.items()]
+            lines.append(f"| {rows} | {key} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -121,12 +130,12 @@ def main() -> None:
     args = parser.parse_args()
     house = House(args.model)
     ready = house.ready_ms()
-    medians = measure(house, args.rows, args.tokens, args.rounds)
-    print(table(medians))
+    measured = measure(house, args.rows, args.tokens, args.rounds)
+    print(table(measured))
     print(", ".join(f"{name} {ms:.1f} ms" for name, ms in ready.items()))
     if args.json:
         command = " ".join(["python -m smelt.bench.constrained", *sys.argv[1:]])
-        result = {"command": command, "machine": machine(), "medians": medians, "ready_ms": ready}
+        result = {"command": command, "machine": machine(), "medians": measured, "ready_ms": ready}
         args.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
