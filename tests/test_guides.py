@@ -148,7 +148,7 @@ def names(kind, factory, cls=Names):
     if (kind, cls) not in MADE:
         made = getattr(vocabularies, kind)()
         tokenizer = Tokenizer.load(vocabularies.folder(factory.mktemp("names"), made))
-        more = ({tokenizer.eos_id or 0},) if cls is Names else ()
+        more = ({tokenizer.id_of("</s>") or tokenizer.id_of("<|im_end|>")},) if cls is Names else ()
         MADE[kind, cls] = cls(tokenizer, tokenizer.vocab_size, tokenizer.special_ids, *more)
     return MADE[kind, cls]
 
