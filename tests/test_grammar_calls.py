@@ -156,6 +156,14 @@ def test_what_cannot_be_held_to_its_schema_is_refused_for_a_strict_tool(house):
             assert house.matcher(request)
 
 
+def test_mistral_may_write_a_space_before_the_list(tmp_path):
+    house = House(tmp_path, "mistral")
+    matcher = house.matcher(Request(messages=ASK, tools=TOOLS, tool_use=ToolUse(required=True)))
+    for begin in ('[TOOL_CALLS] [{"name": "now"', '[TOOL_CALLS][{"name": "now"'):
+        tokens = house.tokenizer.encode(begin)
+        assert matcher.validate_tokens(tokens) == len(tokens)
+
+
 def test_without_a_wish_there_is_no_grammar(house):
     assert grammar_of(Request(messages=ASK, tools=TOOLS), house.format, house.marks, house.vocab) is None
     assert grammar_of(Request(messages=ASK, tool_use=ToolUse(single=True)), house.format, house.marks, 9) is None

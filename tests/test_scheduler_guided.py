@@ -1,6 +1,7 @@
 """Rows whose next token must fit: the forward never waits for the mask, and other rows are none the wiser."""
 
 import checkpoints
+import checkpoints_lfm2
 import mlx.core as mx
 import pytest
 from runner import Run, run
@@ -47,6 +48,11 @@ def llama(tmp_path_factory):
     return models.load(checkpoints.make(tmp_path_factory.mktemp("guided"), "llama"))
 
 
+@pytest.fixture(scope="module")
+def lfm2(tmp_path_factory):
+    return models.load(checkpoints_lfm2.make(tmp_path_factory.mktemp("guided"), "lfm2"))
+
+
 def climbs(tokens):
     return all((b - a) % 5 == 1 for a, b in zip(tokens, tokens[1:], strict=False))
 
@@ -60,7 +66,9 @@ def make(case, guide):
 
 
 @pytest.mark.parametrize("traced", [False, True])
-def test_every_token_fits_and_batches_change_nothing(llama, traced, monkeypatch):
+@pytest.mark.parametrize("kind", ["llama", "lfm2"])
+def test_every_token_fits_and_batches_change_nothing(request, kind, traced, monkeypatch):
+    llama = request.getfixturevalue(kind)
     monkeypatch.setattr(TracedStep, "worthwhile", traced)
     alone = []
     for i, case in enumerate(CASES):

@@ -32,8 +32,9 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What stands around calls: head open CALL close between open CALL close ... tail.
+    """What stands around calls: head begin open CALL close between open CALL close ... tail.
 
+    begin    a rule, not a text
     body     a call between `open` and `close`
     openers  texts that begin a call for the parser: a free text has none of them
     first    what a free text does not begin with
@@ -45,6 +46,7 @@ class Layout:
     close: str = ""
     between: str = ""
     head: str = ""
+    begin: str = ""
     tail: str = ""
     openers: tuple[str, ...] = ()
     first: str = ""
@@ -59,7 +61,7 @@ class Layout:
         body = self.lark.rule(" | ".join(self.body(self.lark, call) for call in calls))
         further = f"({text(self.between)} {text(self.open)} {body} {text(self.close)})*"
         return self.lark.rule(
-            f"{head} {open} {body} {text(self.close)} {'' if single else further} {text(self.tail)}"
+            f"{head} {self.begin} {open} {body} {text(self.close)} {'' if single else further} {text(self.tail)}"
         )
 
     def after_text(self, calls: Sequence[Call], *, single: bool) -> str:
@@ -119,7 +121,7 @@ def mistral(lark: Lark) -> Layout:
     """By the age of the vocabulary: a list of objects, or a name and its arguments behind a mark each."""
     start, args = "[TOOL_CALLS]", "[ARGS]"
     if args not in lark.marks:
-        return Layout(lark, named, between=", ", head=start + "[", tail="]", openers=(start,))
+        return Layout(lark, named, between=", ", head=start, begin='" "? "["', tail="]", openers=(start,))
 
     def body(lark: Lark, call: Call) -> str:
         return f"{lark.text(call.name + args)} {arguments(lark, call)}"

@@ -71,7 +71,7 @@ class Lark:
         """A value that the schema describes. lenient: what llguidance does not know is left out, not refused."""
         options = {"whitespace_pattern": SPACE} | ({"lenient": True} if lenient else {})
         if schema is False:
-            raise BadRequest("a schema is false, which nothing fits")
+            raise BadRequest("the schema of an argument is false, which nothing fits", "tools")
         written = {**({} if schema is True else schema), "x-guidance": options}
         return self.rule("%json " + json.dumps(written))
 
