@@ -42,7 +42,11 @@ TABLE = Table(
             "logprobs", rules.boolean, "log-probabilities of the answer's tokens, before any sampling parameter"
         ),
         Parameter("top_logprobs", TOP_LOGPROBS, "and of this many likeliest ones; needs `logprobs`"),
-        Parameter("tools", Rule("array of function tools", conversation.tools), "given to the chat template"),
+        Parameter(
+            "tools",
+            Rule("array of function tools", conversation.tools),
+            "given to the chat template; the arguments of `strict` ones fit their schemas",
+        ),
         Parameter(
             "tool_choice",
             Rule("`none`, `auto`, `required`, `{type: function, function: {name}}`", check_tool_choice),

@@ -92,7 +92,11 @@ CONVERSATION = (
     ),
     Parameter("messages", Rule("array of messages, required", message_blocks.messages), "the conversation"),
     Parameter("system", Rule("string, or array of text blocks", check_system), "joined by newlines"),
-    Parameter("tools", Rule("array of tools", message_blocks.tools), "given to the chat template"),
+    Parameter(
+        "tools",
+        Rule("array of tools", message_blocks.tools),
+        "given to the chat template; the arguments of `strict` ones fit their schemas",
+    ),
     Parameter(
         "tool_choice",
         Rule("`{type: auto}`, `{type: any}`, `{type: tool, name}`, `{type: none}`", check_tool_choice),

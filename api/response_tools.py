@@ -1,8 +1,9 @@
 """The tools of the Responses dialect, made the functions that chat templates write, and calls made items again.
 
-A custom tool takes free text: it is offered as a function with the one parameter `input`. The functions of a namespace
-are offered as namespace__name. Tools that OpenAI's own service would run (web_search, ...) are accepted, since clients
-send them to every server, and not offered, so they are never called.
+A custom tool takes free text: it is offered as a function with the one parameter `input`, which follows the tool's
+grammar where it has one. The functions of a namespace are offered as namespace__name. Tools that OpenAI's own service
+would run (web_search, ...) are accepted, since clients send them to every server, and not offered, so they are never
+called.
 """
 
 import json

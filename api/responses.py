@@ -84,7 +84,8 @@ SHAPE = (
     Parameter(
         "tools",
         Rule("array of tools", response_tools.tools),
-        "function, custom and namespace tools are given to the chat template; others are accepted and never called",
+        "function, custom and namespace tools are given to the chat template; others are accepted and never called. The"
+        " arguments of `strict` functions fit their schemas, the input of custom tools its grammar",
     ),
     Parameter(
         "tool_choice",

@@ -59,7 +59,7 @@ class Guides:
 
     def asked(self, request: Request, rendered: str | None) -> Grammar | None:
         if rendered is not None:
-            for schema in grammar.strict_schemas(request):
+            for schema in grammar.schemas(request):
                 self.grammars.matcher(schema)
         return grammar.grammar_of(request, self.format, self.marks, self.spelling.vocab)
 

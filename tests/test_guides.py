@@ -191,7 +191,7 @@ def houses(tmp_path_factory):
     return {name: House(tmp_path_factory.mktemp("schemas"), name) for name in KINDS}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(schema=SCHEMAS.filter(lambda schema: isinstance(schema, dict)), kind=st.sampled_from(KINDS), strict=st.booleans())
 def test_any_schema_is_followed_or_refused(houses, schema, kind, strict):
     """Never anything but a matcher or a BadRequest."""

@@ -3,7 +3,7 @@
 import random
 
 import vocabularies
-from smelt.engine.grammar import Grammars, grammar_of
+from smelt.engine.grammar import Grammars, grammar_of, schemas
 from smelt.engine.parse import choose
 from smelt.engine.tokenizer import Tokenizer
 
@@ -44,6 +44,8 @@ class House:
         self.leave = self.tokenizer.encode("\n</parameter>")  # nobody finds that at random
 
     def matcher(self, request):
+        for schema in schemas(request):
+            self.grammars.matcher(schema)
         return self.grammars.matcher(grammar_of(request, self.format, self.marks, self.vocab))
 
     def text(self, tokens):

@@ -2,6 +2,6 @@
 
 from .compiler import Grammars
 from .lark import Grammar
-from .shape import grammar_of, strict_schemas
+from .shape import grammar_of, schemas
 
-__all__ = ["Grammar", "Grammars", "grammar_of", "strict_schemas"]
+__all__ = ["Grammar", "Grammars", "grammar_of", "schemas"]

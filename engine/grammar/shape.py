@@ -29,9 +29,10 @@ def grammar_of(request: Request, format: Format, marks: Mapping[str, int], vocab
     return lark.grammar(layout.after_text(calls, single=single), "tools")
 
 
-def strict_schemas(request: Request) -> Iterator[Grammar]:
-    """Of each tool whose arguments must fit, so that an error can say whose schema it is about."""
+def schemas(request: Request) -> Iterator[Grammar]:
+    """Of each tool whose schema counts, as JSON: what is wrong with it is found, and whose it is can be said."""
     for index, tool in enumerate(request.tools):
-        if tool["function"]["name"] in request.tool_use.strict:
-            lark, call = Lark({}, 0), Call.of(tool, request.tool_use)
-            yield lark.grammar(lark.json(call.schema), f"tools[{index}]")
+        call = Call.of(tool, request.tool_use)
+        if request.tool_use.required or not call.lenient:
+            lark = Lark({}, 0)
+            yield lark.grammar(lark.json(call.schema, lenient=call.lenient), f"tools[{index}]")
