@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from smelt.engine.errors import EngineFailed
 from smelt.engine.guide import Guide, Spelling
@@ -140,6 +140,7 @@ def test_a_grammar_that_no_token_fits_is_a_fault():
         Guide(Spelling(len(WORDS)), None, Nothing(), None).mask()
 
 
+@settings(deadline=None)
 @given(words=st.lists(st.sampled_from(WORDS), max_size=30), budget=st.integers(0, 8), opened=st.booleans())
 def test_what_need_not_wait_needs_no_mask(words, budget, opened):
     """Whatever the token that nobody read yet turns out to be."""
@@ -153,6 +154,7 @@ def test_what_need_not_wait_needs_no_mask(words, budget, opened):
         made.take(made.forced[0] if made.forced else ID[word])
 
 
+@settings(deadline=None)
 @given(pieces=st.lists(st.sampled_from([w for w in WORDS if w != "<end>"]), max_size=25), opened=st.booleans())
 def test_the_state_is_what_the_parser_says(pieces, opened):
     """Tokens that are reasoning for one are reasoning for the other, but for half a mark, which may become a whole one."""

@@ -153,6 +153,7 @@ def names(kind, factory, cls=Names):
     return MADE[kind, cls]
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(min_codepoint=32, exclude_categories=["Cs"]) | st.sampled_from('"\\\n\t\b')))
 def test_what_stands_in_a_string(text):
     written = json.dumps(text, ensure_ascii=False)[1:-1].encode()
