@@ -94,12 +94,11 @@ SAMPLING_FLAGS = (
 THINKING_FLAGS = (
     Flag(
         ("--reasoning-budget",),
-        "0: ask the model not to think; -1: no limit",
+        "tokens of reasoning at most, then it is closed and the answer begins; 0: the model is asked not to think;"
+        " -1: no limit",
         integer(-1),
         "N",
         "-1",
-        absent="a limit on thinking",
-        off=(-1, 0),
     ),
     Flag(("--no-thinking",), "the same as --reasoning-budget 0"),
 )

@@ -71,7 +71,7 @@ def instead(flag: Flag) -> str:
 
 
 def options_of(values: Mapping[str, Any], command: str) -> Options:
-    limits = {"temperature": 0.0} if command == RUN else {}
+    limits, budget = {"temperature": 0.0} if command == RUN else {}, values.get("reasoning_budget", -1)
     sampling = limits | {name: values[key] for key, name in SAMPLING.items() if key in values}
     return Options(
         model=values.get("model"),
@@ -83,6 +83,7 @@ def options_of(values: Mapping[str, Any], command: str) -> Options:
         timeout_s=values.get("timeout", 300.0),
         max_tokens=values.get("max_tokens", 100 if command == RUN else None),
         sampling=sampling,
+        reasoning_budget=budget if budget > 0 else None,
         warmup=either(values, "warmup_eager", command == SERVE),
     )
 

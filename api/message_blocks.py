@@ -4,7 +4,7 @@ The blocks of one message become several where templates want it so: each tool_r
 before what else its user said. `cache_control` on blocks has no effect: prefixes are kept as long as there is room.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from . import rules
 from .errors import Unsupported
 
 ROLES = ("user", "assistant", "system")
-STRICT = rules.only(False, why="arguments forced to fit their schema are not in this version of Smelt")
 Message = dict[str, Any]
 
 
@@ -157,9 +156,11 @@ class Offer:
     function: Message
     deferred: bool
 
-    @property
-    def name(self) -> str:
-        return self.function["function"]["name"]
+
+def known(offers: Iterable[Offer], found: frozenset[str]) -> tuple[Message, ...]:
+    """The tools that the model is to be told of: all but those that are deferred and were not found yet."""
+    functions = [(each.function, each.deferred) for each in offers]
+    return tuple(each for each, deferred in functions if not deferred or each["function"]["name"] in found)
 
 
 def tools(name: str, value: Any) -> tuple[Offer, ...]:
@@ -175,12 +176,12 @@ def tool(name: str, value: Any) -> Offer:
         )
     called = rules.expect(f"{name}.name", rules.require(given, "name", name + "."), str)
     deferred = rules.expect(f"{name}.defer_loading", given.get("defer_loading") or False, bool)
-    if given.get("strict") is not None:
-        STRICT.check(f"{name}.strict", given["strict"])
     function = {
         "name": called,
         "parameters": rules.expect(f"{name}.input_schema", given.get("input_schema") or {}, dict),
     }
     if given.get("description") is not None:
         function["description"] = rules.expect(f"{name}.description", given["description"], str)
+    if given.get("strict") is not None:
+        function["strict"] = rules.expect(f"{name}.strict", given["strict"], bool)
     return Offer({"type": "function", "function": function}, deferred)

@@ -19,6 +19,7 @@ class Options:
     max_tokens          completion tokens of a request that does not say; None leaves what the context window leaves
     sampling            the flags' sampling parameters, by the names of `Sampling`; a request's own go before, the
                         checkpoint's generation_config.json comes after
+    reasoning_budget    tokens of reasoning at most, of a request that does not say; None: no limit
     warmup              run one short prefill and step after loading, so that the first request does not pay for compilation
     """
 
@@ -31,6 +32,7 @@ class Options:
     timeout_s: float = 300.0
     max_tokens: int | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    reasoning_budget: int | None = None
     warmup: bool = True
 
 

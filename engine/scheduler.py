@@ -1,7 +1,9 @@
 """Which rows the next step decodes and which prompt it reads on with. Runs on the engine thread.
 
 A tick submits one decode step for all running rows, at most one chunk of prompt tokens, and only then reads what the
-step before has drawn: the device always has the next step before the host waits for the last one.
+step before has drawn: the device always has the next step before the host waits for the last one. Where a row's next
+token must fit a grammar, the step is submitted in two parts: the forward, and, after the last draws were read and the
+grammar told what fits, the draw.
 """
 
 import time
@@ -11,8 +13,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from ..kernels import launch
+from ..models.state import Step
 from .errors import Overloaded
-from .sampler import Sampler
+from .sampler import Sampler, mask_of
 from .sequence import Prefilled, Sequence, Token
 from .step import TracedStep
 
@@ -82,6 +85,7 @@ class Scheduler:
         self.filling: Sequence | None = None
         self.running: list[Sequence] = []
         self.pending: deque[Pending] = deque()
+        self.due: deque[Pending] = deque()  # what was pending when the tick began
         self.preempted: list[Sequence] = []
         self.sampler: Sampler | None = None
         self.tokens: mx.array | None = None  # [B], the last draw of sampler.sequences, perhaps not computed yet
@@ -101,11 +105,10 @@ class Scheduler:
 
     def tick(self) -> None:
         self.drop_ended()
-        older = len(self.pending)
+        self.due, self.pending = self.pending, deque()
         self.decode()
         self.prefill()
-        for _ in range(older):
-            self.deliver(self.pending.popleft())
+        self.deliver_due()
         self.requeue()
 
     # What ends early
@@ -145,14 +148,15 @@ class Scheduler:
         if self.sampler is None or self.sampler.sequences != rows:
             self.compose(rows)
         step = self.memory.step([s.row for s in rows], 1)
-        traced = self.traced.worthwhile
-        if traced:
+        if any(s.waits for s in rows):
+            self.draw(rows, self.sampler, self.logits(step))
+        elif self.traced.worthwhile:
             self.expect(rows, self.sampler, self.traced(self.sampler, self.tokens, step))
         else:
-            self.submit(rows, self.sampler, self.model(self.tokens[:, None], step))
+            self.expect(rows, self.sampler, self.sampler(self.logits(step)))
         for sequence in rows:
             sequence.paths.rows = max(sequence.paths.rows, len(rows))
-            sequence.paths.traced_steps += traced
+            sequence.paths.traced_steps += self.traced.worthwhile
         self.tokens = self.pending[-1].arrays[0]
         self.steps += 1
         if self.steps % CLEAR_EVERY == 0:
@@ -166,9 +170,17 @@ class Scheduler:
         self.tokens = mx.stack(newest)
         self.sampler = Sampler(rows, self.model.vocab, unread)
 
-    def submit(self, rows: list[Sequence], sampler: Sampler, hidden: mx.array) -> None:
-        """Draw from the last position of `hidden` [B, T, D]."""
-        self.expect(rows, sampler, sampler(self.model.logits(hidden[:, -1])))
+    def logits(self, step: Step) -> mx.array:
+        """[B, V] of the tokens after `self.tokens`."""
+        if self.traced.worthwhile:
+            return self.traced.logits(self.tokens, step)
+        return self.model.logits(self.model(self.tokens[:, None], step)[:, -1])
+
+    def draw(self, rows: list[Sequence], sampler: Sampler, logits: mx.array) -> None:
+        """Start computing the logits; meanwhile read the last draws, and let the grammars say what may come next."""
+        mx.async_eval(logits)
+        self.deliver_due()
+        self.expect(rows, sampler, sampler(logits, mask_of(rows, self.model.vocab)))
 
     def expect(self, rows: list[Sequence], sampler: Sampler, arrays: list[mx.array]) -> None:
         """Start computing a draw, and with it all that the host will ever read of it."""
@@ -228,7 +240,10 @@ class Scheduler:
 
     def begin(self, sequence: Sequence, hidden: mx.array) -> None:
         """The prompt is read: draw the first token, and decode from the next tick on."""
-        self.submit([sequence], Sampler([sequence], self.model.vocab), hidden)
+        sampler, logits = Sampler([sequence], self.model.vocab), self.model.logits(hidden[:, -1])
+        if sequence.waits:
+            mx.async_eval(logits)
+        self.expect([sequence], sampler, sampler(logits, mask_of([sequence], self.model.vocab)))
         self.first[sequence] = self.pending[-1].arrays[0][0]
         self.running.append(sequence)
         self.filling = None
@@ -263,6 +278,10 @@ class Scheduler:
         self.preempted = []
 
     # Handing over
+
+    def deliver_due(self) -> None:
+        while self.due:
+            self.deliver(self.due.popleft())
 
     def deliver(self, pending: Pending) -> None:
         values = read(pending.arrays)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from . import parse
     from .chat import ChatTemplate
     from .embedding import Embedding
+    from .guides import Guides
     from .request import Request, Sampling
     from .sequence import Sequence
     from .stream import Choice, Stream
@@ -50,6 +51,7 @@ class Service:
         self.template: ChatTemplate | None = None
         self.format: parse.Format | None = None  # how the checkpoint writes reasoning and tool calls
         self.end_ids: frozenset[int] = frozenset()
+        self.guides: Guides | None = None
         self.defaults: dict[str, Any] = {}
         self.context = 0
         self.text_error: Exception | None = None
@@ -132,6 +134,10 @@ class Service:
         if o.warmup:
             warm(model, plan)
         self.text_ready.wait()
+        if self.text_error is None:
+            from .guides import Guides
+
+            self.guides = Guides(self.tokenizer, self.format, model.vocab, self.end_ids)
         self.info = describe(self.folder, model, self.context, self.template)
         return model, plan
 
@@ -156,9 +162,10 @@ class Service:
         timeout_s = request.timeout_s or self.options.timeout_s
         deadline = time.monotonic() + timeout_s if timeout_s else None
         queue: SimpleQueue = SimpleQueue()
+        guides = self.guides.make(request, rendered, self.budget_of(request, rendered))
         sequences = [
-            Sequence(prompt, sampling, seed + i, limit, self.end_ids, put_with(queue, i), deadline)
-            for i in range(request.n)
+            Sequence(prompt, sampling, seed + i, limit, self.end_ids, put_with(queue, i), deadline, guide)
+            for i, guide in enumerate(guides)
         ]
         choices = [self.choice(i, s, request, rendered, template_s) for i, s in enumerate(sequences)]
         stream = Stream(self.engine, queue, choices)
@@ -194,13 +201,30 @@ class Service:
     ) -> "Choice":
         """Answers to conversations are split into reasoning, text and calls; completions are text as it comes."""
         from .chat import ends_in_reasoning
+        from .reasoning import ReasoningState
         from .stream import Choice
 
         if rendered is None:
             return Choice(index, sequence, self.tokenizer, request.stop, template_s=template_s)
-        parser = self.format.parser(request.tools, opened=ends_in_reasoning(rendered))
+        opened, tags = ends_in_reasoning(rendered), self.format.tags
+        parser = self.format.parser(request.tools, opened=opened)
+        reasoning = tags and ReasoningState(tags, self.tokenizer.token_bytes, opened)
         keep = self.format.keep(self.tokenizer)
-        return Choice(index, sequence, self.tokenizer, request.stop, parser, keep, template_s)
+        return Choice(index, sequence, self.tokenizer, request.stop, parser, keep, reasoning, template_s)
+
+    def budget_of(self, request: "Request", rendered: str | None) -> int | None:
+        """Tokens of reasoning: as the request says, or its effort where the template has no word for it, or the server."""
+        from .chat import ends_in_reasoning
+        from .request import EFFORT_BUDGETS
+
+        if request.reasoning_budget is not None:
+            return None if request.reasoning_budget < 0 else request.reasoning_budget
+        if request.template_kwargs.get("enable_thinking") is False:  # some templates open the block all the same
+            return 0 if rendered and ends_in_reasoning(rendered) else None
+        effort = request.template_kwargs.get("reasoning_effort")
+        if effort in EFFORT_BUDGETS and not self.template.takes_effort:
+            return EFFORT_BUDGETS[effort]
+        return self.options.reasoning_budget
 
     def prompt_of(self, request: "Request", rendered: str | None = None) -> list[int]:
         """The request's tokens; `rendered` is its conversation, where that is known already."""

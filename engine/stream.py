@@ -25,6 +25,7 @@ from .events import (
     ToolOpened,
     Usage,
 )
+from .reasoning import ReasoningState
 from .sequence import Done, Lost, Prefilled, Sequence, Token
 from .stops import StopMatcher
 from .tokenizer import Tokenizer
@@ -35,6 +36,7 @@ class Choice:
     into reasoning, answer and tool calls where a parser is given; without one, all of it is text.
 
     keep        special tokens that the parser has to see
+    reasoning   counts the tokens of reasoning, where the model has any
     template_s  what it took to make the prompt
     """
 
@@ -46,13 +48,15 @@ class Choice:
         stop: Seq[str],
         parser: parse.Parser | None = None,
         keep: frozenset[int] = frozenset(),
+        reasoning: ReasoningState | None = None,
         template_s: float = 0.0,
     ):
         self.index, self.sequence, self.tokenizer, self.parser = index, sequence, tokenizer, parser
         self.template_s = template_s
         self.detokenizer = Detokenizer(tokenizer, keep=keep)
         self.stops = StopMatcher(stop)
-        self.completion = self.reasoning = 0  # tokens
+        self.reasoning = reasoning
+        self.completion = 0  # tokens
         self.called = False
         self.fed = self.sent = self.told = 0  # characters decoded, past the stop strings, up to the end of the last Text
         self.logprobs: deque[tuple[int, int, TokenLogprob]] = deque()  # (begin, end) of their text, not told yet
@@ -64,6 +68,8 @@ class Choice:
             return
         if isinstance(item, Token):
             self.completion += 1
+            if self.reasoning is not None:
+                self.reasoning.take(item.id)
             yield from self._text(self.detokenizer.add(item.id), item)
         elif isinstance(item, Prefilled):
             yield Progress(item.done, item.total, item.ahead)
@@ -78,17 +84,11 @@ class Choice:
         if token is not None and token.logprob is not None:
             self.logprobs.append((begin, self.fed, self._logprob(token)))
         emitted, matched = self.stops.feed(text)
-        thought = self._thinking
         yield from self._split(emitted)
-        self.reasoning += token is not None and (thought or self._thinking)  # its marks, too
         if matched is not None:
             self.sequence.cancelled = True
             yield from self._close()
             yield self._finished("stop", matched)
-
-    @property
-    def _thinking(self) -> bool:
-        return self.parser is not None and self.parser.inside
 
     def _split(self, text: str) -> Iterator[Event]:
         begin, self.sent = self.sent, self.sent + len(text)
@@ -98,7 +98,7 @@ class Choice:
             yield self._event(parse.Text(text, ((begin, self.sent),)))
 
     def _pieces(self, pieces: list[parse.Piece]) -> Iterator[Event]:
-        yield from map(self._event, pieces)
+        return map(self._event, pieces)
 
     def _event(self, piece: parse.Piece) -> Event:
         if isinstance(piece, parse.Reasoning):
@@ -147,7 +147,8 @@ class Choice:
         s, now = self.sequence, time.monotonic()
         spent = done[1:] if done else (s.started - s.arrived, s.decoding - s.started, now - s.decoding)
         timings = Timings(*spent, self.template_s, replace(s.paths))
-        usage = Usage(len(s.prompt), self.completion, reasoning_tokens=self.reasoning)
+        thought = 0 if self.reasoning is None else self.reasoning.count
+        usage = Usage(len(s.prompt), self.completion, reasoning_tokens=thought)
         return Finished(reason, usage, timings, self.index, stop)
 
     def _logprob(self, token: Token) -> TokenLogprob:

@@ -34,8 +34,11 @@ CHAT = {
     "top_logprobs": 1,
     "metadata": {},
     "chat_template_kwargs": {},
-    "tool_choice": "auto",
+    "tool_choice": {"type": "function", "function": {"name": "f"}},
+    "parallel_tool_calls": False,
+    "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}, "strict": True}},
     "reasoning_effort": "low",
+    "reasoning_budget_tokens": 20,
 }  # fmt: skip
 COMPLETION = {
     "prompt": ["Hi", [1, 2]],
@@ -45,6 +48,7 @@ COMPLETION = {
     "n": 1,
     "max_tokens": 4,
     "seed": 1,
+    "choice": ["a", "b"],
 }  # fmt: skip
 MESSAGES = {
     "model": "m",
@@ -59,9 +63,9 @@ MESSAGES = {
             {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "1"}]}]},
     ],
     "tools": [{"name": "f", "description": "d", "input_schema": {"type": "object"}}],
-    "tool_choice": {"type": "auto"},
+    "tool_choice": {"type": "tool", "name": "f", "disable_parallel_tool_use": True},
     "thinking": {"type": "enabled", "budget_tokens": 1024},
-    "output_config": {"effort": "low"},
+    "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": {"type": "object"}}},
     "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
     "stop_sequences": ["x"],
     "metadata": {"user_id": "u"},
@@ -89,8 +93,8 @@ COUNT_INPUT = {
         {"type": "namespace", "name": "n", "description": "d", "tools": [FUNCTION]},
         {"type": "web_search"},
     ],
-    "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]},
-    "text": {"format": {"type": "text"}, "verbosity": "low"},
+    "tool_choice": {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "f"}]},
+    "text": {"format": {"type": "json_schema", "name": "x", "schema": {}, "strict": True}, "verbosity": "low"},
     "reasoning": {"effort": "low", "summary": "auto"},
     "truncation": "auto",
 }

@@ -6,9 +6,9 @@ import time
 import pytest
 import tiny
 from smelt.engine.errors import BadRequest, ContextExceeded, EngineFailed, NotReady
-from smelt.engine.events import FastPaths, Finished, Progress, Started, Text
+from smelt.engine.events import FastPaths, Finished, Progress, Reasoning, Started, Text
 from smelt.engine.options import Options
-from smelt.engine.request import Request
+from smelt.engine.request import Request, Shape
 from smelt.engine.service import Service, sampling_defaults
 from smelt.kernels import launch
 
@@ -191,6 +191,34 @@ def test_defaults_come_from_the_request_then_the_flags_then_the_checkpoint(folde
     assert sampling_defaults(folder) == {}
     (other / "generation_config.json").write_text('{"do_sample": false}')
     assert sampling_defaults(other) == {"temperature": 0.0}
+
+
+@pytest.fixture(scope="module")
+def thinker(tmp_path_factory):
+    """A template that opens the reasoning, and a random model that never closes it."""
+    folder = tiny.make(tmp_path_factory.mktemp("thinker"))
+    template = folder / "chat_template.jinja"
+    closed = "{%- if not (enable_thinking is defined and enable_thinking) %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}"
+    assert closed in template.read_text()
+    template.write_text(template.read_text().replace(closed, "{{- '<think>\\n' }}"))
+    service = started(folder, warmup=False, reasoning_budget=9)
+    yield service
+    service.close()
+
+
+@pytest.mark.parametrize("fields, most", [({}, 9), ({"reasoning_budget": 4}, 4), ({"reasoning_budget": -1}, None)])
+def test_reasoning_that_the_prompt_opened_is_closed_by_the_budget(thinker, fields, most):
+    shape = Shape("choice", ("red", "green"), "choice")
+    events = ask(thinker, max_tokens=40, shape=shape, **fields)
+    thought = "".join(e.text for e in events if isinstance(e, Reasoning))
+    used = end(events).usage
+    if most is None:
+        assert (text(events), used.reasoning_tokens, end(events).reason) == ("", 40, "length")
+    else:
+        assert text(events) in ("red", "green") and used.reasoning_tokens == most and end(events).reason == "stop"
+        assert thought and used.completion_tokens < most + 10
+    off = ask(thinker, max_tokens=40, shape=shape, template_kwargs={"enable_thinking": False})
+    assert text(off) in ("red", "green") and end(off).usage.reasoning_tokens == 0
 
 
 def test_info_and_statistics(service, folder):

@@ -8,6 +8,7 @@ from smelt.engine.events import Finished, Reasoning, Text, ToolOpened
 from smelt.engine.parse import Format
 from smelt.engine.parse.formats import BY_TEMPLATE
 from smelt.engine.parse.reasoning import FAMILIES
+from smelt.engine.reasoning import ReasoningState
 from smelt.engine.request import Sampling
 from smelt.engine.sequence import Done, Sequence, Token
 from smelt.engine.stream import Choice
@@ -42,7 +43,8 @@ def choice(texts, stop=(), tools=(), opened=False, parser=True):
     sequence = Sequence([1], Sampling(), 0, 100, frozenset(), SimpleQueue().put)
     sequence.started = sequence.decoding = sequence.arrived
     format = Format("hermes", HERMES, THINK)
-    return Choice(0, sequence, Words(texts), stop, format.parser(tools, opened=opened) if parser else None)
+    words, made = Words(texts), format.parser(tools, opened=opened) if parser else None
+    return Choice(0, sequence, words, stop, made, reasoning=ReasoningState(THINK, words.token_bytes, opened))
 
 
 def events(texts, end=END, **options):
@@ -71,13 +73,13 @@ def test_reasoning_has_none_and_leaves_none_to_the_answer():
 @pytest.mark.parametrize(
     ("texts", "opened", "tokens"),
     [
-        (["<think>", "hm", "m", "</think>", "\n\n", "Yes", "."], False, 4),
-        ([" ", "hm", "</think>", "\n", "Yes"], True, 3),
+        (["<think>", "hm", "m", "</think>", "\n\n", "Yes", "."], False, 2),
+        ([" ", "hm", "</think>", "\n", "Yes"], True, 2),
         (["Yes", ", ", "no"], False, 0),
         (["\n", "hm"], True, 2),
     ],
 )
-def test_reasoning_tokens_are_those_of_the_block_and_its_marks(texts, opened, tokens):
+def test_reasoning_tokens_are_those_between_its_marks(texts, opened, tokens):
     usage = events(texts, opened=opened)[-1].usage
     assert (usage.reasoning_tokens, usage.completion_tokens) == (tokens, len(texts))
 

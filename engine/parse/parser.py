@@ -43,7 +43,6 @@ class Parser:
         self.fresh = True  # nothing but white space since the beginning, or since a mark
         self.thought = ""  # reasoning since a call's mark in it
         self.thoughts = 0  # blocks of reasoning
-        self.inside = False  # of one of them, as far as the text has come
         self.at_first, self.later = self.all_openers(first=True), self.all_openers(first=False)
         self.steps = self.run(opened and tags is not None)
         next(self.steps, None)
@@ -163,7 +162,7 @@ class Parser:
         assert self.tags is not None
         r, tags, held, begun = self.reader, self.tags, "", False
         marks = marks_of(tags.closes + tags.opens)
-        self.thought, self.thoughts, self.inside = "", self.thoughts + 1, True
+        self.thought, self.thoughts = "", self.thoughts + 1
         while True:
             place, mark = marks.find(r)
             text = held + r.take(place - r.at)
@@ -176,7 +175,6 @@ class Parser:
             begun = begun or bool(body)
             if mark in tags.closes:
                 r.at += len(mark)
-                self.inside = False
                 yield from self.closed()
                 return
             if mark:  # the opening mark again; in the middle it is the model's own word
