@@ -16,6 +16,7 @@ from .body import read_json
 from .errors import as_request_error, send
 from .house import Gate, House
 from .metrics import Metrics
+from .request_ids import id_of
 from .settings import Settings
 from .sse import SseBody
 
@@ -24,16 +25,29 @@ CLIENT_GONE = "499 Client Closed Request"  # nobody reads it; nginx's number for
 
 
 class Running:
-    """The stream of one generation, and its place at the gate. `close` gives up both, once, from any thread."""
+    """The stream of one generation, and its place at the gate. `close` gives up both, once, from any thread.
 
-    def __init__(self, submit: Callable[[], Any], choices: int, gate: Gate, metrics: Metrics):
+    ident        names it in the log
+    choices      how many are generated, `per_prompt` of them to one prompt
+    """
+
+    def __init__(
+        self,
+        submit: Callable[[], Any],
+        gate: Gate,
+        metrics: Metrics,
+        ident: str,
+        choices: int = 1,
+        per_prompt: int = 1,
+    ):
         gate.enter()
         try:
             self.stream = submit()
         except BaseException:
             gate.leave()
             raise
-        self.gate, self.open_choices, self.metrics = gate, choices, metrics
+        self.gate, self.metrics, self.ident = gate, metrics, ident
+        self.open_choices, self.per_prompt = choices, per_prompt
         self.peeked: deque[Event] = deque()
         self.began, self.spoke = time.monotonic(), False
         self.lock = threading.Lock()
@@ -65,11 +79,11 @@ class Running:
     def note(self, event: Event, seconds: float) -> None:
         if isinstance(event, Finished):
             self.open_choices -= 1
-            self.metrics.finished(event)
-            log_finished(event, seconds)
+            self.metrics.finished(event, first=event.index % self.per_prompt == 0)
+            log_finished(event, seconds, self.ident)
         elif isinstance(event, Failed):
             self.open_choices = 0
-            self.metrics.count("generations", reason="failed")
+            self.metrics.count("generations", "failed")
         elif not self.spoke and not isinstance(event, (Started, Progress)):
             self.spoke = True
             self.metrics.observe("time_to_first_token", seconds)
@@ -79,24 +93,25 @@ class Running:
             first, self.closed = not self.closed, True
         if first:
             if self.open_choices:  # the client left
-                self.metrics.count("generations", self.open_choices, reason="cancelled")
+                self.metrics.count("generations", "cancelled", amount=self.open_choices)
             self.stream.cancel()
             self.gate.leave()
 
 
-def log_finished(event: Finished, seconds: float) -> None:
-    """One line an answer, as mlx-serve writes it."""
+def log_finished(event: Finished, seconds: float, ident: str) -> None:
+    """One line an answer, as mlx-serve writes it, and its request's id."""
     used, timed = event.usage, event.timings
     read = (used.prompt_tokens - used.cached_tokens) / timed.prefill_s if timed.prefill_s else 0
     written = used.completion_tokens / timed.decode_s if timed.decode_s else 0
     log.info(
-        "<- %d+%d tokens (%.0f ms) [%.1f/%.1f tok/s] [%s]",
+        "<- %d+%d tokens (%.0f ms) [%.1f/%.1f tok/s] [%s] %s",
         used.prompt_tokens,
         used.completion_tokens,
         seconds * 1e3,
         read,
         written,
         event.reason,
+        ident,
     )
 
 
@@ -152,5 +167,6 @@ class Generation:
 
     def run(self, req, resp, submit: Callable[[], Any], choices: int, renderer, stream: bool) -> None:
         """Answer with the events of the stream that `submit` gives."""
-        running = Running(submit, choices, self.house.gate, self.house.metrics)
+        house, per_prompt = self.house, renderer.per_prompt
+        running = Running(submit, house.gate, house.metrics, id_of(req), choices, per_prompt)
         answer(req, resp, running, renderer, self.settings, stream)

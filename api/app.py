@@ -7,6 +7,7 @@ from .guards import ApiKey, Origins
 from .house import Gate, House
 from .late import Late
 from .metrics import Metrics, Scrape
+from .request_ids import RequestIds
 from .settings import Settings
 from .status import Health, Kernels, Model, Models, Root
 
@@ -15,10 +16,14 @@ GENERATION = {
     "/v1/completions": ("on_post",),
     "/v1/messages": ("on_post",),
     "/v1/messages/count_tokens": ("on_post",),
+    "/v1/embeddings": ("on_post",),
     "/tokenize": ("on_post",),
     "/detokenize": ("on_post",),
     "/apply-template": ("on_post",),
     "/props": ("on_get",),
+    "/api/tags": ("on_get",),
+    "/api/version": ("on_get",),
+    "/api/pull": ("on_post",),
 }
 RESPONSES = {
     "/v1/responses": ("on_get", "on_post"),
@@ -59,7 +64,7 @@ class App(falcon.App):
 def create_app(service, settings: Settings = Settings(), gate: Gate | None = None) -> App:
     house = House(service, settings, gate or Gate(settings.max_streams), Metrics())
     guards = [Origins(settings)] + ([ApiKey(settings.api_key)] if settings.api_key else [])
-    app = App(middleware=[house.metrics, *guards])
+    app = App(middleware=[RequestIds(), house.metrics, *guards])
     app.gate, app.late = house.gate, late_routes(house)
     app.req_options.strip_url_path_trailing_slash = True
     handlers.install(app)

@@ -13,6 +13,7 @@ from waitress.parser import HTTPRequestParser
 from waitress.task import ErrorTask, WSGITask
 
 from .errors import encode, envelope_for
+from .request_ids import headers, new_id
 
 WORDS = {
     400: ("invalid_http", "the request is not valid HTTP"),
@@ -46,7 +47,7 @@ class JsonErrorTask(ErrorTask):
             envelope_for(getattr(self.request, "path", ""))(error.code, f"{words} ({error.body})", None, code)
         )
         self.status = f"{error.code} {error.reason}"
-        self.response_headers.append(("Content-Type", "application/json"))
+        self.response_headers += [("Content-Type", "application/json"), *headers(new_id())]
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)

@@ -12,22 +12,18 @@ from ..engine.request import Request
 from . import conversation, rules
 from .errors import Missing, Unsupported
 from .openai_chunks import Chunks, Head, fold_choices
-from .parameters import ABSENT, ANSWER, NO_EFFECT, SAMPLING, TOP_LOGPROBS, UNUSED, Parameter, Table, read
+from .parameters import ABSENT, ANSWER, EFFORTS_TOLD, NO_EFFECT, SAMPLING, TOP_LOGPROBS, UNUSED, Parameter, Table, read
 from .rules import Rule
-
-GRAMMAR = "forcing the shape of an answer is not in this version of Smelt"
-
-
-def check_response_format(name: str, value: Any) -> None:
-    kind = rules.require(rules.expect(name, value, dict), "type", name + ".")
-    if kind != "text":
-        raise Unsupported(f"{name}.type is {rules.shown(kind)}; {GRAMMAR}. Leave it out, or send text", name)
+from .shapes import EXTENSIONS, SHAPES, offered, response_format, shape_of, strict_names, tool_use
 
 
-def check_tool_choice(name: str, value: Any) -> str:
-    if isinstance(value, dict) or value == "required":
-        raise Unsupported(f"{name}: {GRAMMAR}, so a tool call cannot be forced. Send auto or none", name)
-    return rules.one_of("none", "auto").check(name, value)
+def check_tool_choice(name: str, value: Any) -> str | dict[str, str]:
+    """One of the words, or the function that is called, as {"name": ...}."""
+    if not isinstance(value, dict):
+        return rules.one_of("none", "auto", "required").check(name, value)
+    rules.one_of("function").check(f"{name}.type", rules.require(value, "type", name + "."))
+    function = rules.expect(f"{name}.function", rules.require(value, "function", name + "."), dict)
+    return {"name": rules.expect(f"{name}.function.name", rules.require(function, "name", f"{name}.function."), str)}
 
 
 def check_modalities(name: str, value: Any) -> None:
@@ -46,20 +42,29 @@ TABLE = Table(
             "logprobs", rules.boolean, "log-probabilities of the answer's tokens, before any sampling parameter"
         ),
         Parameter("top_logprobs", TOP_LOGPROBS, "and of this many likeliest ones; needs `logprobs`"),
-        Parameter("tools", Rule("array of function tools", conversation.tools), "given to the chat template"),
-        Parameter("tool_choice", Rule("`none`, `auto`", check_tool_choice), "`none` keeps the tools from the model"),
-        Parameter("parallel_tool_calls", rules.boolean, "false keeps only the first call of an answer"),
+        Parameter(
+            "tools",
+            Rule("array of function tools", conversation.tools),
+            "given to the chat template; the arguments of `strict` ones fit their schemas",
+        ),
+        Parameter(
+            "tool_choice",
+            Rule("`none`, `auto`, `required`, `{type: function, function: {name}}`", check_tool_choice),
+            "`none` keeps the tools from the model; `required` lets nothing but calls be written, a name one call of it",
+        ),
+        Parameter("parallel_tool_calls", rules.boolean, "false: an answer cannot have more than one call"),
         Parameter("enable_thinking", rules.boolean, "given to the chat template", "template"),
         Parameter("chat_template_kwargs", rules.mapping, "further variables of the chat template"),
         Parameter(
             "reasoning_effort",
             rules.one_of("none", "minimal", "low", "medium", "high", "xhigh"),
-            "given to the chat template; `none` means `enable_thinking: false`",
+            "given to the chat template; `none` means `enable_thinking: false`. " + EFFORTS_TOLD,
         ),
         Parameter(
             "reasoning_budget_tokens",
-            rules.only(-1, 0, why="a budget for reasoning is not in this version of Smelt"),
-            "0 means `enable_thinking: false`, -1 no limit",
+            rules.integer(-1),
+            "tokens of reasoning at most, then it is closed and the answer begins; 0 also means `enable_thinking: false`,"
+            " -1 no limit",
         ),
         Parameter(
             "continue_final_message",
@@ -68,8 +73,11 @@ TABLE = Table(
         ),
         Parameter("return_progress", rules.boolean, "chunks with `prompt_progress` while the prompt is being read"),
         Parameter(
-            "response_format", Rule("only `{type: text}`", check_response_format), "the shape of the answer", NO_EFFECT
+            "response_format",
+            Rule("`{type: json_schema, json_schema: {schema}}`, `{type: json_object}`, `{type: text}`", response_format),
+            "the answer is JSON that fits the schema; a keyword that cannot be enforced is refused by name",
         ),
+        *EXTENSIONS,
         Parameter("modalities", Rule('only `["text"]`', check_modalities), "the kind of answer", NO_EFFECT),
         Parameter(
             "verbosity",
@@ -125,16 +133,28 @@ def parse(body: Mapping[str, Any], enable_thinking: bool | None = None) -> Call:
 
 
 def request(given, enable_thinking: bool | None) -> Request:
-    messages = given.get("messages")
+    messages, choice = given.get("messages"), given.get("tool_choice")
+    tools = () if choice == "none" else given.get("tools", ())
+    use = tool_use(
+        "tool_choice",
+        tools,
+        required=choice == "required",
+        called=choice["name"] if isinstance(choice, dict) else None,
+        single=given.get("parallel_tool_calls") is False,
+        strict=strict_names(tools),
+    )
     return Request(
         messages=messages,
-        tools=() if given.get("tool_choice") == "none" else given.get("tools", ()),
+        tools=offered(tools),
         template_kwargs=template_kwargs(given, enable_thinking),
         sampling=given.sampling | logprobs(given),
         max_tokens=given.get("max_tokens"),
         stop=given.get("stop", ()),
         n=given.get("n", 1),
         continue_final=continues(messages, given.get("continue_final_message")),
+        shape=shape_of(given, *SHAPES),
+        tool_use=use,
+        reasoning_budget=given.get("reasoning_budget_tokens"),
     )
 
 

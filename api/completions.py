@@ -16,6 +16,7 @@ from .errors import Missing, WrongType
 from .openai_chunks import Chunks, Head, fold_choices
 from .parameters import ABSENT, ANSWER, SAMPLING, TOP_LOGPROBS, UNUSED, Parameter, Table, read
 from .rules import Rule
+from .shapes import EXTENSIONS, SHAPES, response_format, shape_of
 
 MOST_PROMPTS = 128
 SLICE_S = 0.01  # how long one of several silent streams is listened to before the others are looked at again
@@ -52,6 +53,12 @@ TABLE = Table(
         Parameter("max_tokens", rules.integer(1), "of the answer; without it, what the context window leaves"),
         *SAMPLING,
         Parameter("logprobs", TOP_LOGPROBS, "log-probabilities of the tokens, and of this many likeliest ones"),
+        *EXTENSIONS,
+        Parameter(
+            "response_format",
+            Rule("`{type: json_schema, json_schema: {schema}}`, `{type: json_object}`, `{type: text}`", response_format),
+            "the answer is JSON that fits the schema",
+        ),
         Parameter("echo", rules.boolean, "begin the answer with the prompt"),
         Parameter("best_of", rules.only(1, why="answers are not ranked here"), "choosing the best of many"),
         Parameter(
@@ -105,6 +112,7 @@ def request(prompt: Prompt, given) -> Request:
         max_tokens=given.get("max_tokens"),
         stop=given.get("stop", ()),
         n=given.get("n", 1),
+        shape=shape_of(given, *SHAPES),
     )
 
 

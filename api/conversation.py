@@ -18,7 +18,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 FUNCTION = {
     "description": rules.string,
     "parameters": rules.mapping,
-    "strict": rules.only(False, why="arguments forced to fit their schema are not in this version of Smelt"),
+    "strict": rules.boolean,
 }
 MEDIA = ("image_url", "input_image", "image", "input_audio", "video_url", "file")
 

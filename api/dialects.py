@@ -1,6 +1,6 @@
 """The tables of parameters of every dialect, for the documentation."""
 
-from . import chat_completions, completions, messages, responses, text
+from . import chat_completions, completions, embeddings, messages, ollama, responses, text
 
 TABLES = (
     chat_completions.TABLE,
@@ -10,6 +10,8 @@ TABLES = (
     responses.TABLE,
     responses.COUNT_TABLE,
     responses.COMPACT_TABLE,
+    embeddings.TABLE,
+    ollama.PULL,
     text.TOKENIZE,
     text.DETOKENIZE,
 )

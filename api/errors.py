@@ -4,7 +4,7 @@ import json
 import logging
 from typing import Any
 
-from ..engine.errors import BadRequest, EngineFailed, Overloaded, RequestError
+from ..engine.errors import BadRequest, ContextExceeded, EngineFailed, Overloaded, RequestError
 
 log = logging.getLogger("smelt")
 ANTHROPIC = "/v1/messages"
@@ -52,6 +52,12 @@ class Unsupported(BadRequest):
     code = "unsupported_parameter"
 
 
+class NoThreads(Unsupported):
+    """By this code Anthropic's SDK goes on without asking the server to hold its conversation."""
+
+    code = "thread_unsupported_request"
+
+
 class InvalidJson(BadRequest):
     code = "invalid_json"
 
@@ -63,16 +69,20 @@ def openai_envelope(status: int, message: str, param: str | None, code: str | No
 
 def anthropic_envelope(status: int, message: str, param: str | None, code: str | None) -> dict[str, Any]:
     kind = ANTHROPIC_TYPES.get(status, "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": message}}
-
-
-def envelope(path: str, error: RequestError) -> dict[str, Any]:
-    return envelope_for(path)(status_of(error, path), error.message, error.param, error.code)
+    details = {"error_code": code, "param": param} if code else None
+    return {"type": "error", "error": {"type": kind, "message": message, "details": details}}
 
 
 def status_of(error: RequestError, path: str) -> int:
     """Anthropic's clients know 529 as "overloaded, come back"; 429 means a quota to them."""
     return 529 if isinstance(error, Overloaded) and is_anthropic(path) else error.status
+
+
+def words_of(error: RequestError, path: str) -> str:
+    """By these words Claude Code and others find out that a conversation is to be shortened."""
+    if isinstance(error, ContextExceeded) and is_anthropic(path):
+        return f"prompt is too long: {error.prompt_tokens} tokens > {error.context} maximum: {error.message}"
+    return error.message
 
 
 def is_anthropic(path: str) -> bool:

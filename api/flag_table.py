@@ -94,12 +94,11 @@ SAMPLING_FLAGS = (
 THINKING_FLAGS = (
     Flag(
         ("--reasoning-budget",),
-        "0: ask the model not to think; -1: no limit",
+        "tokens of reasoning at most, then it is closed and the answer begins; 0: the model is asked not to think;"
+        " -1: no limit",
         integer(-1),
         "N",
         "-1",
-        absent="a limit on thinking",
-        off=(-1, 0),
     ),
     Flag(("--no-thinking",), "the same as --reasoning-budget 0"),
 )
@@ -156,7 +155,7 @@ SERVE_FLAGS = (
         "64",
         (SERVE,),
     ),
-    Flag(("--max-body-mb",), "larger requests are answered 413", integer(1, 4096), "N", "128", (SERVE,), differs="64"),
+    Flag(("--max-body-mb",), "larger requests are answered 413", integer(1, 4096), "N", "64", (SERVE,)),
     Flag(
         ("--keep-alive-secs",), "silence after which a stream sends a comment", number(0.1, 3600), "S", "15", (SERVE,)
     ),

@@ -71,7 +71,7 @@ def instead(flag: Flag) -> str:
 
 
 def options_of(values: Mapping[str, Any], command: str) -> Options:
-    limits = {"temperature": 0.0} if command == RUN else {}
+    limits, budget = {"temperature": 0.0} if command == RUN else {}, values.get("reasoning_budget", -1)
     sampling = limits | {name: values[key] for key, name in SAMPLING.items() if key in values}
     return Options(
         model=values.get("model"),
@@ -83,6 +83,7 @@ def options_of(values: Mapping[str, Any], command: str) -> Options:
         timeout_s=values.get("timeout", 300.0),
         max_tokens=values.get("max_tokens", 100 if command == RUN else None),
         sampling=sampling,
+        reasoning_budget=budget if budget > 0 else None,
         warmup=either(values, "warmup_eager", command == SERVE),
     )
 
@@ -93,7 +94,7 @@ def settings_of(values: Mapping[str, Any]) -> Settings:
         port=values.get("port", 11234),
         origins=tuple(values.get("cors_origin", ())),
         api_key=values.get("api_key") or os.environ.get("SMELT_API_KEY") or None,
-        max_body_bytes=values.get("max_body_mb", 128) << 20,
+        max_body_bytes=values.get("max_body_mb", 64) << 20,
         max_streams=values.get("max_concurrent", 64) + values.get("max_queue", 64),
         keep_alive_s=values.get("keep_alive_secs", 15.0),
         drain_s=values.get("drain_secs", 30.0),

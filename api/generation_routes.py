@@ -1,9 +1,11 @@
-"""The routes that generate, and those that show a request's tokens or prompt without generating."""
+"""The routes that generate, those that show a request's tokens or prompt without generating, and Ollama's."""
 
 from . import chat_completions, completions, message_events, messages
 from .answer import Generation
+from .embeddings import Embeddings
 from .errors import send
 from .house import House
+from .ollama import Pull, Tags, Version
 from .openai_chunks import Head
 from .text import ApplyTemplate, Detokenize, Props, Tokenize
 
@@ -48,8 +50,12 @@ def routes(house: House) -> dict[str, object]:
         "/v1/completions": Completions(house),
         "/v1/messages": Messages(house),
         "/v1/messages/count_tokens": CountTokens(house),
+        "/v1/embeddings": Embeddings(house),
         "/tokenize": Tokenize(house),
         "/detokenize": Detokenize(house),
         "/apply-template": ApplyTemplate(house),
         "/props": Props(house.service, house.settings),
+        "/api/tags": Tags(house.service),
+        "/api/version": Version(),
+        "/api/pull": Pull(house),
     }

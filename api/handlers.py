@@ -3,7 +3,8 @@
 import falcon
 
 from ..engine.errors import Overloaded, RequestError
-from .errors import CODES, as_request_error, envelope, envelope_for, send, status_of
+from .errors import CODES, as_request_error, envelope_for, is_anthropic, send, status_of, words_of
+from .request_ids import id_of
 
 
 def install(app: falcon.App) -> None:
@@ -20,7 +21,7 @@ def on_request_error(req, resp, error: RequestError, params) -> None:
         resp.set_header("Retry-After", str(error.retry_after_s))
     if error.status == 503:
         resp.set_header("Retry-After", "1")
-    send(resp, envelope(req.path, error))
+    refuse(req, resp, status_of(error, req.path), words_of(error, req.path), error.param, error.code)
 
 
 def on_any_error(req, resp, error: Exception, params) -> None:
@@ -36,7 +37,12 @@ def on_http_error(req, resp, error: falcon.HTTPError, params) -> None:
 
 def serialize(req, resp, error: falcon.HTTPError) -> None:
     status = error.status_code
-    send(resp, envelope_for(req.path)(status, describe(req, error), None, CODES.get(status)))
+    refuse(req, resp, status, describe(req, error), None, CODES.get(status))
+
+
+def refuse(req, resp, status: int, message: str, param: str | None, code: str | None) -> None:
+    body = envelope_for(req.path)(status, message, param, code)
+    send(resp, body | {"request_id": id_of(req)} if is_anthropic(req.path) else body)
 
 
 def describe(req, error: falcon.HTTPError) -> str:

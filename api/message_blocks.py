@@ -4,7 +4,8 @@ The blocks of one message become several where templates want it so: each tool_r
 before what else its user said. `cache_control` on blocks has no effect: prefixes are kept as long as there is room.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from ..engine.errors import BadRequest
@@ -12,28 +13,38 @@ from . import rules
 from .errors import Unsupported
 
 ROLES = ("user", "assistant", "system")
-STRICT = rules.only(False, why="arguments forced to fit their schema are not in this version of Smelt")
 Message = dict[str, Any]
 
 
-def messages(name: str, value: Any) -> list[Message]:
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """`found` are the names of tools that a search for tools gave as its result."""
+
+    messages: list[Message]
+    found: frozenset[str]
+
+
+def messages(name: str, value: Any) -> Conversation:
     if not rules.expect(name, value, list):
         raise BadRequest(f"{name} is empty; it needs at least one message", name)
-    return [made for index, item in enumerate(value) for made in message(f"{name}[{index}]", item)]
+    turns = [turn_of(f"{name}[{index}]", item) for index, item in enumerate(value)]
+    found = frozenset(reference for turn in turns for reference in turn.references)
+    return Conversation([message for turn in turns for message in turn.messages()], found)
 
 
-def message(name: str, value: Any) -> list[Message]:
+def turn_of(name: str, value: Any) -> "Turn":
     given = rules.expect(name, value, dict)
     role = rules.one_of(*ROLES).check(f"{name}.role", rules.require(given, "role", name + "."))
     content = rules.require(given, "content", name + ".")
+    turn = Turn(role)
     if isinstance(content, str):
-        return [{"role": role, "content": content}]
+        turn.texts.append(content)
+        return turn
     if not isinstance(content, list):
         raise rules.wrong_type(f"{name}.content", content, "a string or an array of blocks")
-    turn = Turn(role)
     for index, block in enumerate(content):
         turn.add(f"{name}.content[{index}]", block)
-    return turn.messages()
+    return turn
 
 
 class Turn:
@@ -41,6 +52,7 @@ class Turn:
 
     def __init__(self, role: str):
         self.role = role
+        self.references: list[str] = []
         self.texts: list[str] = []
         self.results: list[Message] = []
         self.calls: list[Message] = []
@@ -51,6 +63,8 @@ class Turn:
         takes: dict[str, Callable[[str, dict], None]] = {"text": self.text, "document": self.document}
         if self.role == "user":
             takes |= {"tool_result": self.result}
+        if self.role == "tool":
+            takes |= {"tool_reference": self.reference}
         if self.role == "assistant":
             takes |= {"tool_use": self.call, "thinking": self.thought, "redacted_thinking": lambda name, block: None}
         if kind not in takes:
@@ -70,11 +84,28 @@ class Turn:
 
     def result(self, name: str, block: dict) -> None:
         ident = rules.expect(f"{name}.tool_use_id", rules.require(block, "tool_use_id", name + "."), str)
-        text = result_text(f"{name}.content", block.get("content"))
+        text = self.result_text(f"{name}.content", block.get("content"))
         failed = block.get("is_error")
         if failed is not None and rules.expect(f"{name}.is_error", failed, bool):
             text = "Error: " + text  # templates have no other place for it
         self.results.append({"role": "tool", "content": text, "tool_call_id": ident})
+
+    def result_text(self, name: str, value: Any) -> str:
+        if value is None or isinstance(value, str):
+            return value or ""
+        if not isinstance(value, list):
+            raise rules.wrong_type(name, value, "a string or an array of blocks")
+        inner = Turn("tool")
+        for index, block in enumerate(value):
+            inner.add(f"{name}[{index}]", block)
+        self.references += inner.references
+        return "\n".join(inner.texts)
+
+    def reference(self, name: str, block: dict) -> None:
+        """What a search for tools has found: from here on the model is offered that tool."""
+        found = rules.expect(f"{name}.tool_name", rules.require(block, "tool_name", name + "."), str)
+        self.references.append(found)
+        self.texts.append(f"Found the tool {found}")
 
     def call(self, name: str, block: dict) -> None:
         called = rules.expect(f"{name}.name", rules.require(block, "name", name + "."), str)
@@ -118,24 +149,25 @@ def text_of(name: str, block: Any) -> str:
     return rules.expect(f"{name}.text", rules.require(block, "text", name + "."), str)
 
 
-def result_text(name: str, value: Any) -> str:
-    if value is None or isinstance(value, str):
-        return value or ""
-    if not isinstance(value, list):
-        raise rules.wrong_type(name, value, "a string or an array of blocks")
-    turn = Turn("tool")
-    for index, block in enumerate(value):
-        turn.add(f"{name}[{index}]", block)
-    return "\n".join(turn.texts)
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A tool as OpenAI's dialect and templates write it; a deferred one is offered once a search has found it."""
+
+    function: Message
+    deferred: bool
 
 
-def tools(name: str, value: Any) -> tuple[Message, ...]:
-    made = [tool(f"{name}[{index}]", item) for index, item in enumerate(rules.expect(name, value, list))]
-    return tuple(each for each in made if each is not None)
+def known(offers: Iterable[Offer], found: frozenset[str]) -> tuple[Message, ...]:
+    """The tools that the model is to be told of: all but those that are deferred and were not found yet."""
+    functions = [(each.function, each.deferred) for each in offers]
+    return tuple(each for each, deferred in functions if not deferred or each["function"]["name"] in found)
 
 
-def tool(name: str, value: Any) -> Message | None:
-    """A tool as OpenAI's dialect and templates write it; None for one that is to be loaded later, by a search."""
+def tools(name: str, value: Any) -> tuple[Offer, ...]:
+    return tuple(tool(f"{name}[{index}]", item) for index, item in enumerate(rules.expect(name, value, list)))
+
+
+def tool(name: str, value: Any) -> Offer:
     given = rules.expect(name, value, dict)
     kind = given.get("type")
     if kind not in (None, "custom"):
@@ -143,14 +175,13 @@ def tool(name: str, value: Any) -> Message | None:
             f"{name}.type is {rules.shown(kind)}; only tools of the client's own work here", f"{name}.type"
         )
     called = rules.expect(f"{name}.name", rules.require(given, "name", name + "."), str)
-    if given.get("defer_loading") is not None and rules.expect(f"{name}.defer_loading", given["defer_loading"], bool):
-        return None
-    if given.get("strict") is not None:
-        STRICT.check(f"{name}.strict", given["strict"])
+    deferred = rules.expect(f"{name}.defer_loading", given.get("defer_loading") or False, bool)
     function = {
         "name": called,
         "parameters": rules.expect(f"{name}.input_schema", given.get("input_schema") or {}, dict),
     }
     if given.get("description") is not None:
         function["description"] = rules.expect(f"{name}.description", given["description"], str)
-    return {"type": "function", "function": function}
+    if given.get("strict") is not None:
+        function["strict"] = rules.expect(f"{name}.strict", given["strict"], bool)
+    return Offer({"type": "function", "function": function}, deferred)

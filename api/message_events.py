@@ -20,6 +20,7 @@ class Renderer:
 
     ping = b'event: ping\ndata: {"type":"ping"}\n\n'
     end = b""  # message_stop is an event of its own
+    per_prompt = 1
 
     def __init__(self, call: Call, model: str):
         self.call, self.model = call, model
@@ -153,11 +154,12 @@ def arguments(text: str) -> dict:
         return {"INVALID_JSON": text}
 
 
-def usage(used: Usage) -> dict[str, int]:
+def usage(used: Usage) -> dict[str, Any]:
     """Anthropic's `input_tokens` leaves out what the cache held; the sum of the three is the prompt."""
     return {
         "input_tokens": used.prompt_tokens - used.cached_tokens,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": used.cached_tokens,
         "output_tokens": used.completion_tokens,
+        "output_tokens_details": {"thinking_tokens": used.reasoning_tokens},
     }

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..engine.request import Request
-from . import message_blocks, rules
-from .errors import Missing, Unsupported
-from .parameters import ABSENT, NO_EFFECT, SAMPLING, Parameter, Table, read
+from ..engine.errors import BadRequest
+from ..engine.request import Request, Shape
+from . import message_blocks, rules, shapes
+from .errors import Missing, NoThreads, Unsupported
+from .parameters import ABSENT, EFFORTS_TOLD, NO_EFFECT, SAMPLING, Parameter, Table, read
 from .rules import Rule
 
-GRAMMAR = "forcing the shape of an answer is not in this version of Smelt"
 ATTRIBUTION = re.compile(r"\Ax-anthropic-billing-header:[^\n]*\n?")
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
@@ -47,24 +47,32 @@ def check_thinking(name: str, value: Any) -> dict[str, Any]:
 
 def check_tool_choice(name: str, value: Any) -> dict[str, Any]:
     given = rules.expect(name, value, dict)
-    kind = rules.require(given, "type", name + ".")
-    if kind in ("any", "tool"):
-        raise Unsupported(f"{name}.type is {kind}; {GRAMMAR}, so a tool call cannot be forced. Send auto", name)
-    rules.one_of("auto", "none").check(f"{name}.type", kind)
+    kind = rules.one_of("auto", "any", "tool", "none").check(f"{name}.type", rules.require(given, "type", name + "."))
+    if kind == "tool":
+        rules.expect(f"{name}.name", rules.require(given, "name", name + "."), str)
     if given.get("disable_parallel_tool_use") is not None:
         rules.expect(f"{name}.disable_parallel_tool_use", given["disable_parallel_tool_use"], bool)
     return given
 
 
-def check_output_config(name: str, value: Any) -> str | None:
-    given = rules.expect(name, value, dict)
-    for key, item in given.items():
-        if key == "format" and item is not None:
-            raise Unsupported(f"{name}.format: {GRAMMAR}; leave it out", f"{name}.format")
+def check_output_config(name: str, value: Any) -> dict[str, Any]:
+    """effort and format, as far as they are given."""
+    made: dict[str, Any] = {}
+    for key, item in rules.expect(name, value, dict).items():
         if key not in ("effort", "format"):
-            raise Unsupported(f"{name}.{rules.shown(key)} is unknown; effort is what there is", name)
-    effort = given.get("effort")
-    return None if effort is None else rules.one_of(*EFFORTS).check(f"{name}.effort", effort)
+            raise Unsupported(f"{name}.{rules.shown(key)} is unknown; effort and format are what there is", name)
+        if key == "format" and item is not None:
+            made["format"] = check_format(f"{name}.format", item)
+        elif item is not None:
+            made["effort"] = rules.one_of(*EFFORTS).check(f"{name}.effort", item)
+    return made
+
+
+def check_format(name: str, value: Any) -> Shape:
+    kind = rules.require(rules.expect(name, value, dict), "type", name + ".")
+    rules.one_of("json_schema").check(f"{name}.type", kind)
+    rules.require(value, "schema", name + ".")
+    return shapes.json_shape(name, value)
 
 
 def check_context_management(name: str, value: Any) -> None:
@@ -83,18 +91,34 @@ CONVERSATION = (
         "model", rules.string, "any name: the one model that is loaded answers, and the answer repeats the name"
     ),
     Parameter("messages", Rule("array of messages, required", message_blocks.messages), "the conversation"),
-    Parameter("system", Rule("string, or array of text blocks", check_system), "joined by newlines"),
-    Parameter("tools", Rule("array of tools", message_blocks.tools), "given to the chat template"),
-    Parameter("tool_choice", Rule("`{type: auto}`, `{type: none}`", check_tool_choice), "`none` keeps the tools back"),
+    Parameter(
+        "system",
+        Rule("string, or array of text blocks", check_system),
+        "joined by newlines, without the line `x-anthropic-billing-header`, which changes and would spoil every prefix",
+    ),
+    Parameter(
+        "tools",
+        Rule("array of tools", message_blocks.tools),
+        "given to the chat template; the arguments of `strict` ones fit their schemas, and those with `defer_loading`"
+        " are given once a `tool_reference` names them",
+    ),
+    Parameter(
+        "tool_choice",
+        Rule("`{type: auto}`, `{type: any}`, `{type: tool, name}`, `{type: none}`", check_tool_choice),
+        "`any` lets nothing but calls be written, `tool` one call of this tool; `none` keeps the tools back;"
+        " `disable_parallel_tool_use` allows one call at most",
+    ),
     Parameter(
         "thinking",
         Rule("`{type: enabled, budget_tokens}`, `{type: adaptive}`, `{type: disabled}`", check_thinking),
-        "given to the template as `enable_thinking` and `thinking_budget`; `display: omitted` leaves its text out",
+        "given to the template as `enable_thinking` and `thinking_budget`; thinking is closed after `budget_tokens`;"
+        " `display: omitted` leaves its text out",
     ),
     Parameter(
         "output_config",
-        Rule("`{effort}`", check_output_config),
-        "effort is given to the chat template as `reasoning_effort`",
+        Rule("`{effort, format: {type: json_schema, schema}}`", check_output_config),
+        "the answer is JSON that fits the schema; effort is given to the chat template as `reasoning_effort`. "
+        + EFFORTS_TOLD,
     ),
     Parameter(
         "context_management",
@@ -104,6 +128,14 @@ CONVERSATION = (
     ),
     Parameter("speed", rules.only("standard", why="there is one speed"), "the pace of the answer", NO_EFFECT),
     Parameter("cache_control", rules.mapping, "prefixes are always kept, as long as there is room", NO_EFFECT),
+    Parameter("mcp_servers", rules.refused("Smelt calls no servers: give their tools as tools"), "remote tools"),
+    Parameter(
+        "thread", rules.refused("conversations are not kept here: send the whole", NoThreads), "a kept conversation"
+    ),
+    Parameter("compaction", rules.refused("conversations are not shortened here"), "a summary in place of an answer"),
+    Parameter("user_profile_id", rules.string, "who asks", NO_EFFECT),
+    Parameter("workspace_id", rules.string, "who asks", NO_EFFECT),
+    Parameter("billing_policy", rules.mapping, "nothing is billed", NO_EFFECT),
 )
 TABLE = Table(
     "POST /v1/messages",
@@ -117,11 +149,15 @@ TABLE = Table(
         Parameter("safeguards", rules.anything, "rules of Anthropic's own service", NO_EFFECT),
         Parameter("service_tier", rules.one_of("auto", "standard_only"), "there is one tier", NO_EFFECT),
         Parameter("inference_geo", rules.string, "it runs here", NO_EFFECT),
-        Parameter("user_profile_id", rules.string, "who asks", NO_EFFECT),
-        Parameter("workspace_id", rules.string, "who asks", NO_EFFECT),
-        Parameter("output_format", rules.refused(GRAMMAR), "the shape of the answer"),
+        Parameter("fallbacks", rules.anything, "no request is declined here, so no other model is asked", NO_EFFECT),
+        Parameter("fallback_credit_token", rules.anything, "the same", NO_EFFECT),
+        Parameter("diagnostics", rules.refused("a prompt is not compared with earlier ones"), "of the prompt cache"),
+        Parameter(
+            "output_format",
+            Rule("`{type: json_schema, schema}`", check_format),
+            "the older name of `output_config.format`",
+        ),
         Parameter("container", rules.refused("Smelt runs no code"), "code execution"),
-        Parameter("mcp_servers", rules.refused("Smelt calls no servers: give their tools as tools"), "remote tools"),
         *ABSENT,
     ),
 )
@@ -155,22 +191,42 @@ def parse(body: Mapping[str, Any], enable_thinking: bool | None = None, table: T
 
 def request(given, choice: Mapping[str, Any], enable_thinking: bool | None) -> Request:
     system = [{"role": "system", "content": given.get("system")}] if given.get("system") else []
-    messages = [*system, *given.get("messages")]
-    last = messages[-1]
+    said = given.get("messages")
+    messages = [*system, *said.messages]
+    last, kind = messages[-1], choice.get("type")
+    tools = () if kind == "none" else message_blocks.known(given.get("tools", ()), said.found)
+    use = shapes.tool_use(
+        "tool_choice",
+        tools,
+        required=kind == "any",
+        called=choice["name"] if kind == "tool" else None,
+        single=choice.get("disable_parallel_tool_use") is True,
+        strict=shapes.strict_names(tools),
+    )
     return Request(
         messages=messages,
-        tools=() if choice.get("type") == "none" else given.get("tools", ()),
+        tools=shapes.offered(tools),
         template_kwargs=template_kwargs(given, enable_thinking),
         sampling=given.sampling,
         max_tokens=given.get("max_tokens"),
         stop=given.get("stop_sequences", ()),
         continue_final=last["role"] == "assistant" and not last.get("tool_calls"),
+        shape=shape(given),
+        tool_use=use,
+        reasoning_budget=given.get("thinking", {}).get("budget"),
     )
+
+
+def shape(given) -> Shape | None:
+    asked = given.get("output_config", {}).get("format"), given.get("output_format")
+    if None not in asked and asked[0].value != asked[1].value:
+        raise BadRequest("output_format and output_config.format differ: send one of them", "output_format")
+    return asked[0] or asked[1]
 
 
 def template_kwargs(given, enable_thinking: bool | None) -> dict[str, Any]:
     made: dict[str, Any] = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
-    if effort := given.get("output_config"):
+    if effort := given.get("output_config", {}).get("effort"):
         made["reasoning_effort"] = effort
     thinking = given.get("thinking")
     if thinking is not None:

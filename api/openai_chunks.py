@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..engine import events
-from ..engine.events import Event, Finished
+from ..engine.events import Event, FastPaths, Finished
 from .errors import as_request_error, encode, openai_envelope
 from .version import VERSION
 
@@ -120,7 +120,7 @@ def usage(over: list[Finished], per_prompt: int) -> dict[str, Any]:
     }
 
 
-def timings(over: list[Finished], per_prompt: int = 1) -> dict[str, float]:
+def timings(over: list[Finished], per_prompt: int = 1) -> dict[str, Any]:
     """By the names of llama.cpp, which many clients show. `prompt_n` was computed, `cache_n` was there."""
     read = prompts_of(over, per_prompt)
     cached = sum(done.usage.cached_tokens for done in read)
@@ -128,9 +128,20 @@ def timings(over: list[Finished], per_prompt: int = 1) -> dict[str, float]:
     written = sum(done.usage.completion_tokens for done in over)
     return {
         "queue_ms": milliseconds(max(done.timings.queue_s for done in over)),
+        "template_ms": milliseconds(sum(done.timings.template_s for done in read)),
         "cache_n": cached,
         **spent("prompt", computed, max(done.timings.prefill_s for done in read)),
         **spent("predicted", written, max(done.timings.decode_s for done in over)),
+        "fast_paths": fast_paths([done.timings.paths for done in over]),
+    }
+
+
+def fast_paths(each: list[FastPaths]) -> dict[str, Any]:
+    """What the choices have in common, and their longest; absent kernels and traces are told as well."""
+    return {
+        "kernels": each[0].kernels,
+        "traced_steps": max(paths.traced_steps for paths in each),
+        "rows": max(paths.rows for paths in each),
     }
 
 

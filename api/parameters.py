@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..engine.errors import BadRequest
-from ..engine.request import LIMITS, MAX_TOP_LOGPROBS
+from ..engine.request import EFFORT_BUDGETS, LIMITS, MAX_TOP_LOGPROBS
 from . import rules
 from .errors import UnknownParameter
 from .rules import Rule
@@ -201,6 +201,9 @@ ABSENT = (
     ),
 )
 
+EFFORTS_TOLD = "Where the template has no word for efforts, reasoning is closed after " + ", ".join(
+    f"{budget} tokens ({effort})" for effort, budget in EFFORT_BUDGETS.items() if budget is not None
+)
 TOP_LOGPROBS = rules.integer(0, MAX_TOP_LOGPROBS)
 
 

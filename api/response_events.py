@@ -39,6 +39,7 @@ class Renderer:
         }
 
     end = DONE  # OpenAI sends none, Open Responses asks for it
+    per_prompt = 1
 
     def render(self, event: Event) -> Iterable[dict]:
         take = self.takes.get(type(event))

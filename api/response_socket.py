@@ -109,7 +109,9 @@ class Session:
         renderer = kind(call, call.model or self.house.service.name, self.shelf.seal, keep)
         if warm:
             call = replace(call, request=replace(call.request, max_tokens=1))
-        running = Running(lambda: self.stream(call, renderer), 1, self.house.gate, self.house.metrics)
+        running = Running(
+            lambda: self.stream(call, renderer), self.house.gate, self.house.metrics, renderer.ident
+        )
         try:
             running.peek(self.settings.poll_s)
             return self.tell(running, renderer)

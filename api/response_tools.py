@@ -1,8 +1,9 @@
 """The tools of the Responses dialect, made the functions that chat templates write, and calls made items again.
 
-A custom tool takes free text: it is offered as a function with the one parameter `input`. The functions of a namespace
-are offered as namespace__name. Tools that OpenAI's own service would run (web_search, ...) are accepted, since clients
-send them to every server, and not offered, so they are never called.
+A custom tool takes free text: it is offered as a function with the one parameter `input`, which follows the tool's
+grammar where it has one. The functions of a namespace are offered as namespace__name. Tools that OpenAI's own service
+would run (web_search, ...) are accepted, since clients send them to every server, and not offered, so they are never
+called.
 """
 
 import json
@@ -11,21 +12,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..engine.errors import BadRequest
+from ..engine.request import Shape, ToolUse
 from . import rules
 from .conversation import FUNCTION
-from .errors import Unsupported
+from .shapes import tool_use
 
-GRAMMAR = "forcing the shape of an answer is not in this version of Smelt"
 INPUT = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
 
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """What a function that the model knows is to its client."""
+    """What a function that the model knows is to its client.
+
+    strict  its arguments must fit their schema
+    input   what the text of a custom tool must be
+    """
 
     name: str
     namespace: str | None = None
     custom: bool = False
+    strict: bool = False
+    input: Shape | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,24 @@ class Toolbox:
     def only(self, names: set[str]) -> "Toolbox":
         kept = {name for name, tool in self.offered.items() if tool.name in names or name in names}
         return Toolbox(*({n: v for n, v in d.items() if n in kept} for d in (self.functions, self.offered)), self.given)
+
+    def named(self, name: str) -> str | None:
+        """What the model calls the tool that its client calls so."""
+        return next((known for known, tool in self.offered.items() if name in (known, tool.name)), None)
+
+    def use(self, choice: Any, single: bool) -> ToolUse:
+        """As `tool_choice` has it; `chosen` has left out what may not be called."""
+        mode = choice.get("mode") if isinstance(choice, dict) else choice
+        called = choice["name"] if isinstance(choice, dict) and choice["type"] != "allowed_tools" else None
+        return tool_use(
+            "tool_choice",
+            self.functions.values(),
+            required=mode == "required",
+            called=called and (self.named(called) or called),
+            single=single,
+            strict=frozenset(name for name, tool in self.offered.items() if tool.strict),
+            inputs={name: tool.input for name, tool in self.offered.items() if tool.input is not None},
+        )
 
     def known(self, name: str) -> Offered:
         return self.offered.get(name, Offered(name))
@@ -97,18 +122,24 @@ def function(box: Toolbox, name: str, given: dict, namespace: str | None) -> Non
         if given.get(key) is not None:
             rule.check(f"{name}.{key}", given[key])
     if not optional(name, given, "defer_loading", bool):  # else it comes by a tool_search_output
-        box.put(Offered(called, namespace), given.get("description"), given.get("parameters"))
+        offered = Offered(called, namespace, strict=given.get("strict") is True)
+        box.put(offered, given.get("description"), given.get("parameters"))
 
 
 def custom(box: Toolbox, name: str, given: dict, namespace: str | None) -> None:
     called, description = named(name, given), optional(name, given, "description", str) or ""
-    form = optional(name, given, "format", dict) or {}
+    form, shape = optional(name, given, "format", dict) or {}, None
     if form.get("type") == "grammar":
-        syntax = optional(f"{name}.format", form, "syntax", str) or "the"
-        definition = optional(f"{name}.format", form, "definition", str) or ""
-        description += f"\nThe input follows this grammar ({syntax}):\n{definition}"
+        shape = input_shape(f"{name}.format", form)
+        description += f"\nThe input follows this grammar ({shape.kind}):\n{shape.value}"
     if not optional(name, given, "defer_loading", bool):
-        box.put(Offered(called, namespace, custom=True), description, INPUT)
+        box.put(Offered(called, namespace, custom=True, input=shape), description, INPUT)
+
+
+def input_shape(name: str, form: dict) -> Shape:
+    syntax = rules.one_of("lark", "regex").check(f"{name}.syntax", rules.require(form, "syntax", name + "."))
+    definition = rules.expect(f"{name}.definition", rules.require(form, "definition", name + "."), str)
+    return Shape(syntax, definition, f"{name}.definition")
 
 
 def group(box: Toolbox, name: str, given: dict, namespace: str | None) -> None:
@@ -127,21 +158,24 @@ def echo(tool: dict) -> dict:
 
 
 def check_choice(name: str, value: Any) -> Any:
-    """`none` and `auto`, or a set of allowed tools with the mode auto."""
-    if isinstance(value, dict) and value.get("type") == "allowed_tools":
-        rules.one_of("auto").check(f"{name}.mode", value.get("mode", "auto"))
-        for index, item in enumerate(rules.expect(f"{name}.tools", value.get("tools"), list)):
-            rules.expect(f"{name}.tools[{index}]", item, dict)
+    """A word, a tool, or a set of allowed tools."""
+    if not isinstance(value, dict):
+        return rules.one_of("none", "auto", "required").check(name, value)
+    kind = rules.require(value, "type", name + ".")
+    rules.one_of("function", "custom", "allowed_tools").check(f"{name}.type", kind)
+    if kind != "allowed_tools":
+        rules.expect(f"{name}.name", rules.require(value, "name", name + "."), str)
         return value
-    if isinstance(value, dict) or value == "required":
-        raise Unsupported(f"{name}: {GRAMMAR}, so a tool call cannot be forced. Send auto or none", name)
-    return rules.one_of("none", "auto").check(name, value)
+    rules.one_of("auto", "required").check(f"{name}.mode", value.get("mode", "auto"))
+    for index, item in enumerate(rules.expect(f"{name}.tools", value.get("tools"), list)):
+        rules.expect(f"{name}.tools[{index}]", item, dict)
+    return value
 
 
 def chosen(box: Toolbox, choice: Any) -> Toolbox:
     if choice == "none":
         return Toolbox(given=box.given)
-    if isinstance(choice, dict):
+    if isinstance(choice, dict) and choice["type"] == "allowed_tools":
         return box.only({tool["name"] for tool in choice["tools"] if isinstance(tool.get("name"), str)})
     return box
 

@@ -11,6 +11,7 @@ from .errors import Missing, Unsupported
 from .parameters import (
     ABSENT,
     ANSWER,
+    EFFORTS_TOLD,
     NO_EFFECT,
     SAMPLING,
     TOP_LOGPROBS,
@@ -21,8 +22,9 @@ from .parameters import (
     read,
 )
 from .response_store import Item, Memory
-from .response_tools import GRAMMAR, Toolbox
+from .response_tools import Toolbox
 from .rules import Rule
+from .shapes import text_format
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 SUMMARIES = ("auto", "concise", "detailed", "none")
@@ -39,21 +41,16 @@ INCLUDABLE = (
 
 
 def check_text(name: str, value: Any) -> dict[str, Any]:
-    given = rules.expect(name, value, dict)
+    """With the shape that its format asks for, besides what was given."""
+    given, shape = rules.expect(name, value, dict), None
     for key, item in given.items():
         if key == "verbosity" and item is not None:
             rules.one_of("low", "medium", "high").check(f"{name}.verbosity", item)
         elif key == "format" and item is not None:
-            check_format(f"{name}.format", item)
+            shape = text_format(f"{name}.format", item)
         elif key not in ("verbosity", "format"):
             raise Unsupported(f"{name}.{rules.shown(key)} is unknown; format and verbosity are what there is", name)
-    return given
-
-
-def check_format(name: str, value: Any) -> None:
-    kind = rules.require(rules.expect(name, value, dict), "type", name + ".")
-    if kind != "text":
-        raise Unsupported(f"{name}.type is {rules.shown(kind)}; {GRAMMAR}. Leave it out, or send text", f"{name}.type")
+    return given | {"shape": shape}
 
 
 def check_reasoning(name: str, value: Any) -> dict[str, Any]:
@@ -87,24 +84,31 @@ SHAPE = (
     Parameter(
         "tools",
         Rule("array of tools", response_tools.tools),
-        "function, custom and namespace tools are given to the chat template; others are accepted and never called",
+        "function, custom and namespace tools are given to the chat template; others are accepted and never called. The"
+        " arguments of `strict` functions fit their schemas, the input of custom tools its grammar",
     ),
     Parameter(
         "tool_choice",
-        Rule("`none`, `auto`, `{type: allowed_tools, mode: auto, tools}`", response_tools.check_choice),
-        "`none` keeps the tools from the model, `allowed_tools` all but these",
+        Rule(
+            "`none`, `auto`, `required`, `{type: function, name}`, `{type: custom, name}`,"
+            " `{type: allowed_tools, mode, tools}`",
+            response_tools.check_choice,
+        ),
+        "`none` keeps the tools from the model, `allowed_tools` all but these; `required` lets nothing but calls be"
+        " written, a name one call of it",
     ),
-    Parameter("parallel_tool_calls", rules.boolean, "false keeps only the first call of an answer"),
+    Parameter("parallel_tool_calls", rules.boolean, "false: an answer cannot have more than one call"),
     Parameter(
         "text",
-        Rule("`{format: {type: text}, verbosity}`", check_text),
-        "the shape of the answer; `verbosity` has no effect",
+        Rule("`{format, verbosity}`", check_text),
+        "`format` is `{type: json_schema, schema}`, `{type: json_object}` or `{type: text}`: the answer is JSON that fits"
+        " the schema; `verbosity` has no effect",
     ),
     Parameter(
         "reasoning",
         Rule("`{effort, summary}`", check_reasoning),
         "effort is given to the chat template as `reasoning_effort` and turns `enable_thinking` on, `none` off;"
-        " the summary is the whole reasoning",
+        " the summary is the whole reasoning. " + EFFORTS_TOLD,
     ),
     Parameter(
         "truncation",
@@ -113,6 +117,7 @@ SHAPE = (
     ),
     Parameter("enable_thinking", rules.boolean, "given to the chat template", "template"),
     Parameter("chat_template_kwargs", rules.mapping, "further variables of the chat template"),
+    Parameter("personality", rules.refused("models here have no such setting: say it in the instructions"), "a style"),
     Parameter("conversation", rules.refused("conversations are not kept here: use previous_response_id"), "a store"),
 )
 ECHOED = {"metadata": {}, "user": None, "safety_identifier": None, "prompt_cache_key": None}
@@ -152,6 +157,10 @@ TABLE = Table(
             NO_EFFECT,
         ),
         Parameter("client_metadata", rules.mapping, "notes of the caller", NO_EFFECT),
+        Parameter("access_programs", rules.anything, "rules of OpenAI's own service", NO_EFFECT),
+        Parameter("image", rules.refused("this model reads text only"), "how images are read"),
+        Parameter("background_options", rules.refused("answers in the background are not in this version of Smelt"),
+                  "answering without a connection"),
         Parameter("max_tool_calls", rules.integer(0), "concerns tools that OpenAI runs; repeated in the answer"),
         Parameter("background", rules.only(False, why="answers in the background are not in this version of Smelt"),
                   "answering without a connection", NO_EFFECT),
@@ -173,6 +182,8 @@ COMPACT_TABLE = Table(
         PREVIOUS,
         Parameter("instructions", rules.string, "they are sent again with the next request", NO_EFFECT),
         Parameter("prompt_cache_key", rules.string, "prefixes are found by their tokens", NO_EFFECT),
+        Parameter("service_tier", rules.string, "no model is asked", NO_EFFECT),
+        Parameter("image", rules.refused("images cannot be read here"), "how images are read"),
         *NOTES,
     ),
 )
@@ -259,6 +270,8 @@ def request(
         max_tokens=given.get("max_output_tokens"),
         stop=given.get("stop", ()),
         continue_final=last["role"] == "assistant" and bool(last["content"]) and not last.get("tool_calls"),
+        shape=(given.get("text") or {}).get("shape"),
+        tool_use=tools.use(given.get("tool_choice", "auto"), given.get("parallel_tool_calls") is False),
     )
 
 
@@ -292,7 +305,7 @@ def envelope(given: Given, tools: Toolbox) -> dict[str, Any]:
         "top_p": sampling.get("top_p", 1.0),
         "presence_penalty": sampling.get("presence_penalty", 0.0),
         "frequency_penalty": sampling.get("frequency_penalty", 0.0),
-        "text": {"format": {"type": "text"}, "verbosity": text.get("verbosity") or "medium"},
+        "text": {"format": text.get("format") or {"type": "text"}, "verbosity": text.get("verbosity") or "medium"},
         "tool_choice": given.get("tool_choice", "auto"),
         "tools": tools.given,
         "top_logprobs": given.get("top_logprobs", 0),

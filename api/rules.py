@@ -117,9 +117,9 @@ def only(*allowed: Any, why: str) -> Rule:
     return Rule(words, check)
 
 
-def refused(why: str) -> Rule:
+def refused(why: str, error: type[BadRequest] = Unsupported) -> Rule:
     def check(name, value):
-        raise Unsupported(f"{name}: {why}", name)
+        raise error(f"{name}: {why}", name)
 
     return Rule("refused", check)
 

@@ -6,6 +6,7 @@ threads          one a stream, which waits in it (12 KB each), and some to spare
 lookahead 1      waitress reads ahead only then, and only by reading does it notice that a client has left
 poll             select() cannot take file descriptors above 1023
 recv and inbuf   a body stays in memory: 27 MB of JSON take 90 ms instead of 139
+outbuf           so much waits for a client that reads slowly, then its thread waits with it
 """
 
 import errno
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("smelt")
 RECV_BYTES = 256 << 10
+OUTBUF_BYTES = 1 << 20
+STALLED_S = 60.0  # a client that takes nothing of what waits for it for so long is given up
 LAST_WORDS_S = 2.0  # for the errors of streams that the deadline cut off to reach their clients
 
 
@@ -42,6 +45,12 @@ class CannotListen(Exception):
 
 class WsgiServer(TcpWSGIServer):
     channel_class = Channel
+
+    def maintenance(self, now):
+        super().maintenance(now)
+        for channel in list(self.active_channels.values()):
+            if channel.total_outbufs_len and channel.last_activity < now - STALLED_S:
+                channel.handle_close()
 
 
 class Server:
@@ -140,6 +149,8 @@ def waitress_settings(settings: Settings) -> dict[str, object]:
         channel_request_lookahead=1,
         asyncore_use_poll=True,
         recv_bytes=RECV_BYTES,
+        outbuf_high_watermark=OUTBUF_BYTES,
+        cleanup_interval=5,
         max_request_body_size=settings.max_body_bytes + 1,
         inbuf_overflow=settings.max_body_bytes + 1,
         ident="smelt",

@@ -37,7 +37,7 @@ class Settings:
     port: int = 11234
     origins: tuple[str, ...] = ()
     api_key: str | None = None
-    max_body_bytes: int = 128 << 20
+    max_body_bytes: int = 64 << 20
     max_streams: int = 128
     poll_s: float = 0.1
     keep_alive_s: float = 15.0

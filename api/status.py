@@ -1,5 +1,7 @@
 """What the server says of itself: /health, /v1/models, /v1/kernels, the page at /."""
 
+import time
+
 import falcon
 
 from ..engine.errors import ModelNotFound
@@ -34,7 +36,9 @@ class Models:
         self.service = service
 
     def on_get(self, req, resp):
-        send(resp, {"object": "list", "data": [row(self.service)]})
+        rows = [row_for(req, self.service)]
+        ends = {"has_more": False, "first_id": rows[0]["id"], "last_id": rows[-1]["id"]}
+        send(resp, {"object": "list", "data": rows} | ends)
 
     on_head = on_get
 
@@ -48,9 +52,25 @@ class Model:
     def on_get(self, req, resp, model: str):
         if model != self.service.name:
             raise ModelNotFound(f"there is no model {model!r} here; this server has {self.service.name!r}", "model")
-        send(resp, row(self.service))
+        send(resp, row_for(req, self.service))
 
     on_head = on_get
+
+
+def row_for(req, service) -> dict:
+    """In the words of whoever asks: Anthropic's SDK says so in a header."""
+    return anthropic_row(service) if req.get_header("anthropic-version") else row(service)
+
+
+def anthropic_row(service) -> dict:
+    info = service.info
+    made = {"type": "model", "id": service.name, "display_name": service.name, "lifecycle": "active"}
+    made["created_at"] = rfc3339(info.created if info else 0)
+    return made | ({"max_input_tokens": info.context, "max_tokens": info.context} if info else {})
+
+
+def rfc3339(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def row(service) -> dict:
@@ -69,13 +89,14 @@ def row(service) -> dict:
     }
     if info is None:
         return made
-    sizes = {"context_length": info.context, "max_model_len": info.context, "bytes_resident": info.weight_bytes}
-    return made | sizes | {"meta": meta(info)}
+    lengths = {"context_length": info.context, "max_model_len": info.context}
+    sizes = {"bytes_resident": info.weight_bytes, "bytes_on_disk": info.disk_bytes}
+    return made | lengths | sizes | {"meta": meta(info)}
 
 
 def capabilities(info) -> list[str]:
     optional = {"tool_use": info.tools, "reasoning": info.reasoning} if info else {}
-    return ["chat", "streaming", *(name for name, present in optional.items() if present)]
+    return ["chat", "streaming", "embeddings", *(name for name, present in optional.items() if present)]
 
 
 def meta(info) -> dict:
@@ -87,6 +108,7 @@ def meta(info) -> dict:
         "quantization": info.quantization,
         "context_length": info.context,
         "model_max_tokens": info.trained_context or info.context,
+        "pooling": info.pooling,
     }
 
 

@@ -70,6 +70,11 @@ class ChatTemplate:
     def supports_reasoning(self) -> bool:
         return any(chat_jinja.abilities(source).thinking for source in self.templates.values())
 
+    @property
+    def takes_effort(self) -> bool:
+        """The template tells the model of the variable `reasoning_effort`."""
+        return any(chat_jinja.abilities(source).effort for source in self.templates.values())
+
     def opens_reasoning(self, kwargs: Mapping[str, Any] | None = None) -> bool:
         """Does a prompt with these template variables end inside the reasoning block?"""
         try:

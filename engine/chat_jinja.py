@@ -23,12 +23,14 @@ class Abilities:
     results     tells messages of the role "tool" from others
     calls       reads an assistant message's tool_calls
     thinking    knows reasoning: a switch, past reasoning, or the tags themselves
+    effort      reads the variable `reasoning_effort`
     """
 
     tools: bool
     results: bool
     calls: bool
     thinking: bool
+    effort: bool
 
 
 @lru_cache(1)
@@ -83,7 +85,7 @@ def abilities(source: str) -> Abilities:
     words |= {node.attr for node in tree.find_all(nodes.Getattr)}
     free = meta.find_undeclared_variables(tree)
     thinking = bool(REASONING_NAMES & (words | free)) or any(tag in source for tag in REASONING_TAGS)
-    return Abilities("tools" in free, "tool" in words, "tool_calls" in words, thinking)
+    return Abilities("tools" in free, "tool" in words, "tool_calls" in words, thinking, "reasoning_effort" in free)
 
 
 def render(source: str, variables: Mapping[str, Any]) -> str:

@@ -7,13 +7,15 @@ sequence's own queue.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from .errors import EngineFailed, NotReady
 
 if TYPE_CHECKING:
+    from .embedding import Embedding
     from .scheduler import Limits, Scheduler
     from .sequence import Sequence
 
@@ -37,6 +39,7 @@ class Engine:
         self.limits: Limits | None = None
         self.scheduler: Scheduler | None = None
         self.failures: list[float] = []
+        self.embeddings: deque[tuple[Embedding, Iterator[bool]]] = deque()  # what a piece is read of after each tick
         self.thread = threading.Thread(target=self._main, name="engine", daemon=True)
 
     # Called on any thread
@@ -48,6 +51,11 @@ class Engine:
         """Queue sequences, in order. Raises NotReady or EngineFailed when there is no one to run them."""
         self.check()
         self.inbox.put(lambda: [self.scheduler.add(s) for s in sequences])
+
+    def embed(self, embedding: "Embedding") -> None:
+        """Queue texts to be made vectors, beside the sequences. Raises as `submit`."""
+        self.check()
+        self.inbox.put(lambda: self.embeddings.append((embedding, embedding.run(self.scheduler))))
 
     def call(self, function: Callable[[], Any], timeout_s: float | None = None) -> Any:
         """Run `function` on the engine's thread between two ticks and return what it returns."""
@@ -113,14 +121,35 @@ class Engine:
 
     def _serve(self) -> None:
         while self.state == "ready":
-            self._take_inbox(wait=self.scheduler.idle)
+            self._take_inbox(wait=self.scheduler.idle and not self.embeddings)
             try:
                 self.scheduler.tick()
+                self._embed()
             except Exception as error:
                 self._recover(error)
             time.sleep(0)  # lets readers of the queues have the interpreter before the next graph is built
         for sequence in self.scheduler.all():
             sequence.finish("cancelled")
+        self._fail_embeddings(NotReady("the server is shutting down"))
+
+    def _embed(self) -> None:
+        """A piece of the first embedding; the others have their turn when it has no state."""
+        if not self.embeddings:
+            return
+        embedding, pieces = self.embeddings[0]
+        if embedding.cancelled:
+            pieces.close()
+        more = next(pieces, None)
+        if more is not True:
+            self.embeddings.popleft()
+        if more is False:
+            self.embeddings.append((embedding, pieces))
+
+    def _fail_embeddings(self, error: Exception) -> None:
+        while self.embeddings:
+            embedding, pieces = self.embeddings.popleft()
+            pieces.close()
+            embedding.fail(error)
 
     def _take_inbox(self, wait: bool) -> None:
         while True:
@@ -133,7 +162,9 @@ class Engine:
     def _recover(self, error: Exception) -> None:
         """Answer the requests of a failed tick with an error and start afresh; too many failures are final."""
         log.exception("a step failed; its requests are answered with an error")
-        self.scheduler.fail(EngineFailed(f"the engine could not compute this: {error}"))
+        failed = EngineFailed(f"the engine could not compute this: {error}")
+        self.scheduler.fail(failed)
+        self._fail_embeddings(failed)
         now = time.monotonic()
         self.failures = [t for t in self.failures if now - t < WITHIN_S] + [now]
         if len(self.failures) >= FAILURES:
@@ -153,6 +184,7 @@ class Engine:
             self.inbox.get()()
         if self.scheduler is not None:
             self.scheduler.fail(EngineFailed(f"the engine stopped: {self.error}"))
+        self._fail_embeddings(EngineFailed(f"the engine stopped: {self.error}"))
 
 
 def outcome(function: Callable[[], Any]) -> tuple[Exception | None, Any]:

@@ -19,14 +19,14 @@ class BadRequest(RequestError):
 
 
 class ContextExceeded(BadRequest):
-    """The prompt does not fit the context window."""
+    """The prompt does not fit the context window. Clients that shorten conversations look for the words `maximum context`."""
 
     code = "context_length_exceeded"
 
     def __init__(self, prompt_tokens: int, context: int, param: str | None = "messages"):
         super().__init__(
-            f"the prompt has {prompt_tokens} tokens, the context window is {context}: shorten the prompt"
-            " or start the server with a larger --ctx-size",
+            f"the prompt has {prompt_tokens} tokens, and this model's maximum context length is {context}: shorten the"
+            " prompt or start the server with a larger --ctx-size",
             param,
         )
         self.prompt_tokens, self.context = prompt_tokens, context

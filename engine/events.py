@@ -29,13 +29,29 @@ class Usage:
     reasoning_tokens: int = 0
 
 
+@dataclass(slots=True)
+class FastPaths:
+    """What made an answer fast, or did not: an optimisation that silently stays off is found here.
+
+    kernels       the machine that Smelt's own kernels ran on ("metal", "cuda"); None: plain MLX operations
+    traced_steps  decode steps that ran as one trace, the others were built op by op
+    rows          answers that were decoded together, at most
+    """
+
+    kernels: str | None = None
+    traced_steps: int = 0
+    rows: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds, by the monotonic clock."""
+    """Seconds, by the monotonic clock. `template_s` is for the prompt's text and its tokens, before the queue."""
 
     queue_s: float = 0.0
     prefill_s: float = 0.0
     decode_s: float = 0.0
+    template_s: float = 0.0
+    paths: FastPaths = field(default_factory=FastPaths)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ class Options:
     max_tokens          completion tokens of a request that does not say; None leaves what the context window leaves
     sampling            the flags' sampling parameters, by the names of `Sampling`; a request's own go before, the
                         checkpoint's generation_config.json comes after
+    reasoning_budget    tokens of reasoning at most, of a request that does not say; None: no limit
     warmup              run one short prefill and step after loading, so that the first request does not pay for compilation
     """
 
@@ -31,6 +32,7 @@ class Options:
     timeout_s: float = 300.0
     max_tokens: int | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    reasoning_budget: int | None = None
     warmup: bool = True
 
 
@@ -40,11 +42,12 @@ class ModelInfo:
 
     context         tokens the window holds; `trained_context` what the checkpoint was made for
     quantization    "4-bit", "mxfp4", ... or the dtype of plain weights
-    weight_bytes    of the weights in memory
+    weight_bytes    of the weights in memory; `disk_bytes` of the checkpoint's files
     created         seconds since 1970, from the checkpoint's files
     tools           the chat template takes tools
     reasoning       the chat template knows thinking
     chat_template   the template's source; None where Smelt's built-in format for the family is used
+    pooling         of hidden states to embeddings, unless a request says otherwise
     """
 
     architecture: str
@@ -62,3 +65,5 @@ class ModelInfo:
     tools: bool = False
     reasoning: bool = False
     chat_template: str | None = None
+    pooling: str = "mean"
+    disk_bytes: int = 0

@@ -1,12 +1,14 @@
 """What a caller asks for. Every dialect's parser makes a `Request`; nothing below knows which dialect it came from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from .errors import BadRequest
 
 MAX_TOP_LOGPROBS = 20
+# Tokens of reasoning for an effort, where the template has no word for efforts. The greatest sets no limit.
+EFFORT_BUDGETS = {"minimal": 512, "low": 1024, "medium": 4096, "high": 16384, "xhigh": 32768, "max": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,39 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Shape:
+    """What a text must be: JSON by a schema, a sentence of a Lark grammar, a match of a regular expression, or one of
+    several texts. `param` names where the caller said so.
+    """
+
+    kind: Literal["json", "lark", "regex", "choice"]
+    value: Any
+    param: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """Whether and how tools are called, beyond what the model makes of it.
+
+    required  the answer is one call or several, and nothing else
+    name      the one tool that is called then, and once
+    single    one call at most
+    strict    tools whose arguments must fit their schemas
+    inputs    tools of the one argument `input`, a text of this shape
+    """
+
+    required: bool = False
+    name: str | None = None
+    single: bool = False
+    strict: Collection[str] = ()
+    inputs: Mapping[str, Shape] = field(default_factory=dict)
+
+    @property
+    def bound(self) -> bool:
+        return bool(self.required or self.single or self.strict or self.inputs)
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One completion to make.
 
@@ -80,6 +115,9 @@ class Request:
     n                        independent completions of one prompt, with seeds seed, seed+1, ...
     timeout_s                wall time after which the completion ends with finish_reason "length"; None: the server's
     continue_final           the last message is an assistant turn to be continued, not answered
+    shape                    what the answer's text must be; with tools that may be called, an answer without calls
+    tool_use                 how tools are called
+    reasoning_budget         tokens of reasoning at most, then it is closed; -1 for no limit, None: the server's
     """
 
     messages: Sequence[Mapping[str, Any]] | None = None
@@ -93,6 +131,9 @@ class Request:
     n: int = 1
     timeout_s: float | None = None
     continue_final: bool = False
+    shape: Shape | None = None
+    tool_use: ToolUse = ToolUse()
+    reasoning_budget: int | None = None
 
     def __post_init__(self):
         given = [name for name in ("messages", "text", "tokens") if getattr(self, name) is not None]

@@ -1,5 +1,7 @@
 """Sampling parameters of the running rows, on the device, kept in step with rows that join and leave."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 
@@ -78,6 +80,16 @@ def table_row(s: Sequence, window: int, vocab: int, ring: int) -> np.ndarray:
     return row
 
 
+def mask_of(sequences: list[Sequence], vocab: int) -> mx.array | None:
+    """[B, ceil(V / 32)] uint32 of what each row may draw next, now that its last token was read; None: all may all."""
+    rows = [s.mask() for s in sequences]
+    if all(row is None for row in rows):
+        return None
+    width = -(-vocab // 32)
+    packed = b"".join(b"\xff" * (4 * width) if row is None else row for row in rows)
+    return mx.array(memoryview(packed).cast("I")).reshape(len(rows), width)
+
+
 class Sampler:
     """Draws for a fixed list of rows; `for_rows` makes the next one when the list changes.
 
@@ -93,9 +105,13 @@ class Sampler:
             unread = unread or [None] * len(sequences)
             self.history = with_unread(history_of(sequences, vocab), sequences, unread, vocab)
 
-    def __call__(self, logits: mx.array) -> list[mx.array]:
-        """logits [B, V] -> [tokens [B]] and, where some row wants them, its logprob, the best ids and their logprobs."""
-        drawn, self.history = kernel.sampled(logits, self.parameters, self.position(), self.plan, self.history)
+    def __call__(self, logits: mx.array, mask: mx.array | None = None) -> list[mx.array]:
+        """logits [B, V] -> [tokens [B]] and, where some row wants them, its logprob, the best ids and their logprobs.
+
+        mask  [B, ceil(V / 32)] uint32 of the tokens that may be drawn; None: all
+        """
+        plan = self.plan if mask is None else replace(self.plan, mask=True)
+        drawn, self.history = kernel.sampled(logits, self.parameters, self.position(), plan, self.history, mask)
         return drawn
 
     def position(self) -> mx.array:

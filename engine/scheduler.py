@@ -1,7 +1,9 @@
 """Which rows the next step decodes and which prompt it reads on with. Runs on the engine thread.
 
 A tick submits one decode step for all running rows, at most one chunk of prompt tokens, and only then reads what the
-step before has drawn: the device always has the next step before the host waits for the last one.
+step before has drawn: the device always has the next step before the host waits for the last one. Where a row's next
+token must fit a grammar, the step is submitted in two parts: the forward, and, after the last draws were read and the
+grammar told what fits, the draw.
 """
 
 import time
@@ -10,8 +12,10 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from ..kernels import launch
+from ..models.state import Step
 from .errors import Overloaded
-from .sampler import Sampler
+from .sampler import Sampler, mask_of
 from .sequence import Prefilled, Sequence, Token
 from .step import TracedStep
 
@@ -81,12 +85,14 @@ class Scheduler:
         self.filling: Sequence | None = None
         self.running: list[Sequence] = []
         self.pending: deque[Pending] = deque()
+        self.due: deque[Pending] = deque()  # what was pending when the tick began
         self.preempted: list[Sequence] = []
         self.sampler: Sampler | None = None
         self.tokens: mx.array | None = None  # [B], the last draw of sampler.sequences, perhaps not computed yet
         self.first: dict[Sequence, mx.array] = {}  # first draws of rows that have not decoded yet
         self.ahead: list[mx.array] = []  # the last part of a prompt that was started, perhaps not computed yet
         self.steps = 0
+        self.lent = 0  # bytes of state that texts to be embedded have at the moment
 
     @property
     def idle(self) -> bool:
@@ -99,11 +105,10 @@ class Scheduler:
 
     def tick(self) -> None:
         self.drop_ended()
-        older = len(self.pending)
+        self.due, self.pending = self.pending, deque()
         self.decode()
         self.prefill()
-        for _ in range(older):
-            self.deliver(self.pending.popleft())
+        self.deliver_due()
         self.requeue()
 
     # What ends early
@@ -143,10 +148,15 @@ class Scheduler:
         if self.sampler is None or self.sampler.sequences != rows:
             self.compose(rows)
         step = self.memory.step([s.row for s in rows], 1)
-        if self.traced.worthwhile:
+        if any(s.waits for s in rows):
+            self.draw(rows, self.sampler, self.logits(step))
+        elif self.traced.worthwhile:
             self.expect(rows, self.sampler, self.traced(self.sampler, self.tokens, step))
         else:
-            self.submit(rows, self.sampler, self.model(self.tokens[:, None], step))
+            self.expect(rows, self.sampler, self.sampler(self.logits(step)))
+        for sequence in rows:
+            sequence.paths.rows = max(sequence.paths.rows, len(rows))
+            sequence.paths.traced_steps += self.traced.worthwhile
         self.tokens = self.pending[-1].arrays[0]
         self.steps += 1
         if self.steps % CLEAR_EVERY == 0:
@@ -160,9 +170,17 @@ class Scheduler:
         self.tokens = mx.stack(newest)
         self.sampler = Sampler(rows, self.model.vocab, unread)
 
-    def submit(self, rows: list[Sequence], sampler: Sampler, hidden: mx.array) -> None:
-        """Draw from the last position of `hidden` [B, T, D]."""
-        self.expect(rows, sampler, sampler(self.model.logits(hidden[:, -1])))
+    def logits(self, step: Step) -> mx.array:
+        """[B, V] of the tokens after `self.tokens`."""
+        if self.traced.worthwhile:
+            return self.traced.logits(self.tokens, step)
+        return self.model.logits(self.model(self.tokens[:, None], step)[:, -1])
+
+    def draw(self, rows: list[Sequence], sampler: Sampler, logits: mx.array) -> None:
+        """Start computing the logits; meanwhile read the last draws, and let the grammars say what may come next."""
+        mx.async_eval(logits)
+        self.deliver_due()
+        self.expect(rows, sampler, sampler(logits, mask_of(rows, self.model.vocab)))
 
     def expect(self, rows: list[Sequence], sampler: Sampler, arrays: list[mx.array]) -> None:
         """Start computing a draw, and with it all that the host will ever read of it."""
@@ -183,10 +201,11 @@ class Scheduler:
         if not self.waiting or len(self.running) >= self.limits.rows:
             return False
         sequence = self.waiting[0]
-        if self.running and self.state_bytes(sequence) > self.limits.state_bytes:
+        if (self.running or self.lent) and self.state_bytes(sequence) > self.limits.state_bytes:
             return False
         self.waiting.popleft()
         sequence.started = sequence.started or time.monotonic()
+        sequence.paths.kernels = None if launch.unavailable("linear") else launch.machine()
         sequence.row = self.memory.open(len(sequence.context) + min(sequence.max_tokens, GROWTH_TOKENS))
         self.filling = sequence
         return True
@@ -221,7 +240,10 @@ class Scheduler:
 
     def begin(self, sequence: Sequence, hidden: mx.array) -> None:
         """The prompt is read: draw the first token, and decode from the next tick on."""
-        self.submit([sequence], Sampler([sequence], self.model.vocab), hidden)
+        sampler, logits = Sampler([sequence], self.model.vocab), self.model.logits(hidden[:, -1])
+        if sequence.waits:
+            mx.async_eval(logits)
+        self.expect([sequence], sampler, sampler(logits, mask_of([sequence], self.model.vocab)))
         self.first[sequence] = self.pending[-1].arrays[0][0]
         self.running.append(sequence)
         self.filling = None
@@ -236,7 +258,7 @@ class Scheduler:
     # Memory
 
     def state_bytes(self, joining: Sequence | None = None) -> int:
-        used = sum(self.memory.row_bytes(s.row.length + 1) for s in self.running)
+        used = self.lent + sum(self.memory.row_bytes(s.row.length + 1) for s in self.running)
         if joining is not None:
             used += self.memory.row_bytes(len(joining.context) + min(joining.max_tokens, GROWTH_TOKENS))
         return used
@@ -256,6 +278,10 @@ class Scheduler:
         self.preempted = []
 
     # Handing over
+
+    def deliver_due(self) -> None:
+        while self.due:
+            self.deliver(self.due.popleft())
 
     def deliver(self, pending: Pending) -> None:
         values = read(pending.arrays)

@@ -5,6 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from .errors import RequestError
+from .events import FastPaths
+from .guide import Guide
 from .request import Sampling
 
 
@@ -43,6 +46,7 @@ class Sequence:
 
     put          hands one of the tuples above to the caller
     deadline     monotonic time after which the completion ends with "length"; None: never
+    guide        says which tokens may come; None: all may
     """
 
     prompt: list[int]
@@ -52,6 +56,7 @@ class Sequence:
     end_ids: frozenset[int]
     put: Callable[[Any], None]
     deadline: float | None = None
+    guide: Guide | None = None
     cancelled: bool = False
     row: Any = None
     prefilled: int = 0
@@ -61,6 +66,7 @@ class Sequence:
     arrived: float = field(default_factory=time.monotonic)
     started: float | None = None
     decoding: float | None = None
+    paths: FastPaths = field(default_factory=FastPaths)
 
     @property
     def context(self) -> list[int]:
@@ -72,6 +78,21 @@ class Sequence:
         """All the tokens whose state it may come to hold."""
         return len(self.prompt) + self.max_tokens
 
+    @property
+    def waits(self) -> bool:
+        """May the next draw need a mask that the tokens not read yet decide on?"""
+        return self.guide is not None and self.guide.waits(self.submitted - len(self.generated))
+
+    def mask(self) -> bytes | None:
+        """Bits of the tokens that may come next, now that all drawn ones were read; None: all. Fails where none may."""
+        if self.guide is None or self.finished:
+            return None
+        try:
+            return self.guide.mask()
+        except RequestError as error:
+            self.fail(error)
+            return None
+
     def accept(self, token: Token) -> None:
         """Hand over one drawn token, or end."""
         if self.decoding is None:
@@ -81,8 +102,19 @@ class Sequence:
             return
         self.generated.append(token.id)
         self.put(token)
+        if self.guide is not None:
+            self.guide_by(token.id)
         if len(self.generated) >= self.max_tokens:
             self.finish("length")
+
+    def guide_by(self, token: int) -> None:
+        try:
+            self.guide.take(token)
+        except RequestError as error:
+            self.fail(error)
+        else:
+            if self.guide.ended:
+                self.finish("stop")
 
     def finish(self, reason: str) -> None:
         if self.finished:

@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from collections.abc import Sequence as Seq
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ from .options import ModelInfo, Options
 if TYPE_CHECKING:
     from . import parse
     from .chat import ChatTemplate
+    from .embedding import Embedding
+    from .guides import Guides
     from .request import Request, Sampling
     from .sequence import Sequence
     from .stream import Choice, Stream
@@ -48,6 +51,7 @@ class Service:
         self.template: ChatTemplate | None = None
         self.format: parse.Format | None = None  # how the checkpoint writes reasoning and tool calls
         self.end_ids: frozenset[int] = frozenset()
+        self.guides: Guides | None = None
         self.defaults: dict[str, Any] = {}
         self.context = 0
         self.text_error: Exception | None = None
@@ -130,6 +134,10 @@ class Service:
         if o.warmup:
             warm(model, plan)
         self.text_ready.wait()
+        if self.text_error is None:
+            from .guides import Guides
+
+            self.guides = Guides(self.tokenizer, self.format, model.vocab, self.end_ids)
         self.info = describe(self.folder, model, self.context, self.template)
         return model, plan
 
@@ -141,8 +149,10 @@ class Service:
         from .stream import Stream
 
         self.check()
+        began = time.monotonic()
         rendered = None if request.messages is None else self.render(request)
         prompt = self.prompt_of(request, rendered)
+        template_s = time.monotonic() - began
         room = self.context - len(prompt)
         if room < LEAST_ANSWER:
             raise ContextExceeded(len(prompt), self.context, "prompt" if request.messages is None else "messages")
@@ -152,14 +162,32 @@ class Service:
         timeout_s = request.timeout_s or self.options.timeout_s
         deadline = time.monotonic() + timeout_s if timeout_s else None
         queue: SimpleQueue = SimpleQueue()
+        guides = self.guides.make(request, rendered, self.budget_of(request, rendered))
         sequences = [
-            Sequence(prompt, sampling, seed + i, limit, self.end_ids, put_with(queue, i), deadline)
-            for i in range(request.n)
+            Sequence(prompt, sampling, seed + i, limit, self.end_ids, put_with(queue, i), deadline, guide)
+            for i, guide in enumerate(guides)
         ]
-        choices = [self.choice(i, s, request, rendered) for i, s in enumerate(sequences)]
+        choices = [self.choice(i, s, request, rendered, template_s) for i, s in enumerate(sequences)]
         stream = Stream(self.engine, queue, choices)
         self.engine.submit(*sequences)
         return stream
+
+    def embed(self, inputs: Seq[str | Seq[int]], pooling: str | None = None) -> "Embedding":
+        """Queue texts or tokens to be made vectors; the pooling that the checkpoint names, if none is named."""
+        from . import embedding
+
+        self.check()
+        prompts = [
+            embedding.checked(
+                self.tokenizer.encode_whole(given) if isinstance(given, str) else self.known(given, f"input[{index}]"),
+                self.context,
+                f"input[{index}]",
+            )
+            for index, given in enumerate(inputs)
+        ]
+        made = embedding.Embedding(prompts, pooling or self.info.pooling)
+        self.engine.embed(made)
+        return made
 
     def check(self) -> None:
         if self.text_error is not None:
@@ -168,15 +196,35 @@ class Service:
         if not self.text_ready.is_set():
             raise NotReady("the model is still loading; try again in a moment")
 
-    def choice(self, index: int, sequence: "Sequence", request: "Request", rendered: str | None) -> "Choice":
+    def choice(
+        self, index: int, sequence: "Sequence", request: "Request", rendered: str | None, template_s: float
+    ) -> "Choice":
         """Answers to conversations are split into reasoning, text and calls; completions are text as it comes."""
         from .chat import ends_in_reasoning
+        from .reasoning import ReasoningState
         from .stream import Choice
 
         if rendered is None:
-            return Choice(index, sequence, self.tokenizer, request.stop)
-        parser = self.format.parser(request.tools, opened=ends_in_reasoning(rendered))
-        return Choice(index, sequence, self.tokenizer, request.stop, parser, self.format.keep(self.tokenizer))
+            return Choice(index, sequence, self.tokenizer, request.stop, template_s=template_s)
+        opened, tags = ends_in_reasoning(rendered), self.format.tags
+        parser = self.format.parser(request.tools, opened=opened)
+        reasoning = tags and ReasoningState(tags, self.tokenizer.token_bytes, opened)
+        keep = self.format.keep(self.tokenizer)
+        return Choice(index, sequence, self.tokenizer, request.stop, parser, keep, reasoning, template_s)
+
+    def budget_of(self, request: "Request", rendered: str | None) -> int | None:
+        """Tokens of reasoning: as the request says, or its effort where the template has no word for it, or the server."""
+        from .chat import ends_in_reasoning
+        from .request import EFFORT_BUDGETS
+
+        if request.reasoning_budget is not None:
+            return None if request.reasoning_budget < 0 else request.reasoning_budget
+        if request.template_kwargs.get("enable_thinking") is False:  # some templates open the block all the same
+            return 0 if rendered and ends_in_reasoning(rendered) else None
+        effort = request.template_kwargs.get("reasoning_effort")
+        if effort in EFFORT_BUDGETS and not self.template.takes_effort:
+            return EFFORT_BUDGETS[effort]
+        return self.options.reasoning_budget
 
     def prompt_of(self, request: "Request", rendered: str | None = None) -> list[int]:
         """The request's tokens; `rendered` is its conversation, where that is known already."""
@@ -187,10 +235,18 @@ class Service:
 
     def tokens_of(self, request: "Request", rendered: str | None) -> list[int]:
         if request.tokens is not None:
-            return checked(request.tokens, self.info.vocab_size)
+            return self.known(request.tokens, "prompt")
         if request.text is not None:
             return self.tokenizer.encode_prompt(request.text, rendered_by_template=False)
         return self.tokenizer.encode_prompt(rendered or self.render(request), rendered_by_template=True)
+
+    def known(self, tokens: Seq[int], name: str) -> list[int]:
+        """The tokens, all of which the model has."""
+        vocab = self.info.vocab_size
+        wrong = next((token for token in tokens if not 0 <= token < vocab), None)
+        if wrong is not None:
+            raise BadRequest(f"{name} has the token {wrong}; ids go from 0 to {vocab - 1}", name)
+        return list(tokens)
 
     def render(self, request: "Request") -> str:
         """The conversation as the model reads it."""
@@ -254,13 +310,6 @@ def put_with(queue: SimpleQueue, index: int) -> Callable[[Any], None]:
     return lambda item: queue.put((index, item))
 
 
-def checked(tokens, vocab: int) -> list[int]:
-    wrong = next((token for token in tokens if not 0 <= token < vocab), None)
-    if wrong is not None:
-        raise BadRequest(f"the prompt has token {wrong}; ids go from 0 to {vocab - 1}", "prompt")
-    return list(tokens)
-
-
 def sampling_defaults(folder: Path) -> dict[str, Any]:
     """What generation_config.json recommends. Its repetition penalty looks at the whole sequence."""
     path = folder / "generation_config.json"
@@ -277,6 +326,7 @@ def sampling_defaults(folder: Path) -> dict[str, Any]:
 
 def describe(folder: Path, model, context: int, template: "ChatTemplate | None") -> ModelInfo:
     from ..models import checkpoint, source
+    from .embedding import pooling_of
 
     config = checkpoint.text_config(checkpoint.read_config(folder))
     found = source.inspect(folder.name, folder, "folder")
@@ -297,6 +347,8 @@ def describe(folder: Path, model, context: int, template: "ChatTemplate | None")
         tools=template is not None and template.supports_tools,
         reasoning=template is not None and template.supports_reasoning,
         chat_template=template.source if template is not None and not template.builtin else None,
+        pooling=pooling_of(folder),
+        disk_bytes=found.bytes,
     )
 
 

@@ -36,38 +36,53 @@ class TracedStep:
 
     def __call__(self, sampler: Sampler, tokens: mx.array, step: Step) -> list[mx.array]:
         """tokens [B] -> what `Sampler` returns for the next ones; extends the memory and the sampler's history."""
-        given = self.arrays(sampler, tokens, step)
-        function = self.function(sampler.plan, step.slots, step.fresh)
-        kept = [(state.held, state.written) if state.in_place else None for state in self.memory.states]
-        for state in self.memory.states:
-            state.release()
-        drawn, states, history = function(given)
-        del given
-        for state, arrays, own in zip(self.memory.states, states, kept, strict=True):
-            state.hold(*(own or [arrays]))
+        drawn, history = self.run(self.arrays(tokens, step) | self.drawing(sampler), step, sampler.plan)
         if history is not None:
             sampler.history = kernel.History(**history)
         return drawn
 
-    def arrays(self, sampler: Sampler, tokens: mx.array, step: Step) -> dict:
+    def logits(self, tokens: mx.array, step: Step) -> mx.array:
+        """tokens [B] -> logits [B, V] of the next ones, where the draw has to wait for a mask."""
+        return self.run(self.arrays(tokens, step), step, None)[0][0]
+
+    def run(self, given: dict, step: Step, plan: kernel.Plan | None) -> tuple[list[mx.array], dict | None]:
+        function = self.function(plan, step.slots, step.fresh)
+        kept = [(state.held, state.written) if state.in_place else None for state in self.memory.states]
+        for state in self.memory.states:
+            state.release()
+        made, states, history = function(given)
+        del given
+        for state, arrays, own in zip(self.memory.states, states, kept, strict=True):
+            state.hold(*(own or [arrays]))
+        return made, history
+
+    def arrays(self, tokens: mx.array, step: Step) -> dict:
         for pages in self.memory.pages:
             pages.prepare(step.rows[pages.window])
         capacity = {pages.window: pages.keys.shape[1] for pages in self.memory.pages}
         addresses = [rows.addresses(step.new, capacity[window]) for window, rows in step.rows.items()]
-        parameters = {f.name: getattr(sampler.parameters, f.name) for f in fields(sampler.parameters)}
-        history = sampler.history
         return {
             "tokens": tokens,
             "position": step.position,
-            "draw": sampler.position(),
             "addresses": [{name: getattr(a, name) for name in ADDRESSES} for a in addresses],
             "states": [state.held for state in self.memory.states],
+        }
+
+    @staticmethod
+    def drawing(sampler: Sampler) -> dict:
+        parameters = {f.name: getattr(sampler.parameters, f.name) for f in fields(sampler.parameters)}
+        history = sampler.history
+        return {
+            "draw": sampler.position(),
             "parameters": {name: value for name, value in parameters.items() if value is not None},
             "history": {} if history is None else {name: getattr(history, name) for name in HISTORY},
         }
 
-    def function(self, plan: kernel.Plan, slots: tuple, fresh: tuple):
-        """Traced again by MLX for every new shape; the slots of recurrent states are part of the trace."""
+    def function(self, plan: kernel.Plan | None, slots: tuple, fresh: tuple):
+        """Traced again by MLX for every new shape; the slots of recurrent states are part of the trace.
+
+        plan  of the draw; None leaves it out and gives the logits
+        """
         key = (plan, slots, fresh) if self.memory.recurrent else (plan, len(slots))
         if key not in self.functions:
             model, memory, traced = self.model, self.memory, self.traced  # not self: a trace must not wait for the
@@ -79,18 +94,23 @@ class TracedStep:
         self.functions.clear()
 
     @staticmethod
-    def traced(model, memory, given: dict, plan: kernel.Plan, slots: tuple, fresh: tuple):
+    def traced(model, memory, given: dict, plan: kernel.Plan | None, slots: tuple, fresh: tuple):
         for state, arrays in zip(memory.states, given["states"], strict=True):
             state.hold(arrays)
         addresses = [Addresses(**a) for a in given["addresses"]]
         rows = {window: Rows((), 0, addressed=a) for window, a in zip(memory.paging, addresses, strict=True)}
         step = Step(given["position"], 1, rows, slots, fresh)
         hidden = model(given["tokens"][:, None], step)
-        history = kernel.History(**given["history"]) if plan.penalties else None
         logits = model.logits(hidden[:, -1])
-        parameters = kernel.Parameters(**given["parameters"])
-        drawn, history = kernel.sampled(logits, parameters, given["draw"], plan, history)
+        made, history = ([logits], None) if plan is None else draw(logits, given, plan)
         states = [[] if state.in_place else state.held for state in memory.states]
         for state in memory.states:
             state.release()
-        return drawn, states, None if history is None else vars(history)
+        return made, states, history
+
+
+def draw(logits: mx.array, given: dict, plan: kernel.Plan) -> tuple[list[mx.array], dict | None]:
+    history = kernel.History(**given["history"]) if plan.penalties else None
+    parameters = kernel.Parameters(**given["parameters"])
+    drawn, history = kernel.sampled(logits, parameters, given["draw"], plan, history)
+    return drawn, None if history is None else vars(history)

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 from . import parse
@@ -24,6 +25,7 @@ from .events import (
     ToolOpened,
     Usage,
 )
+from .reasoning import ReasoningState
 from .sequence import Done, Lost, Prefilled, Sequence, Token
 from .stops import StopMatcher
 from .tokenizer import Tokenizer
@@ -33,7 +35,9 @@ class Choice:
     """One completion's text: ids are joined to characters, held back where a stop string may have begun, and split
     into reasoning, answer and tool calls where a parser is given; without one, all of it is text.
 
-    keep   special tokens that the parser has to see
+    keep        special tokens that the parser has to see
+    reasoning   counts the tokens of reasoning, where the model has any
+    template_s  what it took to make the prompt
     """
 
     def __init__(
@@ -44,15 +48,18 @@ class Choice:
         stop: Seq[str],
         parser: parse.Parser | None = None,
         keep: frozenset[int] = frozenset(),
+        reasoning: ReasoningState | None = None,
+        template_s: float = 0.0,
     ):
         self.index, self.sequence, self.tokenizer, self.parser = index, sequence, tokenizer, parser
+        self.template_s = template_s
         self.detokenizer = Detokenizer(tokenizer, keep=keep)
         self.stops = StopMatcher(stop)
-        self.completion = self.reasoning = 0  # tokens
-        self.thinking = self.called = False
-        self.fed = self.sent = 0  # characters decoded, and let through
-        self.logprobs: deque[tuple[int, int, TokenLogprob]] = deque()  # (begin, end) of their text, not let through yet
-        self.ready: list[TokenLogprob] = []  # let through, and waiting for a Text to go with
+        self.reasoning = reasoning
+        self.completion = 0  # tokens
+        self.called = False
+        self.fed = self.sent = self.told = 0  # characters decoded, past the stop strings, up to the end of the last Text
+        self.logprobs: deque[tuple[int, int, TokenLogprob]] = deque()  # (begin, end) of their text, not told yet
         self.ended = False
 
     def take(self, item) -> Iterator[Event]:
@@ -61,6 +68,8 @@ class Choice:
             return
         if isinstance(item, Token):
             self.completion += 1
+            if self.reasoning is not None:
+                self.reasoning.take(item.id)
             yield from self._text(self.detokenizer.add(item.id), item)
         elif isinstance(item, Prefilled):
             yield Progress(item.done, item.total, item.ahead)
@@ -75,24 +84,21 @@ class Choice:
         if token is not None and token.logprob is not None:
             self.logprobs.append((begin, self.fed, self._logprob(token)))
         emitted, matched = self.stops.feed(text)
-        self._let_through(emitted, last=matched is not None)
-        thought = self.thinking
-        yield from self._pieces(self.parser.feed(emitted) if self.parser else plain(emitted))
-        self.reasoning += token is not None and (thought or self.thinking)
+        yield from self._split(emitted)
         if matched is not None:
             self.sequence.cancelled = True
             yield from self._close()
             yield self._finished("stop", matched)
 
-    def _let_through(self, text: str, last: bool = False) -> None:
-        self.sent += len(text)
-        while self.logprobs and (self.logprobs[0][1] <= self.sent or last and self.logprobs[0][0] < self.sent):
-            self.ready.append(self.logprobs.popleft()[2])
+    def _split(self, text: str) -> Iterator[Event]:
+        begin, self.sent = self.sent, self.sent + len(text)
+        if self.parser is not None:
+            yield from self._pieces(self.parser.feed(text))
+        elif text:
+            yield self._event(parse.Text(text, ((begin, self.sent),)))
 
     def _pieces(self, pieces: list[parse.Piece]) -> Iterator[Event]:
-        for piece in pieces:
-            self.thinking = isinstance(piece, parse.Reasoning)
-            yield self._event(piece)
+        return map(self._event, pieces)
 
     def _event(self, piece: parse.Piece) -> Event:
         if isinstance(piece, parse.Reasoning):
@@ -104,34 +110,45 @@ class Choice:
             return ToolArguments(piece.call, piece.text, self.index)
         if isinstance(piece, parse.ToolClosed):
             return ToolClosed(piece.call, self.index)
-        told, self.ready = tuple(self.ready), []
-        return Text(piece.text, self.index, told)
+        self.told = piece.spans[-1][1]
+        return Text(piece.text, self.index, tuple(score for span in piece.spans for score in self._scores(*span)))
+
+    def _scores(self, begin: int, end: int) -> Iterator[TokenLogprob]:
+        """Of the tokens that the text from `begin` to `end` came from; what came before it was no text.
+
+        A token without characters of its own (a part of one, or hidden) goes with what follows it.
+        """
+        silent: list[TokenLogprob] = []
+        while self.logprobs and self.logprobs[0][0] < end:
+            first, last, score = self.logprobs.popleft()
+            silent.append(score)
+            if last > first:
+                yield from silent if last > begin else ()
+                silent = []
+        yield from silent  # the detokenizer gave their characters at the end, without a token
 
     def _close(self) -> Iterator[Event]:
-        """What the parser still held, and the logprobs of tokens that made no text of their own."""
+        """What the parser still held, and the logprobs of tokens after all text that have none of their own."""
         yield from self._pieces(self.parser.finish() if self.parser else [])
-        if self.ready:
-            yield self._event(parse.Text(""))
+        silent = tuple(score for first, _, score in self.logprobs if first == self.told == self.fed)
+        if silent:
+            yield Text("", self.index, silent)
 
     def _finish(self, done: Done) -> Iterator[Event]:
         yield from self._text(self.detokenizer.finish(), None)
         if self.ended:
             return
-        rest = self.stops.finish()
-        self._let_through(rest, last=True)
-        yield from self._pieces(self.parser.feed(rest) if self.parser else plain(rest))
+        yield from self._split(self.stops.finish())
         yield from self._close()
         yield self._finished("tool_calls" if self.called and done.reason == "stop" else done.reason, None, done)
 
     def _finished(self, reason: str, stop: str | None, done: Done | None = None) -> Finished:
         self.ended = True
         s, now = self.sequence, time.monotonic()
-        timings = (
-            Timings(done.queue_s, done.prefill_s, done.decode_s)
-            if done
-            else Timings(s.started - s.arrived, s.decoding - s.started, now - s.decoding)
-        )
-        usage = Usage(len(s.prompt), self.completion, reasoning_tokens=self.reasoning)
+        spent = done[1:] if done else (s.started - s.arrived, s.decoding - s.started, now - s.decoding)
+        timings = Timings(*spent, self.template_s, replace(s.paths))
+        thought = 0 if self.reasoning is None else self.reasoning.count
+        usage = Usage(len(s.prompt), self.completion, reasoning_tokens=thought)
         return Finished(reason, usage, timings, self.index, stop)
 
     def _logprob(self, token: Token) -> TokenLogprob:
@@ -141,10 +158,6 @@ class Choice:
     def _named(self, id: int, logprob: float, top=()) -> TokenLogprob:
         raw = self.tokenizer.token_bytes(id)
         return TokenLogprob(id, raw.decode("utf-8", "replace"), raw, logprob, top)
-
-
-def plain(text: str) -> list[parse.Piece]:
-    return [parse.Text(text)] if text else []
 
 
 class Stream:

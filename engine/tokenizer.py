@@ -29,7 +29,7 @@ class Vocabulary(Protocol):
 
     size    one more than the greatest id
     added   tokens that are found in a text before anything else is
-    prefix  what the tokenizer's own files put before every text
+    prefix  what the tokenizer's own files put before every text; `suffix` after it
     """
 
     size: int
@@ -37,6 +37,8 @@ class Vocabulary(Protocol):
 
     @property
     def prefix(self) -> list[int]: ...
+    @property
+    def suffix(self) -> list[int]: ...
     @property
     def default_bos(self) -> str | None: ...
     @property
@@ -96,6 +98,10 @@ class Tokenizer:
     def encode_prompt(self, text: str, *, rendered_by_template: bool) -> list[int]:
         """A template writes its own BOS, or none if the model was trained without; a plain text gets the tokenizer's."""
         return self.encode(text, add_bos=self.adds_bos and not rendered_by_template)
+
+    def encode_whole(self, text: str) -> list[int]:
+        """With all that the tokenizer's files put around a text: models made for embeddings end it with a token."""
+        return self.encode(text, add_bos=self.adds_bos) + self.vocabulary.suffix
 
     def id_of(self, token: str) -> int | None:
         return self.vocabulary.id_of(token)

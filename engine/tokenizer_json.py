@@ -47,13 +47,21 @@ class JsonVocabulary:
     def default_bos(self) -> str | None:
         return self.piece(self.prefix[0]) if len(self.prefix) == 1 else None
 
-    @cached_property
+    @property
     def prefix(self) -> list[int]:
-        """What the post-processor puts before every text."""
+        return self.around[0]
+
+    @property
+    def suffix(self) -> list[int]:
+        return self.around[1]
+
+    @cached_property
+    def around(self) -> tuple[list[int], list[int]]:
+        """What the post-processor puts before every text, and after it."""
         marked = self.library.encode_batch_fast(["x"], add_special_tokens=True)[0].ids
         plain = self.library.encode_batch_fast(["x"], add_special_tokens=False)[0].ids
         begins = [at for at in range(len(marked)) if marked[at : at + len(plain)] == plain]
-        return marked[: begins[0]] if begins else []
+        return (marked[: begins[0]], marked[begins[0] + len(plain) :]) if begins else ([], [])
 
     def encode(self, text: str, parse_special: bool) -> list[int]:
         library = self.library if parse_special else self.plain

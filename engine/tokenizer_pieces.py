@@ -32,6 +32,7 @@ class PieceVocabulary:
         self.default_bos = self.model.id_to_piece(bos) if bos >= 0 else None
         self.default_eos = self.model.id_to_piece(eos) if eos >= 0 else None
         self.prefix = [bos] if bos >= 0 else []  # such checkpoints begin every text with it unless they say otherwise
+        self.suffix: list[int] = []
 
     @classmethod
     def read(cls, path: Path, declared: Declared) -> "PieceVocabulary":

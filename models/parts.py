@@ -13,7 +13,7 @@ import mlx.core as mx
 from ..kernels.activations import sigmoid_gated, soft_cap
 from ..kernels.embed import embed
 from ..kernels.linear import Weight, Weights, linear
-from ..kernels.norm import Norm, add_norm
+from ..kernels.norm import Norm, add_norm, rms_norm
 from ..kernels.pages import Pages
 from ..kernels.qk_norm_rope import Rope
 from ..kernels.self_attention import self_attention
@@ -177,6 +177,10 @@ class Decoder:
         owned = [{id(state) for state in block.states} for block in self.blocks]
         new = [i for i, own in enumerate(owned, 1) if own - set().union(*owned[: i - 1])]
         return max(new, default=0)
+
+    def normed(self, hidden: mx.array) -> mx.array:
+        """hidden [..., D] after the last norm: what embeddings are made of."""
+        return rms_norm(hidden, self.norm)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """hidden [..., D] -> [..., V], in the model's dtype."""

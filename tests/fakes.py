@@ -10,12 +10,12 @@ from types import SimpleNamespace
 
 from smelt.engine import events
 from smelt.engine.errors import NotReady
-from smelt.engine.events import Finished, Started, Text, Timings, TokenLogprob, Usage
+from smelt.engine.events import FastPaths, Finished, Started, Text, Timings, TokenLogprob, Usage
 from smelt.engine.options import ModelInfo, Options
 
 WORDS = ("Hello", " from", " the", " fake", ".")
-INFO = ModelInfo("fake", 4096, 257, 2, 64, "4-bit", 1000, created=1_700_000_000, tools=True, trained_context=8192)
-TIMES = Timings(0.001, 0.01, 0.1)
+INFO = ModelInfo("fake", 4096, 257, 2, 64, "4-bit", 1000, created=1_700_000_000, tools=True, trained_context=8192, disk_bytes=1200)
+TIMES = Timings(0.001, 0.01, 0.1, 0.002, FastPaths("metal", 4, 3))
 
 
 def used(prompt=7, completion=len(WORDS), cached=3, reasoning=0):
@@ -106,6 +106,17 @@ class FakeStream:
             self.cancelled.set()
 
 
+class FakeEmbedding(FakeStream):
+    """Its vectors, after the silence that a script begins with."""
+
+    def __init__(self, vectors, script):
+        silence = [part for part in script(None)[:1] if isinstance(part, (int, float))] if script is not words else []
+        super().__init__([*silence, vectors])
+
+    def wait(self, timeout_s=None):
+        return self.next(timeout_s)
+
+
 class FakeService:
     def __init__(self, options=None, *, progress=None, script=words, state="ready", load_s=0.0, error=None):
         self.options, self.progress, self.script = options or Options(), progress, script
@@ -152,6 +163,17 @@ class FakeService:
             raise self.script
         self.requests.append(request)
         self.streams.append(FakeStream(self.script(request)))
+        return self.streams[-1]
+
+    def embed(self, inputs, pooling=None):
+        """Vectors of four components: how many tokens, and how they were pooled."""
+        self.check()
+        if isinstance(self.script, Exception):
+            raise self.script
+        lengths = [len(given) for given in inputs]
+        self.requests.append((inputs, pooling))
+        self.streams.append(FakeEmbedding([[3.0 * n, 4.0 * n, 0.0, float(pooling == "last")] for n in lengths], self.script))
+        self.streams[-1].tokens = sum(lengths)
         return self.streams[-1]
 
     def close(self, drain_s=0.0):

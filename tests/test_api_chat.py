@@ -68,6 +68,8 @@ def test_whole():
     }
     assert body["timings"]["prompt_n"] == 4 and body["timings"]["cache_n"] == 3
     assert body["timings"]["predicted_per_second"] == 50.0
+    assert (body["timings"]["queue_ms"], body["timings"]["template_ms"]) == (1, 2)
+    assert body["timings"]["fast_paths"] == {"kernels": "metal", "traced_steps": 4, "rows": 3}
     assert service.streams[0].cancelled.is_set()
 
 
@@ -290,6 +292,7 @@ def test_half_a_surrogate_pair_is_replaced():
     assert service.requests[0].messages[0]["content"] == "a\ufffd b\U0001f600"
 
 
+FUNCTION = {"type": "function", "function": {"name": "f"}}
 WRONG = [
     ({"messages": None}, "messages"),
     ({"messages": []}, "messages"),
@@ -335,13 +338,23 @@ WRONG = [
     ({"logprobs": 1}, "logprobs"),
     ({"top_logprobs": 3}, "top_logprobs"),
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
-    ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
+    ({"response_format": {"type": "xml"}}, "response_format.type"),
+    ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"schema": []}}}, "response_format.json_schema.schema"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"strict": 1}}}, "response_format.json_schema.strict"),
+    ({"grammar": ""}, "grammar"),
+    ({"regex": 5}, "regex"),
+    ({"choice": []}, "choice"),
+    ({"choice": ["a", ""]}, "choice[1]"),
+    ({"regex": "a", "response_format": {"type": "json_object"}}, "regex"),
     ({"tool_choice": "required"}, "tool_choice"),
+    ({"tool_choice": "any"}, "tool_choice"),
+    ({"tool_choice": {"type": "function"}}, "tool_choice.function"),
+    ({"tool_choice": {"type": "function", "function": {"name": "g"}}, "tools": [FUNCTION]}, "tool_choice"),
     ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
     ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
     ({"tools": [{"type": "function", "function": {"name": ""}}]}, "tools[0].function.name"),
-    ({"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]}, "tools[0].function.strict"),
+    ({"tools": [{"type": "function", "function": {"name": "f", "strict": "yes"}}]}, "tools[0].function.strict"),
     ({"kv_quant": 4}, "kv_quant"),
     ({"enable_pld": True}, "enable_pld"),
     ({"store": True}, "store"),
@@ -349,7 +362,7 @@ WRONG = [
     ({"functions": []}, "functions"),
     ({"modalities": ["audio"]}, "modalities"),
     ({"temprature": 1}, "temprature"),
-    ({"reasoning_budget_tokens": 100}, "reasoning_budget_tokens"),
+    ({"reasoning_budget_tokens": -2}, "reasoning_budget_tokens"),
 ]
 
 

@@ -55,6 +55,7 @@ def test_whole():
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": 3,
         "output_tokens": 5,
+        "output_tokens_details": {"thinking_tokens": 0},
     }
     assert service.requests[0].max_tokens == 50
 
@@ -248,7 +249,12 @@ WRONG = [
     ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
     ({"tools": [{"input_schema": {}}]}, "tools[0].name"),
     ({"tools": [{"name": "f", "input_schema": 5}]}, "tools[0].input_schema"),
-    ({"tools": [{"name": "f", "strict": True}]}, "tools[0].strict"),
+    ({"tools": [{"name": "f", "strict": "yes"}]}, "tools[0].strict"),
+    ({"output_config": {"format": {"type": "json_object"}}}, "output_config.format.type"),
+    ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
+    ({"output_format": {"type": "json_schema", "schema": []}}, "output_format.schema"),
+    ({"tool_choice": {"type": "tool", "name": "g"}, "tools": [{"name": "f"}]}, "tool_choice"),
+    ({"tool_choice": {"type": "tool"}, "tools": [{"name": "f"}]}, "tool_choice.name"),
     ({"tool_choice": {"type": "any"}}, "tool_choice"),
     ({"tool_choice": {"type": "tool", "name": "f"}}, "tool_choice"),
     ({"tool_choice": "auto"}, "tool_choice"),
@@ -260,6 +266,8 @@ WRONG = [
     ({"stop_sequences": [""]}, "stop_sequences"),
     ({"temperature": "hot"}, "temperature"),
     ({"mcp_servers": []}, "mcp_servers"),
+    ({"thread": {"type": "create"}}, "thread"),
+    ({"compaction": {}}, "compaction"),
     ({"n": 2}, "'n'"),
 ]
 
@@ -285,15 +293,23 @@ def test_what_is_wrong_is_named(fields, word):
 def test_errors(raised, status, kind):
     answer = post(client_of(raised)[0], stream=True)
     assert (answer.status_code, answer.json["error"]["type"]) == (status, kind)
+    assert answer.json["error"]["message"].endswith(str(raised))
     got = wire(post(client_of(says(Started(1), Text("a"), Failed(raised)))[0], stream=True))
-    assert got[-1] == {"type": "error", "error": {"type": kind, "message": str(raised)}}
+    details = {"error_code": raised.code, "param": raised.param}
+    assert got[-1] == {"type": "error", "error": {"type": kind, "message": str(raised), "details": details}}
 
 
 def test_other_errors_below_messages_have_its_envelope():
     client, _ = client_of(settings=Settings(api_key="k"))
-    assert post(client).json == {
+    answer = post(client)
+    assert answer.json == {
         "type": "error",
-        "error": {"type": "authentication_error", "message": post(client).json["error"]["message"]},
+        "error": {
+            "type": "authentication_error",
+            "message": answer.json["error"]["message"],
+            "details": {"error_code": "invalid_api_key", "param": None},
+        },
+        "request_id": answer.headers["request-id"],
     }
     client, _ = client_of()
     assert client.simulate_get(PATH).json["type"] == "error"

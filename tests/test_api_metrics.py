@@ -1,11 +1,17 @@
 """/metrics: what was counted, in a form that Prometheus reads."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import falcon.testing
-from fakes import FakeService, finished, says
+from fakes import FakeService, says
 from smelt.api.app import create_app
-from smelt.api.metrics import Metrics, sample
+from smelt.api.metrics import Metrics
 from smelt.engine.events import Failed, Started
 from test_api_chat import HELLO, PATH, tool_script
+
+TESTS = str(Path(__file__).parent)
 
 
 def scrape(client):
@@ -46,8 +52,17 @@ def test_while_loading():
     assert found["smelt_ready"] == 0 and "smelt_rows_running" not in found
 
 
-def test_labels_are_escaped():
-    assert sample("a", 1, (("x", 'q"\\\n'),)) == 'a{x="q\\"\\\\\\n"} 1'
+def test_the_library_is_imported_by_the_first_scrape():
+    code = """
+import sys, falcon.testing
+from fakes import FakeService
+from smelt.api.app import create_app
+client = falcon.testing.TestClient(create_app(FakeService()))
+assert not any(name.startswith("prometheus_client") for name in sys.modules)
+assert "smelt_ready 1.0" in client.simulate_get("/metrics").text
+assert "prometheus_client" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {TESTS!r}); import conftest" + code], check=True)
 
 
 def test_prometheus_reads_it():
@@ -61,9 +76,24 @@ def test_prometheus_reads_it():
     assert families["smelt_prompt_tokens"].type == "counter" and families["smelt_decode_seconds"].type == "histogram"
 
 
-def test_a_value_beyond_every_bucket():
+def test_open_metrics_for_who_asks():
+    client = falcon.testing.TestClient(create_app(FakeService()))
+    answer = client.simulate_get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert answer.text.endswith("# EOF\n") and "smelt_info{" in answer.text
+
+
+def test_a_value_in_and_beyond_every_bucket():
     metrics = Metrics()
-    metrics.observe("decode", 1e6)
-    metrics.finished(finished(index=1))
-    lines = list(metrics.histograms["decode"].lines("d"))
-    assert 'd_bucket{le="300"} 1' in lines and 'd_bucket{le="+Inf"} 2' in lines
+    for seconds in (0.05, 1e6):
+        metrics.observe("decode", seconds)
+    assert metrics.histograms["decode"].buckets()[-2:] == [("300.0", 1), ("+Inf", 2)]
+    assert dict(metrics.histograms["decode"].buckets())["0.05"] == 1
+    assert dict(metrics.histograms["decode"].buckets())["0.025"] == 0
+
+
+def test_the_prompt_of_several_choices_counts_once_and_each_of_several_prompts_does():
+    client = falcon.testing.TestClient(create_app(FakeService()))
+    client.simulate_post("/v1/completions", json={"prompt": ["a", "b"], "n": 2})
+    found = scrape(client)
+    assert found["smelt_prompt_tokens_total"] == 14 and found["smelt_completion_tokens_total"] == 20

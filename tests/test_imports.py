@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ["kernels", "models", "engine", "api"]
 TORCH_WORLD = {"mlx_lm", "transformers", "torch"}
-LATE = {"numpy", "sentencepiece", "huggingface_hub", "httpx", "httpx2", "PIL", "matplotlib"}  # 10 to 200 ms each
+LATE = {"numpy", "llguidance", "sentencepiece", "huggingface_hub", "httpx", "httpx2", "PIL", "matplotlib"}  # 10 to 200 ms each
 
 
 def python(code: str) -> str:

@@ -60,7 +60,13 @@ def test_known_outputs_in_random_pieces(case, data):
     name, text, expected = case
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=12)))
     parts = [text[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    assert meaning(run(parser(name), parts)) == expected
+    pieces = run(parser(name), parts)
+    assert meaning(pieces) == expected
+    told = 0
+    for piece in pieces:
+        if isinstance(piece, Text):  # it says where in the output it stood
+            assert "".join(text[begin:end] for begin, end in piece.spans) == piece.text
+            assert told <= piece.spans[0][0] and (told := piece.spans[-1][1]) <= len(text)
 
 
 # Whatever comes

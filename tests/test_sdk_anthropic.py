@@ -1,9 +1,9 @@
 """The official anthropic SDK as the client of a real server."""
 
 import pytest
-from fakes import prefill, says, slowly, words
+from fakes import finished, prefill, says, slowly, words
 from smelt.engine.errors import ContextExceeded, EngineFailed, Overloaded
-from smelt.engine.events import Failed, Started, Text
+from smelt.engine.events import Failed, Started, Text, ToolArguments, ToolClosed, ToolOpened
 from test_api_chat import tool_script
 from test_serve import served
 
@@ -29,6 +29,7 @@ def test_create(client):
     message = client.messages.create(**ASK, system="Be brief.", extra_body={"temperature": 0})
     assert message.content[0].text == "Hello from the fake." and message.stop_reason == "end_turn"
     assert message.usage.cache_read_input_tokens == 3 and message.usage.output_tokens == 5
+    assert message.usage.output_tokens_details.thinking_tokens == 0
 
 
 def test_create_streamed(client):
@@ -75,6 +76,7 @@ def test_errors(house, client, raised, kind):
     with pytest.raises(anthropic.APIStatusError) as caught:
         client.messages.create(**ASK)
     assert caught.value.status_code == kind and str(raised) in caught.value.message
+    assert ("prompt is too long: 5000 tokens > 4096 maximum" in caught.value.message) == (kind == 400)
     house[1].script = says(Started(1), Text("a"), Failed(raised))
     with pytest.raises(anthropic.APIStatusError):
         list(client.messages.create(**ASK, stream=True))
@@ -95,4 +97,39 @@ def test_leaving_a_stream_frees_the_row(house, client):
 
 
 def test_models(client):
-    assert client.models.retrieve("fake").id == "fake"
+    (model,) = client.models.list()
+    assert model == client.models.retrieve("fake")
+    assert (model.id, model.type, model.max_input_tokens, model.created_at.year) == ("fake", "model", 4096, 2023)
+    assert model.lifecycle == "active"
+
+
+def test_request_ids(house, client):
+    message = client.messages.create(**ASK)
+    assert message._request_id.startswith("req_")
+    house[1].script = Overloaded("full")
+    with pytest.raises(anthropic.APIStatusError) as caught:
+        client.messages.create(**ASK)
+    assert caught.value.request_id == caught.value.body["request_id"]
+
+
+def test_the_tool_runner(house, client):
+    """The SDK's own loop: it calls the tool, sends the result, and ends with the answer."""
+
+    @anthropic.beta_tool
+    def weather(city: str) -> str:
+        """The weather of a city."""
+        return f"rain in {city}"
+
+    def script(request):
+        if request.messages[-1]["role"] == "tool":
+            return words(request)
+        return [Started(5), ToolOpened(0, "call_a", "weather"), ToolArguments(0, '{"city":"Oslo"}'), ToolClosed(0),
+                finished(reason="tool_calls")]  # fmt: skip
+
+    house[1].script = script
+    runner = client.beta.messages.tool_runner(**ASK, tools=[weather])
+    assert runner.until_done().content[0].text == "Hello from the fake."
+    assert house[1].requests[-1].messages[-1] == {"role": "tool", "content": "rain in Oslo", "tool_call_id": "call_a"}
+    streams = [stream.get_final_message().stop_reason for stream in client.beta.messages.tool_runner(
+        **ASK, tools=[weather], stream=True)]  # fmt: skip
+    assert streams == ["tool_use", "end_turn"]

@@ -93,7 +93,7 @@ def test_wrong_parameters(client):
         client.chat.completions.create(**ASK, top_p=2)
     assert caught.value.param == "top_p"
     with pytest.raises(openai.BadRequestError, match="response_format"):
-        client.chat.completions.create(**ASK, response_format={"type": "json_object"})
+        client.chat.completions.create(**ASK, response_format={"type": "xml"})
 
 
 def test_an_error_in_mid_stream(house, client):

@@ -9,11 +9,18 @@ from contextlib import contextmanager
 
 import pytest
 from fakes import FakeService, prefill, slowly, words
+from smelt.api import serve
 from smelt.api.app import create_app
 from smelt.api.serve import CannotListen, Server, late_app
 from smelt.api.settings import Settings
 
 BODY = {"messages": [{"role": "user", "content": "Hi"}]}
+STREAMS = {  # a streamed request of every dialect, and how its stream ends
+    "/v1/chat/completions": (BODY, b"data: [DONE]"),
+    "/v1/completions": ({"prompt": "Hi"}, b"data: [DONE]"),
+    "/v1/messages": (BODY | {"max_tokens": 9}, b'"message_stop"}'),
+    "/v1/responses": ({"input": "Hi", "store": False}, b"data: [DONE]"),
+}
 
 
 @contextmanager
@@ -46,6 +53,11 @@ def chat(**fields):
     return raw("POST", "/v1/chat/completions", body, {"Content-Type": "application/json", "Content-Length": len(body)})
 
 
+def stream_of(path, stream=True):
+    body = json.dumps(STREAMS[path][0] | {"stream": stream}).encode()
+    return raw("POST", path, body, {"Content-Type": "application/json", "Content-Length": len(body)})
+
+
 def connect(server, data):
     sock = socket.create_connection(("127.0.0.1", server.port), timeout=10)
     sock.sendall(data)
@@ -76,11 +88,12 @@ def test_a_stream_arrives_as_it_is_made():
         assert b"[DONE]" in rest and time.monotonic() - first > 0.2
 
 
+@pytest.mark.parametrize("path", STREAMS)
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("script", [slowly(0.05, ["x"] * 400), prefill(30)], ids=["decode", "prefill"])
-def test_a_killed_client_frees_its_row(script, stream):
+def test_a_killed_client_frees_its_row(script, stream, path):
     with served(script) as (server, service):
-        sock = connect(server, chat(stream=stream))
+        sock = connect(server, stream_of(path, stream=stream))
         until(lambda: service.streams and service.streams[0].reads > 1)
         killed = time.monotonic()
         sock.close()
@@ -92,11 +105,20 @@ def test_a_killed_client_frees_its_row(script, stream):
         assert b'smelt_generations_total{reason="cancelled"} 1' in client.getresponse().read()
 
 
-def test_keep_alives_in_silence():
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [
+        ("/v1/chat/completions", b": keep-alive\n\n"),
+        ("/v1/completions", b": keep-alive\n\n"),
+        ("/v1/messages", b'event: ping\ndata: {"type":"ping"}\n\n'),
+        ("/v1/responses", b"event: response.in_progress\n"),
+    ],
+)
+def test_keep_alives_in_silence_are_of_the_dialect(path, word):
     with served(prefill(0.8), keep_alive_s=0.2, poll_s=0.05) as (server, _):
-        text = read_all(connect(server, chat(stream=True)))
-        assert text.count(b": keep-alive\n\n") >= 2
-        assert text.index(b": keep-alive") < text.index(b"data: ") and b"[DONE]" in text
+        text = read_all(connect(server, stream_of(path)))
+        assert text.count(word) >= 3 - (b":" == word[:1])
+        assert text.index(word) < text.index(b"Hello") and STREAMS[path][1] in text
 
 
 def test_64_streams_at_once_and_no_thread_left():
@@ -143,7 +165,7 @@ def test_connections_are_kept_for_whole_answers():
 
 
 def test_a_large_body_is_refused_before_it_is_sent():
-    with served(max_body_bytes=1 << 20) as (server, service):
+    with served() as (server, service):  # 64 MB by default
         for header in ({"Content-Length": 100 << 20}, {"Content-Length": 100 << 20, "Expect": "100-continue"}):
             sock = connect(
                 server, raw("POST", "/v1/chat/completions", b"", {"Content-Type": "application/json", **header})
@@ -189,6 +211,33 @@ def test_what_is_no_http_does_no_harm(data):
         assert client.getresponse().status == 200
 
 
+@pytest.mark.parametrize("path", STREAMS)
+def test_a_reader_that_takes_nothing_holds_up_no_one_else(path):
+    texts = ["x" * 10_000] * 2000
+    with served(lambda request: words(request, texts)) as (server, service):
+        sock = connect(server, stream_of(path))
+        until(lambda: service.streams)
+        time.sleep(0.3)
+        left = len(service.streams[0].parts)
+        assert left > 500, "the server does not pile up what is not read"
+        assert b"[DONE]" in read_all(connect(server, stream_of("/v1/completions")))
+        sock.close()
+        assert service.streams[0].cancelled.wait(2)
+        until(lambda: server.app.gate.inside == 0)
+
+
+def test_a_reader_that_takes_nothing_for_long_is_given_up(monkeypatch):
+    monkeypatch.setattr(serve, "STALLED_S", 0.3)
+    monkeypatch.setattr(serve, "waitress_settings", lambda settings, made=serve.waitress_settings: made(settings) | {
+        "cleanup_interval": 1})  # fmt: skip
+    with served(lambda request: words(request, ["x" * 10_000] * 2000)) as (server, service):
+        sock = connect(server, chat(stream=True))
+        until(lambda: service.streams)
+        assert service.streams[0].cancelled.wait(5)
+        until(lambda: server.app.gate.inside == 0)
+        sock.close()
+
+
 def test_a_reader_that_takes_its_time_gets_everything():
     texts = ["x" * 10_000] * 300
     with served(lambda request: words(request, texts)) as (server, service):
@@ -197,28 +246,32 @@ def test_a_reader_that_takes_its_time_gets_everything():
         assert read_all(sock).count(b"xxxxxxxxxx" * 1000) == 300
 
 
-def test_draining_lets_running_streams_finish():
+@pytest.mark.parametrize("path", STREAMS)
+def test_draining_lets_running_streams_finish(path):
     with served(slowly(0.05, ["x"] * 10)) as (server, service):
-        sock = connect(server, chat(stream=True))
+        sock = connect(server, stream_of(path))
         until(lambda: service.streams)
         thread = threading.Thread(target=server.drain)
         thread.start()
         until(lambda: server.app.gate.draining)
-        assert b"[DONE]" in read_all(sock)
+        text = read_all(sock)
+        assert STREAMS[path][1] in text and b"error" not in text.replace(b'"error":null', b"")
         thread.join(5)
         with pytest.raises(OSError):
             connect(server, raw("GET", "/health"))
 
 
-def test_the_deadline_ends_what_does_not_finish():
+@pytest.mark.parametrize("path", STREAMS)
+def test_the_deadline_ends_what_does_not_finish(path):
     with served(slowly(0.05, ["x"] * 1000), drain_s=0.2) as (server, service):
-        sock = connect(server, chat(stream=True))
+        sock = connect(server, stream_of(path))
         until(lambda: service.streams)
         began = time.monotonic()
         server.drain(service.close)
         assert time.monotonic() - began < 2
         text = read_all(sock)
-        assert b"shutting down" in text and text.rstrip().endswith(b"0") and b"[DONE]" in text
+        assert b"shutting down" in text and text.rstrip().endswith(b"0")
+        assert (b"[DONE]" in text) == (path != "/v1/messages")
 
 
 def test_a_taken_port_is_explained():

@@ -15,7 +15,7 @@ import pytest
 TESTS = Path(__file__).resolve().parent
 HEAVY = {
     "mlx", "mlx_lm", "transformers", "torch", "numpy", "sentencepiece", "huggingface_hub", "tokenizers", "jinja2",
-    "httpx", "openai", "falcon",
+    "httpx", "openai", "falcon", "prometheus_client",
     "multiprocessing", "tqdm", "requests", "importlib.metadata",
     "smelt.models.source", "smelt.engine.chat", "smelt.engine.parse", "smelt.engine.stream", "smelt.engine.tokenizer",
     "smelt.api.generation_routes", "smelt.api.chat_completions", "smelt.api.messages", "smelt.api.response_routes",

@@ -6,10 +6,11 @@ import time
 import pytest
 import tiny
 from smelt.engine.errors import BadRequest, ContextExceeded, EngineFailed, NotReady
-from smelt.engine.events import Finished, Progress, Started, Text
+from smelt.engine.events import FastPaths, Finished, Progress, Reasoning, Started, Text
 from smelt.engine.options import Options
-from smelt.engine.request import Request
+from smelt.engine.request import Request, Shape
 from smelt.engine.service import Service, sampling_defaults
+from smelt.kernels import launch
 
 HELLO = [{"role": "user", "content": "Hello there, who are you?"}]
 
@@ -55,7 +56,15 @@ def test_the_order_of_events(service):
     assert kinds == sorted(kinds, key=[Progress, Text].index)
     assert end(events).usage.completion_tokens == 24 and end(events).reason == "length"
     timings = end(events).timings
-    assert timings.prefill_s > 0 and timings.decode_s > 0 and timings.queue_s >= 0
+    assert timings.prefill_s > 0 and timings.decode_s > 0 and timings.queue_s >= 0 and timings.template_s > 0
+
+
+def test_which_fast_paths_an_answer_took(service):
+    alone = end(ask(service)).timings.paths
+    kernels = None if launch.unavailable("linear") else launch.machine()
+    traced = service.engine.scheduler.traced.worthwhile
+    assert alone == FastPaths(kernels, 23 if traced else 0, rows=1)
+    assert end(ask(service, n=3), 2).timings.paths.rows == 3
 
 
 def test_the_text_is_the_decoded_tokens(service):
@@ -145,7 +154,8 @@ def test_what_is_wrong_is_named(service, fields, param):
 
 
 def test_cancel_from_another_thread_ends_the_stream(service):
-    stream = service.submit(Request(messages=HELLO, sampling={"temperature": 0.0}))
+    endless = {"logit_bias": dict.fromkeys(service.end_ids, -100.0)}
+    stream = service.submit(Request(messages=HELLO, sampling={"temperature": 0.0, **endless}))
     while not isinstance(stream.next(), Text):
         pass
     stream.cancel()
@@ -183,10 +193,38 @@ def test_defaults_come_from_the_request_then_the_flags_then_the_checkpoint(folde
     assert sampling_defaults(other) == {"temperature": 0.0}
 
 
+@pytest.fixture(scope="module")
+def thinker(tmp_path_factory):
+    """A template that opens the reasoning, and a random model that never closes it."""
+    folder = tiny.make(tmp_path_factory.mktemp("thinker"))
+    template = folder / "chat_template.jinja"
+    closed = "{%- if not (enable_thinking is defined and enable_thinking) %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}"
+    assert closed in template.read_text()
+    template.write_text(template.read_text().replace(closed, "{{- '<think>\\n' }}"))
+    service = started(folder, warmup=False, reasoning_budget=9)
+    yield service
+    service.close()
+
+
+@pytest.mark.parametrize("fields, most", [({}, 9), ({"reasoning_budget": 4}, 4), ({"reasoning_budget": -1}, None)])
+def test_reasoning_that_the_prompt_opened_is_closed_by_the_budget(thinker, fields, most):
+    shape = Shape("choice", ("red", "green"), "choice")
+    events = ask(thinker, max_tokens=40, shape=shape, **fields)
+    thought = "".join(e.text for e in events if isinstance(e, Reasoning))
+    used = end(events).usage
+    if most is None:
+        assert (text(events), used.reasoning_tokens, end(events).reason) == ("", 40, "length")
+    else:
+        assert text(events) in ("red", "green") and used.reasoning_tokens == most and end(events).reason == "stop"
+        assert thought and used.completion_tokens < most + 10
+    off = ask(thinker, max_tokens=40, shape=shape, template_kwargs={"enable_thinking": False})
+    assert text(off) in ("red", "green") and end(off).usage.reasoning_tokens == 0
+
+
 def test_info_and_statistics(service, folder):
     info = service.info
     assert (info.architecture, info.context, info.layers) == ("qwen3", 1024, 3)
-    assert info.weight_bytes > 10_000 and info.created > 0 and info.chat_template
+    assert info.disk_bytes > info.weight_bytes > 10_000 and info.created > 0 and info.chat_template
     assert service.stats()["running"] == 0
     assert service.memory()["peak_bytes"] >= service.memory()["active_bytes"] > 0
 

@@ -154,6 +154,7 @@ def test_what_a_post_processor_puts_after_the_text_is_left_out(tmp_path):
     library.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=marks)
     made = Tokenizer.load(vocabularies.folder(tmp_path, library))
     assert made.encode_prompt("a", rendered_by_template=False) == [1, made.id_of(vocabularies.SPACE + "a")]
+    assert made.encode_whole("a") == [1, made.id_of(vocabularies.SPACE + "a"), 2]  # but for embeddings
 
 
 # Sentencepiece

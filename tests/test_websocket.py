@@ -10,14 +10,14 @@ from contextlib import contextmanager
 
 import pytest
 from fakes import prefill, says, slowly, words
+from fuzz import CREATE as CREATE_FIELDS
+from fuzz import SEED, rng_of, texts
 from smelt.api import response_routes, response_socket, websocket
 from smelt.api.response_seal import Seal
 from smelt.engine.errors import EngineFailed, Overloaded
 from smelt.engine.events import Failed, Started, Text
 from test_api_chat import tool_script
-from test_api_fuzz import texts
 from test_api_responses import TEXT_EVENTS, home, steady
-from test_api_responses_fuzz import CREATE as CREATE_FIELDS
 from test_serve import raw, served, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as connect_to
@@ -224,12 +224,11 @@ def test_without_compression():
 
 
 def test_mutated_frames():
-    rng = random.Random(20261123)
     with connected() as (ws, _, server):
-        for text in texts(300, CREATE | CREATE_FIELDS, rng):
+        for text in texts(1000, CREATE | CREATE_FIELDS, rng_of("websocket")):
             ws.send(text)
             last = answer(ws)[-1]
-            assert last.get("status", 200) < 500, (text, last)
+            assert last.get("status", 200) < 500, (SEED, text, last)
         assert ask(ws)[-1]["type"] == "response.completed"
         until(lambda: server.app.gate.inside == 0)
 

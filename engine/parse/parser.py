@@ -83,7 +83,7 @@ class Parser:
             else:
                 yield from self.call(opener)
         if not self.after:
-            self.put_text(self.space)
+            self.put_text(self.space, 0)
 
     def call(self, opener: str) -> Step[None]:
         """A call where the opener is; or the opener is text."""
@@ -144,14 +144,16 @@ class Parser:
         self.space = text[len(body) :]
         if body:
             self.fresh = False
-            self.put_text(body)
+            self.put_text(body, len(self.space))
         if self.grammar is None and (self.tags is None or not self.fresh):  # no mark will come
-            self.put_text(self.space)
+            self.put_text(self.space, 0)
             self.space = ""
 
-    def put_text(self, text: str) -> None:
+    def put_text(self, text: str, before: int) -> None:
+        """Text that ends so many characters before what the reader is to read next."""
         if text:
-            self.pieces.append(Text(text))
+            end = self.reader.passed + self.reader.at - before
+            self.pieces.append(Text(text, ((end - len(text), end),)))
 
     # Reasoning
 

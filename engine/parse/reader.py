@@ -20,15 +20,20 @@ class Malformed(Exception):
 
 
 class Reader:
-    """buffer: what was fed and is still needed. at: what comes next in it. ended: nothing more will be fed."""
+    """buffer: what was fed and is still needed. at: what comes next in it. ended: nothing more will be fed.
+
+    passed: characters that were fed and are no longer in the buffer
+    """
 
     def __init__(self):
         self.buffer, self.at, self.ended, self.marked = "", 0, False, False
+        self.passed = 0
 
     def feed(self, text: str) -> None:
         if self.marked:
             self.buffer += text
         else:
+            self.passed += self.at
             self.buffer, self.at = self.buffer[self.at :] + text, 0
 
     def mark(self) -> int:
