@@ -117,7 +117,7 @@ def chosen_knobs(head_dim: int, rows: int) -> dict:
     """From the tables where they know this head size on this chip, fitted to this many rows."""
     from .pages import PAGE as page
 
-    knobs = launch.knobs("attention", f"{head_dim}", {"span": 2, "simds": 8, "batch": 4, "tile": 4})
+    knobs = launch.knobs("attention", f"{head_dim}", {"span": 2, "simds": 8, "batch": 2, "tile": 4})
     tile = min(rows, knobs["tile"])
     together = 32 // lanes_of(head_dim)
     simds = knobs["simds"]
