@@ -20,13 +20,13 @@ class Smelt:
 
     def __init__(self, folder: Path):
         from .. import models
-        from ..engine import selfcheck, service
+        from ..engine import checked, service
         from ..engine.scheduler import Limits, Scheduler
         from ..models import source
 
         service.prepare_kernels(source.home())
         self.model = models.load(folder)
-        selfcheck.check(self.model)
+        checked.check(self.model, folder, source.home())
         self.vocab = self.model.vocab
         self.scheduler = Scheduler(self.model, Limits())
 

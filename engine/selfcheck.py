@@ -44,8 +44,6 @@ def check(model) -> None:
     """Switch off what does not work here. Nothing to do where no kernel can run."""
     if all(launch.unavailable(op) for op in OPS):
         return
-    if launch.machine() == "cuda":
-        compile_ahead(model)
     with launch.only() as used:
         plain = logits(model)
     used.add("sample")  # every model is drawn from
@@ -55,6 +53,13 @@ def check(model) -> None:
             launch.turn_off(op, why)
     check_trace(model)
     model.forget()
+
+
+def prepare(model) -> None:
+    """What pays off before the first launch, checked or not."""
+    if launch.machine() == "cuda":
+        compile_ahead(model)
+        model.forget()
 
 
 def compile_ahead(model) -> None:

@@ -123,12 +123,12 @@ class Service:
             raise self.text_error or NotReady("no model was found")
         from .. import models
         from ..models import source
-        from . import limits, selfcheck
+        from . import checked, limits
 
         prepare_kernels(source.home())
         report = self.progress and (lambda done, total: self.progress("weights", done, total))
         model = models.load(self.folder, report)
-        selfcheck.check(model)
+        checked.check(model, self.folder, source.home())
         o = self.options
         self.context, plan = limits.plan(model, o.ctx_size, o.max_concurrent, o.prefill_chunk)
         if o.warmup:

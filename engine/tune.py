@@ -79,6 +79,7 @@ def search_for(
     from . import selfcheck
 
     model = loaded(name, model_dirs, download=True)
+    selfcheck.prepare(model)
     selfcheck.check(model)
     return tune(model, Timer(rounds=rounds, clock=clock), seconds, ops, progress)
 

@@ -194,6 +194,11 @@ def turn_off(op: str, why: str) -> None:
     _off[op] = why
 
 
+def turned_off() -> dict[str, str]:
+    """What `turn_off` has switched off: op -> why."""
+    return dict(_off)
+
+
 def turn_on_again() -> None:
     _off.clear()
 
