@@ -1,0 +1,79 @@
+"""Pages that kernels write in place: on the emulator, or on this machine's GPU, what every row reads back."""
+
+import random
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from msl.accuracy import kernels_run
+from smelt.kernels.pages import Pages
+from smelt.models.paging import REWIND
+from smelt.models.state import Memory
+
+HEADS, DIM = 2, 32
+
+
+def tokens(rng, count, dtype):
+    made = np.array([rng.gauss(0, 1) for _ in range(2 * HEADS * count * DIM)], np.float32)
+    return mx.array(made.reshape(2, HEADS, count, DIM)).astype(dtype)
+
+
+def read(memory, row):
+    """Keys and values that the pages hold for a row, from the first position that is still needed."""
+    pages = memory.pages[0]
+    span = memory._span(pages, row.extents[pages.window], row.length)
+    return span.first, mx.stack(pages.read(span))
+
+
+def agree(memory, row, kept):
+    first, found = read(memory, row)
+    return mx.array_equal(found, kept[:, :, first:]).item()
+
+
+@pytest.mark.parametrize("window", [None, 70])
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float32])
+def test_rows_read_what_they_wrote_through_growth_moves_rewinds_and_snapshots(window, dtype):
+    rng = random.Random(17 if window else 4)
+    with kernels_run():
+        memory = Memory([Pages(HEADS, DIM, dtype, window)])
+        pages = memory.pages[0]
+        assert pages.in_place
+        rows = [[memory.open(), mx.zeros((2, HEADS, 0, DIM), dtype)] for _ in range(3)]
+        for _ in range(14):
+            chosen = rng.sample(rows, rng.randint(1, len(rows)))
+            count = rng.choice([1, 1, 6, 100])
+            step = memory.step([row for row, _ in chosen], count)
+            new = [tokens(rng, count, dtype) for _ in chosen]
+            pages.write(*(mx.stack([made[i] for made in new]) for i in (0, 1)), step.rows[window])
+            for each, made in zip(chosen, new, strict=True):
+                each[1] = mx.concatenate([each[1], made], axis=2)
+            if rng.random() < 0.4:
+                each = rng.choice(rows)
+                back = min(REWIND, each[0].length, each[1].shape[2])
+                memory.rewind(each[0], back)
+                each[1] = each[1][:, :, : each[1].shape[2] - back]
+            assert all(agree(memory, row, kept) for row, kept in rows if row.length)
+        row, kept = rows[0]
+        again = memory.restore(memory.snapshot(row))
+        memory.close(row)
+        assert agree(memory, again, kept)
+
+
+def test_a_snapshot_does_not_change_with_what_is_written_later():
+    rng = random.Random(1)
+    with kernels_run():
+        memory = Memory([Pages(HEADS, DIM, mx.float16)])
+        pages, row = memory.pages[0], memory.open()
+
+        def write(count):
+            made = tokens(rng, count, mx.float16)
+            pages.write(*(made[i][None] for i in (0, 1)), memory.step([row], count).rows[None])
+            return made
+
+        first = write(20)
+        snapshot = memory.snapshot(row)
+        memory.rewind(row, 5)
+        write(5)
+        again = memory.restore(snapshot)
+        where, found = read(memory, again)
+        assert mx.array_equal(found, first[:, :, where:])
