@@ -93,7 +93,7 @@ def rows_stand_alone(model):
         assert close(logits, ours_logits(model, PROMPT[:length])[0], 2e-5)
 
 
-OPS = ("linear", "qk_norm_rope", "attention", "add_norm", "embed", "short_conv", "mamba2", "gated_group_norm",
+OPS = ("linear", "qk_norm_rope", "attention", "self_attention", "add_norm", "embed", "short_conv", "mamba2", "gated_group_norm",
        "experts", "route", "gated_delta")  # fmt: skip
 
 

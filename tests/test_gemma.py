@@ -97,6 +97,7 @@ def test_sliding_layers_do_not_grow_with_the_prompt(tmp_path):
 @pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
 def test_nothing_of_a_16_bit_model_is_promoted(tmp_path, dtype, monkeypatch):
     from smelt.kernels import attention as attention_module
+    from smelt.kernels import self_attention as self_attention_module
     from smelt.models import parts
 
     seen = []
@@ -109,8 +110,10 @@ def test_nothing_of_a_16_bit_model_is_promoted(tmp_path, dtype, monkeypatch):
 
         return call
 
-    for name in ("linear", "qk_norm_rope", "attention", "add_norm", "embed", "soft_cap"):
+    for name in ("linear", "self_attention", "add_norm", "embed", "soft_cap"):
         monkeypatch.setattr(parts, name, watching(getattr(parts, name)))
+    for name in ("qk_norm_rope", "attention"):
+        monkeypatch.setattr(self_attention_module, name, watching(getattr(self_attention_module, name)))
     for name in ("attend_capped", "soft_cap"):
         monkeypatch.setattr(attention_module, name, watching(getattr(attention_module, name)))
     model = models.load(checkpoints_gemma.make(tmp_path, "gemma2", dtype=dtype))

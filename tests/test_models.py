@@ -152,6 +152,7 @@ def test_broken_folders_are_told(tmp_path):
 def test_nothing_of_a_16_bit_model_is_promoted(tmp_path, kind, dtype, monkeypatch):
     """Every operation that a layer is made of gives back the type it was given."""
     from smelt.kernels import linear as linear_module
+    from smelt.kernels import self_attention as self_attention_module
     from smelt.models import parts
 
     seen = []
@@ -164,8 +165,10 @@ def test_nothing_of_a_16_bit_model_is_promoted(tmp_path, kind, dtype, monkeypatc
 
         return call
 
-    for name in ("linear", "qk_norm_rope", "attention", "add_norm", "embed"):
+    for name in ("linear", "self_attention", "add_norm", "embed"):
         monkeypatch.setattr(parts, name, watching(getattr(parts, name)))
+    for name in ("qk_norm_rope", "attention"):
+        monkeypatch.setattr(self_attention_module, name, watching(getattr(self_attention_module, name)))
     monkeypatch.setattr(linear_module, "matmul", watching(linear_module.matmul))
     model = models.load(checkpoints.make(tmp_path, kind, dtype=dtype))
     memory = model.memory()

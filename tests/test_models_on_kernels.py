@@ -15,7 +15,7 @@ from smelt.engine.step import TracedStep
 from smelt.kernels import launch
 
 SPEC = {"group_size": 32, "bits": 4, "mode": "affine"}
-ATTENTION, MIXTURE = {"linear", "qk_norm_rope", "attention"}, {"router", "experts"}
+ATTENTION, MIXTURE = {"linear", "self_attention"}, {"router", "experts"}
 WIDE = {"moe_intermediate_size": 64, "quantization": SPEC}
 MODELS = {  # name: (its checkpoint, the ops that it is made of)
     "qwen3_moe": (checkpoints_qwen, "qwen3_moe", WIDE, ATTENTION | MIXTURE),

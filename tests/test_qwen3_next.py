@@ -24,6 +24,7 @@ from smelt import models
 from smelt.bench import checkpoints
 from smelt.engine.scheduler import Limits, Scheduler
 from smelt.engine.step import TracedStep
+from smelt.kernels import self_attention
 from smelt.models import delta_net, moe, parts
 from smelt.models.checkpoint import CheckpointError
 
@@ -179,7 +180,7 @@ def test_the_last_position_alone_is_the_same(tmp_path, kind):
 @pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
 def test_nothing_of_a_16_bit_model_is_promoted(tmp_path, kind, dtype, monkeypatch):
     """But for the states of the delta net, which the reference keeps in float32 too."""
-    seen = watch_types(monkeypatch, parts, moe, delta_net)
+    seen = watch_types(monkeypatch, parts, self_attention, moe, delta_net)
     model = models.load(checkpoints_qwen3_next.make(tmp_path, kind, dtype=dtype))
     memory = model.memory()
     row = memory.open()
