@@ -20,7 +20,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from ..kernels import cuda, launch, linear_kernel
+from ..kernels import cubins, cuda, launch, linear_kernel
 from ..kernels.linear import Weight
 from ..kernels.norm import Norm
 from . import kernels_cuda as device
@@ -301,7 +301,7 @@ def main() -> None:
     options.add_argument("--group", type=int, default=64)
     options.add_argument("--out", help="a file for all numbers")
     args = options.parse_args()
-    cuda.use_folder(args.cubins)
+    cubins.use_folder(args.cubins)
     if args.build:
         for case in cases(args):
             build([variant(case, knobs, 8) for knobs in candidates(case, args.sweep)])

@@ -23,7 +23,7 @@ import numpy as np
 from ..engine.request import Sampling
 from ..engine.sampler import Sampler
 from ..engine.sequence import Sequence
-from ..kernels import cuda, launch, sample, sample_kernel
+from ..kernels import cubins, launch, sample, sample_kernel
 from . import kernels_cuda as device
 
 VOCABULARIES = (151936, 262144)
@@ -204,7 +204,7 @@ def main() -> None:
     args = options.parse_args()
     if launch.machine() == "cpu":
         raise SystemExit("bench_sample times kernels and MLX computes on the CPU here: run it where there is a GPU")
-    cuda.use_folder(args.cubins)
+    cubins.use_folder(args.cubins)
     copy, results = copy_gbps(), []
     print(f"{launch.chip()[1]}, MLX {mx.__version__}, copy {copy:.0f} GB/s", flush=True)
     for case in CASES:

@@ -358,11 +358,11 @@ def prepare_kernels(home: Path) -> None:
 
     launch.use_table(table.path_in(home, launch.chip()[1]))
     if launch.machine() == "cuda":
-        from ..kernels import cuda
+        from ..kernels import cubins
 
         folder = home / "kernels"
         folder.mkdir(parents=True, exist_ok=True)
-        cuda.use_folder(folder)
+        cubins.use_folder(folder)
 
 
 def warm(model, plan) -> None:

@@ -4,7 +4,7 @@
 import mlx.core as mx
 import pytest
 from msl.emulator import RUNS_HERE, Emulator
-from smelt.kernels import cuda, launch
+from smelt.kernels import cubins, cuda, launch
 from smelt.kernels.linear import linear, pack
 
 
@@ -114,13 +114,13 @@ def test_cubins_are_compiled_once_and_kept(tmp_path, monkeypatch):
             compiled.append((text, arch))
             return b"code of " + text.encode()
 
-    monkeypatch.setattr(cuda, "nvrtc", Compiler)
-    cuda.use_folder(tmp_path / "cubins")
+    monkeypatch.setattr(cubins, "nvrtc", Compiler)
+    cubins.use_folder(tmp_path / "cubins")
     try:
-        assert [cuda.cubin("text", "sm_90a") for _ in range(2)] == [b"code of text"] * 2
-        cuda.cubin("text", "sm_80")
+        assert [cubins.cubin("text", "sm_90a") for _ in range(2)] == [b"code of text"] * 2
+        cubins.cubin("text", "sm_80")
     finally:
-        cuda.use_folder(None)
+        cubins.use_folder(None)
     assert compiled == [("text", "sm_90a"), ("text", "sm_80")]
     assert len(list((tmp_path / "cubins").iterdir())) == 2
 
