@@ -42,13 +42,13 @@ def waited_for(pages, instead: mx.array) -> mx.array:
 def append(pages, k, v, addresses) -> mx.array:
     """k, v [B, KV, T, d] to `addresses.slots` [B T] of the pools -> a result to wait for."""
     batch, heads, new, head_dim = k.shape
-    template = {"T": k.dtype, "B": batch, "KV": heads, "NEW": new, "D": head_dim, "THREADS": THREADS}
+    threads = min(THREADS, head_dim)
     (done,) = APPEND(
         [k, v, addresses.slots, *pages.held, addresses.size, waited_for(pages, addresses.slots)],
-        [((-(-batch * heads * new * head_dim // THREADS),), mx.uint8)],
-        template=template,
-        groups=(-(-batch * heads * new * head_dim // THREADS), 1, 1),
-        threads=THREADS,
+        [((1,), mx.uint8)],
+        template={"T": k.dtype, "KV": heads, "D": head_dim, "THREADS": threads},
+        groups=(new, batch * heads, 1),
+        threads=threads,
     )
     return done
 

@@ -4,8 +4,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from msl.accuracy import assert_accurate, kernels_run, wide
+from smelt.kernels import ahead, launch
 from smelt.kernels import embed as op
-from smelt.kernels import launch
 from smelt.kernels.linear import pack
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
@@ -44,3 +44,12 @@ def test_the_scale_is_rounded_to_the_type_of_the_result():
         with kernels_run():
             got = op.embed(tokens, packed, 50.6, F32)
         assert got.dtype == F32 and mx.array_equal(got, op.embed(tokens, packed).astype(F32) * 50.6)
+
+
+def test_prompts_of_any_length_are_looked_up_by_one_text():
+    """Each is compiled where it is met first, while a prompt waits."""
+    weight = pack(mx.random.normal((8, 64)), 64, 4)
+    with ahead.noted() as variants:
+        for count in (1, 9, 30):
+            op.embed(mx.zeros((1, count), mx.int32), weight)
+    assert len({repr(v) for v in variants}) == 1

@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from msl.accuracy import kernels_run
+from smelt.kernels import ahead
 from smelt.kernels.pages import Pages
 from smelt.models.paging import REWIND
 from smelt.models.state import Memory
@@ -77,3 +78,14 @@ def test_a_snapshot_does_not_change_with_what_is_written_later():
         again = memory.restore(snapshot)
         where, found = read(memory, again)
         assert mx.array_equal(found, first[:, :, where:])
+
+
+def test_pieces_of_any_length_are_written_by_one_text():
+    """Each is compiled where it is met first, while a prompt waits."""
+    rng, memory = random.Random(2), Memory([Pages(HEADS, DIM, mx.float16)])
+    with ahead.noted() as variants:
+        for count, rows in ((9, 1), (30, 1), (31, 2)):
+            opened = [memory.open() for _ in range(rows)]
+            new = mx.stack([tokens(rng, count, mx.float16) for _ in opened], axis=1)
+            memory.pages[0].write(*new, memory.step(opened, count).rows[None])
+    assert len(variants) == 3 and len({repr((v[0].name, v[3:])) for v in variants}) == 1
