@@ -133,9 +133,18 @@ class Scheduler:
         return [*self.waiting, *([self.filling] if self.filling else []), *self.running]
 
     def release(self, sequence: Sequence) -> None:
+        self.settle(sequence)
         self.memory.close(sequence.row)
         sequence.row = None
         self.first.pop(sequence, None)
+
+    def settle(self, sequence: Sequence) -> None:
+        """Wait for what is left of a prompt: a row that takes its pages over does not wait for writes to them."""
+        if sequence is self.filling:
+            mx.eval(self.ahead)
+            self.ahead = []
+        elif sequence in self.first:
+            mx.eval(self.first[sequence])
 
     # Decoding
 

@@ -47,13 +47,14 @@ class TracedStep:
 
     def run(self, given: dict, step: Step, plan: kernel.Plan | None) -> tuple[list[mx.array], dict | None]:
         function = self.function(plan, step.slots, step.fresh)
-        kept = [(state.held, state.written) if state.in_place else None for state in self.memory.states]
+        kept = [state.held if state.in_place else None for state in self.memory.states]
         for state in self.memory.states:
             state.release()
         made, states, history = function(given)
         del given
+        after = made[0].view(mx.uint8)  # is there when all writes are; of the type that pages_kernel.append waits for
         for state, arrays, own in zip(self.memory.states, states, kept, strict=True):
-            state.hold(*(own or [arrays]))
+            state.hold(arrays) if own is None else state.hold(own, after)
         return made, history
 
     def arrays(self, tokens: mx.array, step: Step) -> dict:

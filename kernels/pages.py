@@ -183,7 +183,7 @@ class Pages:
         """A copy of the same, whatever is written later."""
         if not self.in_place:
             return tuple(mx.contiguous(x) for x in self.read(span))
-        mx.synchronize()  # a step that was traced leaves no `written` behind
+        mx.synchronize()  # MLX gives no copy of what it believes nobody writes
         copies = self.read(span)
         mx.eval(copies)
         return copies

@@ -121,3 +121,28 @@ def test_a_decode_step_is_launched_while_it_is_traced_and_then_no_more(tmp_path,
     kernels = MODELS[name][-1] - {"attention", "linear"}
     assert kernels <= set(launched) and len(one.wait().tokens) == 12
     assert counts[0] > 0 and sum(count > 0 for count in counts) == 2 and counts[-1] == 0  # the prompt, and one trace
+
+
+def test_who_writes_to_pages_next_waits_for_a_traced_step(tmp_path, monkeypatch):
+    """A prompt may get the pages of a row that has ended, which the step that was submitted meanwhile writes to."""
+    model = load(tmp_path, "qwen3_moe")
+    given = []
+
+    def noting(kernel, inputs, outputs, template, groups, threads):
+        if kernel.name == "pages_append":
+            given.append(inputs[-1])
+        return [mx.ones(shape, dtype) for shape, dtype in outputs]
+
+    monkeypatch.setattr(TracedStep, "worthwhile", True)
+    with launch.through(noting):
+        scheduler = Scheduler(model, Limits())
+        scheduler.add(Run(PROMPT[:12], 100).sequence)
+        for _ in range(3):
+            scheduler.tick()
+        scheduler.add(Run(PROMPT[:11], 100).sequence)
+        given.clear()
+        scheduler.decode()
+        scheduler.prefill()
+        step = scheduler.pending[0]
+    assert len(given) == len(model.blocks)
+    assert all(mx.array_equal(after, step.arrays[0].view(mx.uint8)) for after in given)

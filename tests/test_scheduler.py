@@ -164,6 +164,23 @@ def test_cancel_frees_a_row_while_it_waits_fills_and_decodes(llama):
         assert all(sum(n for _, n in pool.free) == pool.pages for pool in (p.pool for p in scheduler.memory.paging.values()))
 
 
+@pytest.mark.parametrize("read", [64, len(PROMPT)])
+def test_pages_of_a_cancelled_prompt_are_free_when_its_last_part_is_done(llama, monkeypatch, read):
+    """Others may write to them at once, and on a GPU would not wait for that part."""
+    scheduler, one, events = fresh(llama, chunk=read), Run(PROMPT, 1000), []
+    scheduler.pace.rate = 1e6
+    scheduler.add(one.sequence)
+    scheduler.tick()
+    assert one.sequence.prefilled == read
+    last = scheduler.ahead if read < len(PROMPT) else scheduler.first[one.sequence]
+    evaluate, close = mx.eval, scheduler.memory.close
+    monkeypatch.setattr(mx, "eval", lambda *arrays: events.append(arrays) or evaluate(*arrays))
+    monkeypatch.setattr(scheduler.memory, "close", lambda row: events.append("free") or close(row))
+    one.sequence.cancelled = True
+    scheduler.drop_ended()
+    assert events[-1] == "free" and events[-2][0] is last
+
+
 def test_a_long_prompt_does_not_stop_the_streams(llama):
     scheduler = fresh(llama)
     short, long = Run(PROMPT[:4], 200), Run(PROMPT * 5, 3)
