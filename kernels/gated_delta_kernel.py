@@ -46,6 +46,12 @@ def covers(qkv, a, b, state, rate, dt_bias, gate, norm) -> str | None:
     return f"more than {longest} tokens" if qkv.shape[1] > longest else None
 
 
+def step_knobs(v_dim: int) -> dict:
+    """A head's states take most registers that its threads can have: on Metal, fewer threads have more."""
+    fewest = 1 if launch.machine() == "cuda" else -(-v_dim // launch.METAL_SIMDS)
+    return launch.knobs("gated_delta", f"{v_dim}", {"rows": max(8, fewest)})
+
+
 def walk_knobs(v_dim: int) -> dict:
     return launch.knobs("gated_delta walk", f"{v_dim}", {"rows": 8, "simds": 4, "longest": LONGEST})
 
@@ -53,7 +59,7 @@ def walk_knobs(v_dim: int) -> dict:
 def fused(qkv, a, b, state, rate, dt_bias, keep, gate, norm):
     """gate [B, T, Hv Dv] and norm, both or neither: y [B, T, Hv, Dv] is then normed and gated."""
     (batch, new, width), (_, heads, v_dim, k_dim) = qkv.shape, state.shape
-    knobs = launch.knobs("gated_delta", f"{v_dim}", {"rows": 8}) if new <= STEPS else walk_knobs(v_dim)
+    knobs = step_knobs(v_dim) if new <= STEPS else walk_knobs(v_dim)
     simds = -(-v_dim // knobs["rows"])
     simds = simds if new <= STEPS else min(simds, knobs["simds"])
     a, b, z = named(a), named(b), named(qkv if gate is None else gate)

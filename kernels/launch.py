@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 MSL = Path(__file__).parent / "msl"
 BODY = "// ---- body\n"
+METAL_SIMDS = 12  # simdgroups that fit in a threadgroup on every Apple GPU, however many registers a kernel takes
 INCLUDE = re.compile(r'^#include "(\w+\.metal)"\n', re.M)
 
 Output = tuple[tuple[int, ...], mx.Dtype]  # shape, type

@@ -94,4 +94,4 @@ def ring_of(history, vocab: int) -> mx.array:
 
 
 def default_knobs() -> dict:
-    return {"simds": 8, "merge_simds": 32 if launch.machine() == "cuda" else 16}
+    return {"simds": 8, "merge_simds": 32 if launch.machine() == "cuda" else launch.METAL_SIMDS}
