@@ -95,7 +95,7 @@ class Pages:
     """One layer's pool: keys and values [kv_heads, slots, head_dim].
 
     window   positions that a token sees, itself included; None: all before it
-    written  where the pools are written in place, a result that is there only after the last write
+    written  where the pools are written in place, a result that is there only after the last write and what was read since
     """
 
     def __init__(self, kv_heads: int, head_dim: int, dtype: mx.Dtype, window: int | None = None):
@@ -176,7 +176,8 @@ class Pages:
     def read(self, span: Span) -> tuple[mx.array, mx.array]:
         """Keys and values [kv_heads, S, head_dim] of the span's positions."""
         if self.in_place:
-            return pages_kernel.gather(self, span.runs)
+            k, v, self.written = pages_kernel.gather(self, span.runs)  # a window's pages may be written again at once
+            return k, v
         return gathered(self.keys, span.runs), gathered(self.values, span.runs)
 
     def take(self, span: Span) -> tuple[mx.array, mx.array]:

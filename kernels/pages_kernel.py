@@ -3,8 +3,8 @@
 MLX takes a custom kernel's inputs for constants, and gives its outputs new memory. These kernels write to an input all
 the same: the pool. That is sound as long as (1) nobody else holds the pool's memory, (2) each reader has a result of the
 write among its inputs, which makes MLX order the two, on Metal by a barrier or a fence, on CUDA by an edge of the graph,
-and (3) a write comes after all earlier reads of its slots, as each step's data do, which depend on the step before; `after`,
-which no body reads, is the write before this one.
+and (3) a write comes after all earlier reads of its slots, as a decode step's data do, which depend on the step before;
+`after`, which no body reads, is the last write or gathering before this one.
 """
 
 import mlx.core as mx
@@ -15,7 +15,7 @@ from .linear_kernel import FLOATS
 APPEND = launch.Kernel(
     "pages_append", ("k", "v", "slots", "keys", "values", "size", "after"), ("done",), written=("keys", "values")
 )
-GATHER = launch.Kernel("pages_gather", ("keys", "values", "slots", "size", "after"), ("k", "v"))
+GATHER = launch.Kernel("pages_gather", ("keys", "values", "slots", "size", "after"), ("k", "v", "done"))
 THREADS = 256
 
 
@@ -53,17 +53,17 @@ def append(pages, k, v, addresses) -> mx.array:
     return done
 
 
-def gather(pages, runs) -> tuple[mx.array, mx.array]:
-    """The slots of `runs`, in order: keys and values [KV, S, d]."""
+def gather(pages, runs) -> tuple[mx.array, mx.array, mx.array]:
+    """The slots of `runs`, in order: keys and values [KV, S, d], and a result to wait for."""
     slots = mx.concatenate([mx.arange(slot, slot + count, dtype=mx.int32) for slot, count in runs])
     heads, capacity, head_dim = pages.keys.shape
     shape = (heads, slots.size, head_dim)
     groups = -(-heads * slots.size * head_dim // THREADS)
-    k, v = GATHER(
+    k, v, done = GATHER(
         [pages.keys, pages.values, slots, mx.array([capacity, slots.size], mx.int32), waited_for(pages, slots)],
-        [(shape, pages.dtype)] * 2,
+        [(shape, pages.dtype), (shape, pages.dtype), ((1,), mx.uint8)],
         template={"KV": heads, "D": head_dim, "THREADS": THREADS},
         groups=(groups, 1, 1),
         threads=THREADS,
     )
-    return k, v
+    return k, v, done

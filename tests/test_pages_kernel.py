@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from msl.accuracy import kernels_run
-from smelt.kernels import ahead
+from smelt.kernels import ahead, launch
 from smelt.kernels.pages import Pages
 from smelt.models.paging import REWIND
 from smelt.models.state import Memory
@@ -89,3 +89,23 @@ def test_pieces_of_any_length_are_written_by_one_text():
             new = mx.stack([tokens(rng, count, mx.float16) for _ in opened], axis=1)
             memory.pages[0].write(*new, memory.step(opened, count).rows[None])
     assert len(variants) == 3 and len({repr((v[0].name, v[3:])) for v in variants}) == 1
+
+
+def test_a_write_waits_for_what_was_gathered_and_that_for_the_write_before():
+    """A window's pages are given back while the piece of the prompt that reads them may still be on its way."""
+    launched = []
+
+    def noting(kernel, inputs, outputs, template, groups, threads):
+        made = [mx.zeros(shape, dtype) for shape, dtype in outputs]
+        launched.append((kernel.name, inputs[-1], made[-1]))
+        return made
+
+    rng, memory = random.Random(3), Memory([Pages(HEADS, DIM, mx.float16, 70)])
+    row, pages = memory.open(), memory.pages[0]
+    with launch.through(noting):
+        for _ in range(2):
+            step = memory.step([row], 100)
+            pages.write(*tokens(rng, 100, mx.float16)[:, None], step.rows[70])
+            pages.read(step.rows[70].spans[0])
+    assert [name for name, *_ in launched] == ["pages_append", "pages_gather"] * 2
+    assert all(after is made for (_, _, made), (_, after, _) in zip(launched, launched[1:]))
