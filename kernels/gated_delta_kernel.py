@@ -47,9 +47,9 @@ def covers(qkv, a, b, state, rate, dt_bias, gate, norm) -> str | None:
 
 
 def step_knobs(v_dim: int) -> dict:
-    """A head's states take most registers that its threads can have: on Metal, fewer threads have more."""
-    fewest = 1 if launch.machine() == "cuda" else -(-v_dim // launch.METAL_SIMDS)
-    return launch.knobs("gated_delta", f"{v_dim}", {"rows": max(8, fewest)})
+    """As many rows as make a head one threadgroup; on Metal, that of a kernel with many registers."""
+    fewest = -(-v_dim // (32 if launch.machine() == "cuda" else launch.METAL_SIMDS))
+    return {"rows": max(fewest, launch.knobs("gated_delta", f"{v_dim}", {"rows": 8})["rows"])}
 
 
 def walk_knobs(v_dim: int) -> dict:

@@ -61,8 +61,12 @@ SAMPLE = {"simds": (1, 2, 4, 8, 16), "merge_simds": (8, 16, 32)}
 
 
 def combinations(choices: dict[str, tuple]) -> Iterator[Knobs]:
+    """On Metal only threadgroups for any number of registers: what is tuned with few rows must also run with many."""
+    most = launch.METAL_SIMDS if launch.machine() == "metal" else 32
     for values in itertools.product(*choices.values()):
-        yield dict(zip(choices, values, strict=True))
+        knobs = dict(zip(choices, values, strict=True))
+        if max(knobs.get("simds", 1), knobs.get("merge_simds", 1)) <= most:
+            yield knobs
 
 
 def of_default(choices: dict[str, tuple]):

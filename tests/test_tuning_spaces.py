@@ -98,3 +98,11 @@ def test_the_doctor_finds_every_op_of_a_mixture(tmp_path, monkeypatch):
         verdicts = verify.verify(load(tmp_path, "nemotron_h"), device.timer)
     assert {v.op for v in verdicts} >= {"linear", "router", "experts", "short_conv", "mamba2", "gated_group_norm"}
     assert not [v for v in verdicts if v.verdict == verify.WRONG]
+
+
+@pytest.mark.parametrize("choices", [tuning_spaces.ATTENTION, tuning_spaces.WALK, tuning_spaces.SAMPLE, *tuning_spaces.LINEAR.values()])
+def test_on_metal_only_threadgroups_for_any_number_of_registers_are_tried(choices, monkeypatch):
+    """What is tuned with one row is also launched with eight, which take more registers; MLX would raise then."""
+    monkeypatch.setattr(launch, "machine", lambda: "metal")
+    found = list(tuning_spaces.combinations(choices))
+    assert found and all(max(knobs.get(name, 1) for name in ("simds", "merge_simds")) <= launch.METAL_SIMDS for knobs in found)
