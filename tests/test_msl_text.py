@@ -63,6 +63,14 @@ def test_its_address_spaces_are_right(sample):
     assert lint(*sample[:4]) == []
 
 
+def test_its_address_spaces_are_right_for_many_rows(sample):
+    """What is `constant` for a few rows is `device` for more."""
+    pytest.importorskip("clang.cindex")
+    kernel, inputs, outputs, template, *_ = sample
+    many = [x if x.size >= SMALL else mx.zeros((SMALL,), x.dtype) for x in inputs]
+    assert lint(kernel, many, outputs, template) == []
+
+
 def test_cuda_gets_the_same_body_without_address_spaces(sample):
     kernel, inputs, outputs, template, _, threads = sample
     text = cuda.unit(kernel, [x.dtype for x in inputs], [t for _, t in outputs], template, threads)
