@@ -13,7 +13,7 @@ from test_tune import Device
 
 pytestmark = pytest.mark.skipif(not RUNS_HERE, reason="the emulator needs Linux and g++")
 SPACE = {space.op: space for space in SPACES}
-OPS = dict.fromkeys(("embed", "sample", "self_attention"), "qwen3_moe") | {"add_norm": "gemma3"}
+OPS = dict.fromkeys(("embed", "sample", "self_attention", "attention", "qk_norm_rope"), "qwen3_moe") | {"add_norm": "gemma3"}
 OPS |= {op: name for name, (*_, ops) in reversed(MODELS.items()) for op in ops}
 
 
