@@ -222,7 +222,7 @@ class Service:
         if request.template_kwargs.get("enable_thinking") is False:  # some templates open the block all the same
             return 0 if rendered and ends_in_reasoning(rendered) else None
         effort = request.template_kwargs.get("reasoning_effort")
-        if effort in EFFORT_BUDGETS and not self.template.takes_effort:
+        if isinstance(effort, str) and effort in EFFORT_BUDGETS and not self.template.takes_effort:
             return EFFORT_BUDGETS[effort]
         return self.options.reasoning_budget
 
