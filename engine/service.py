@@ -86,11 +86,8 @@ class Service:
             if self.error is not None:
                 raise self.error
 
-    def close(self, drain_s: float = 0) -> None:
-        """Refuse new work, wait up to `drain_s` for what runs, then cancel the rest."""
-        until = time.monotonic() + drain_s
-        while time.monotonic() < until and self.engine.scheduler and not self.engine.scheduler.idle:
-            time.sleep(0.02)
+    def close(self) -> None:
+        """Refuse new work, and cancel what runs."""
         self.engine.close()
 
     # Loading

@@ -42,7 +42,7 @@ def request(**fields):
 
 def begins(guides, guide):
     mask = guide.mask()
-    return {guides.tokenizer.token_text(t) for t in range(4096) if mask[t >> 3] >> (t & 7) & 1}
+    return {guides.tokenizer.token_bytes(t).decode("utf-8", "replace") for t in range(4096) if mask[t >> 3] >> (t & 7) & 1}
 
 
 def test_nothing_is_guided_that_asks_for_nothing(guides):
