@@ -26,7 +26,9 @@ def check_input(name: str, value: Any) -> list[Prompt]:
     """A text, token ids, or a list of either."""
     if isinstance(value, str) or is_tokens(value):
         value = [value]
-    if not isinstance(value, list) or not value:
+    if value == []:
+        raise BadRequest(f"{name} is empty; it needs at least one text", name)
+    if not isinstance(value, list):
         raise WrongType(
             f"{name} is {rules.kind_of(value)}; it must be a string, token ids, or an array of those", name
         )

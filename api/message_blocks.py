@@ -1,7 +1,7 @@
 """The messages, blocks and tools of Anthropic's dialect, made what chat templates expect.
 
 The blocks of one message become several where templates want it so: each tool_result is a message of the role `tool`,
-before what else its user said. `cache_control` on blocks has no effect: prefixes are kept as long as there is room.
+before what else its user said. `cache_control` on blocks has no effect: there is no cache of prompts in this version.
 """
 
 from collections.abc import Callable, Iterable

@@ -127,7 +127,7 @@ CONVERSATION = (
         NO_EFFECT,
     ),
     Parameter("speed", rules.only("standard", why="there is one speed"), "the pace of the answer", NO_EFFECT),
-    Parameter("cache_control", rules.mapping, "prefixes are always kept, as long as there is room", NO_EFFECT),
+    Parameter("cache_control", rules.mapping, "there is no cache of prompts in this version", NO_EFFECT),
     Parameter("mcp_servers", rules.refused("Smelt calls no servers: give their tools as tools"), "remote tools"),
     Parameter(
         "thread", rules.refused("conversations are not kept here: send the whole", NoThreads), "a kept conversation"

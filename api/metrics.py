@@ -93,8 +93,9 @@ class Collector:
         self.service, self.gate, self.metrics = house.service, house.gate, house.metrics
 
     def collect(self) -> Iterator:
-        with self.metrics.lock:
-            yield from [*self.counters(), *self.histograms()]
+        with self.metrics.lock:  # not while they are written
+            counted = [*self.counters(), *self.histograms()]
+        yield from counted
         yield from self.gauges()
 
     def counters(self) -> Iterator:

@@ -4,9 +4,7 @@ A conversation is first made what templates expect (`chat_messages`), then rende
 it or loses a part of it, the changes of `chat_adapt` are tried. Out comes a prompt, or a BadRequest that says why.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +37,6 @@ class ChatTemplate:
         main = "default" if "default" in self.templates else next(iter(self.templates), None)
         self.name = builtin or main
         self.source = "" if main is None else self.templates[main]
-        self.opens = lru_cache(64)(self._opens)
         for name, source in self.templates.items():
             check(name, source)
 
@@ -74,19 +71,6 @@ class ChatTemplate:
     def takes_effort(self) -> bool:
         """The template tells the model of the variable `reasoning_effort`."""
         return any(chat_jinja.abilities(source).effort for source in self.templates.values())
-
-    def opens_reasoning(self, kwargs: Mapping[str, Any] | None = None) -> bool:
-        """Does a prompt with these template variables end inside the reasoning block?"""
-        try:
-            return self.opens(json.dumps(dict(kwargs or {}), sort_keys=True))
-        except TypeError:
-            return False
-
-    def _opens(self, kwargs: str) -> bool:
-        try:
-            return ends_in_reasoning(self.render([{"role": "user", "content": "x"}], **json.loads(kwargs)))
-        except BadRequest:
-            return False
 
     # Rendering
 

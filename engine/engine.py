@@ -49,23 +49,26 @@ class Engine:
 
     def submit(self, *sequences: "Sequence") -> None:
         """Queue sequences, in order. Raises NotReady or EngineFailed when there is no one to run them."""
-        self.check()
-        self.inbox.put(lambda: [self.scheduler.add(s) for s in sequences])
+        self.post(lambda: [self.scheduler.add(s) for s in sequences])
 
     def embed(self, embedding: "Embedding") -> None:
         """Queue texts to be made vectors, beside the sequences. Raises as `submit`."""
-        self.check()
-        self.inbox.put(lambda: self.embeddings.append((embedding, embedding.run(self.scheduler))))
+        self.post(lambda: self.embeddings.append((embedding, embedding.run(self.scheduler))))
 
     def call(self, function: Callable[[], Any], timeout_s: float | None = None) -> Any:
         """Run `function` on the engine's thread between two ticks and return what it returns."""
-        self.check()
         answer: SimpleQueue = SimpleQueue()
-        self.inbox.put(lambda: answer.put(outcome(function)))
+        self.post(lambda: answer.put(outcome(function)))
         error, value = answer.get(timeout=timeout_s)
         if error is not None:
             raise error
         return value
+
+    def post(self, job: Callable[[], Any]) -> None:
+        """Have the engine's thread do it. What it was still ready for after the post, it does before it ends."""
+        self.check()
+        self.inbox.put(job)
+        self.check()
 
     def wake(self) -> None:
         """Look at the cancelled flags now, should it sit idle."""
@@ -128,6 +131,7 @@ class Engine:
             except Exception as error:
                 self._recover(error)
             time.sleep(0)  # lets readers of the queues have the interpreter before the next graph is built
+        self._take_inbox(wait=False)
         for sequence in self.scheduler.all():
             sequence.finish("cancelled")
         self._fail_embeddings(NotReady("the server is shutting down"))

@@ -64,6 +64,11 @@ class Spelling:
         return bytes(byte ^ 0xFF for byte in self.only(*tokens))
 
 
+def told_of(error: str) -> str:
+    """A matcher's error without the state of its parser, which llguidance appends."""
+    return error.split("\n<state>")[0]
+
+
 class Guide:
     """reasoning  None where the model has none
     matcher    of the answer's grammar; None for an answer that is free
@@ -157,7 +162,7 @@ class Guide:
 
     def check(self) -> None:
         if self.matcher.is_error():
-            raise EngineFailed(f"the grammar cannot be followed: {self.matcher.get_error()}")
+            raise EngineFailed(f"the grammar cannot be followed: {told_of(self.matcher.get_error())}")
 
     def enforce(self) -> None:
         """Close the reasoning when its budget is spent."""

@@ -91,7 +91,7 @@ def mask_of(sequences: list[Sequence], vocab: int) -> mx.array | None:
 
 
 class Sampler:
-    """Draws for a fixed list of rows; `for_rows` makes the next one when the list changes.
+    """Draws for a fixed list of rows; when the list changes, the scheduler makes another one.
 
     `unread` are draws that the host has not read yet when the list changes: they enter the history as arrays.
     """

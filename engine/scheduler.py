@@ -14,7 +14,6 @@ import mlx.core as mx
 
 from ..kernels import launch
 from ..models.state import Step
-from .errors import Overloaded
 from .sampler import Sampler, mask_of
 from .sequence import Prefilled, Sequence, Token
 from .step import TracedStep
@@ -302,12 +301,6 @@ class Scheduler:
         """Every sequence is told; the next ones start from an empty memory."""
         for sequence in self.all() + self.preempted:
             sequence.fail(error)
-
-    def refuse(self, sequence: Sequence, queue: int) -> bool:
-        if len(self.waiting) < queue:
-            return False
-        sequence.fail(Overloaded(f"{len(self.waiting)} requests are waiting already; try again later"))
-        return True
 
 
 def token_of(sequence: Sequence, values: list[list], i: int) -> Token:

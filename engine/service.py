@@ -86,11 +86,8 @@ class Service:
             if self.error is not None:
                 raise self.error
 
-    def close(self, drain_s: float = 0) -> None:
-        """Refuse new work, wait up to `drain_s` for what runs, then cancel the rest."""
-        until = time.monotonic() + drain_s
-        while time.monotonic() < until and self.engine.scheduler and not self.engine.scheduler.idle:
-            time.sleep(0.02)
+    def close(self) -> None:
+        """Refuse new work, and cancel what runs."""
         self.engine.close()
 
     # Loading
@@ -222,7 +219,7 @@ class Service:
         if request.template_kwargs.get("enable_thinking") is False:  # some templates open the block all the same
             return 0 if rendered and ends_in_reasoning(rendered) else None
         effort = request.template_kwargs.get("reasoning_effort")
-        if effort in EFFORT_BUDGETS and not self.template.takes_effort:
+        if isinstance(effort, str) and effort in EFFORT_BUDGETS and not self.template.takes_effort:
             return EFFORT_BUDGETS[effort]
         return self.options.reasoning_budget
 

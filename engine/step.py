@@ -5,6 +5,8 @@ they cost nothing. Whatever changes from step to step enters as an array: positi
 in and come out, and MLX writes them in place where nothing else holds them; pages that kernels write only go in.
 """
 
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import fields
 
 import mlx.core as mx
@@ -17,6 +19,7 @@ from .sampler import Sampler
 
 ADDRESSES = tuple(field.name for field in fields(Addresses))
 HISTORY = tuple(field.name for field in fields(kernel.History))
+KEPT = 256  # traces, those needed last: requests may ask for any number of plans, and rows come to any slots
 
 
 class TracedStep:
@@ -27,7 +30,7 @@ class TracedStep:
     def __init__(self, model, memory):
         self.model, self.memory = model, memory
         self.asked = True
-        self.functions: dict[tuple, object] = {}
+        self.functions: OrderedDict[tuple, Callable] = OrderedDict()
 
     @property
     def worthwhile(self) -> bool:
@@ -88,6 +91,9 @@ class TracedStep:
         if key not in self.functions:
             model, memory, traced = self.model, self.memory, self.traced  # not self: a trace must not wait for the
             self.functions[key] = mx.compile(lambda given: traced(model, memory, given, plan, slots, fresh))  # collector
+        self.functions.move_to_end(key)
+        while len(self.functions) > KEPT:
+            self.functions.popitem(last=False)
         return self.functions[key]
 
     def forget(self) -> None:

@@ -122,9 +122,6 @@ class Tokenizer:
         piece = self.piece(ident)
         return b"" if piece is None else self.pipeline.bytes_of(piece)
 
-    def token_text(self, ident: int) -> str:
-        return self.token_bytes(ident).decode("utf-8", "replace")
-
 
 def special_ids(vocabulary: Vocabulary, known: Declared) -> frozenset[int]:
     tokens = dict(vocabulary.added) | {

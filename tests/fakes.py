@@ -122,7 +122,7 @@ class FakeService:
         self.options, self.progress, self.script = options or Options(), progress, script
         self.name, self.info, self.state, self.error = "fake", INFO if state == "ready" else None, state, error
         self.load_s, self.loaded = load_s, threading.Event()
-        self.requests, self.streams, self.closed_with = [], [], None
+        self.requests, self.streams = [], []
         self.tokenizer = FakeTokenizer()
         if state in ("ready", "failed"):
             self.loaded.set()
@@ -176,8 +176,8 @@ class FakeService:
         self.streams[-1].tokens = sum(lengths)
         return self.streams[-1]
 
-    def close(self, drain_s=0.0):
-        self.state, self.closed_with = "closed", drain_s
+    def close(self):
+        self.state = "closed"
         for stream in self.streams:  # as the real one does: who still waits gets a clean error
             stream.parts = [events.Failed(NotReady("the server is shutting down"))] if stream.parts else []
             stream.due = 0

@@ -45,6 +45,8 @@ HERMES = [
     ('<tool_call>{"name": "weather", "parameters": {"city": "Köln"}}</tool_call>', [KOELN]),
     ('<tool_call>{"name": "now", "arguments": {}}</tool_call>', [("now", {})]),
     ('<tool_call>{"name": "now"}</tool_call>', [("now", {})]),
+    ('<tool_call>{"name": "other", "', [("other", {})]),
+    ('<tool_call>{"name": "other", "argum', [("other", {})]),
     ('<tool_call>{"name": "now", "arguments": null}</tool_call>', [("now", {})]),
     ('<tool_call>{"name": "other", "arguments": {"x": [1, {"y": null}], "z": -1.5e3}}</tool_call>',
      [("other", {"x": [1, {"y": None}], "z": -1500.0})]),

@@ -69,7 +69,7 @@ def test_the_pooling_is_the_requests():
 WRONG = [
     ({"input": None}, "input"),
     ({"input": ""}, "input[0]"),
-    ({"input": []}, "input"),
+    ({"input": []}, "input is empty"),
     ({"input": {}}, "input"),
     ({"input": ["a", ""]}, "input[1]"),
     ({"input": ["a", 5]}, "input[1]"),

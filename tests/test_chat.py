@@ -7,7 +7,7 @@ import pytest
 import vocabularies
 from chat_templates import HELLO, LONG, TOKENS, TOOLS, TURNS, WEATHER, says, template
 from smelt.engine import chat_formats, chat_jinja
-from smelt.engine.chat import ChatTemplate
+from smelt.engine.chat import ChatTemplate, ends_in_reasoning
 from smelt.engine.errors import BadRequest
 from smelt.engine.tokenizer import Tokenizer
 from smelt.engine.tokenizer_files import TokenizerError
@@ -207,7 +207,7 @@ def test_a_built_in_format_by_the_architecture(tmp_path):
 
 def test_no_format_at_all_is_the_requests_fault(tmp_path):
     made = load(vocabularies.folder(tmp_path, vocabularies.byte_fallback(), config_json={"model_type": ["odd"]}))
-    assert made.name is None and made.source == "" and not made.supports_tools and not made.opens_reasoning()
+    assert made.name is None and made.source == "" and not made.supports_tools
     with pytest.raises(BadRequest, match="no chat template.*chatml, llama-3.*use completions"):
         made.render(HELLO)
 
@@ -233,13 +233,12 @@ def test_abilities(name, known):
 
 
 def test_whether_a_prompt_ends_in_reasoning():
-    assert template("nemotron").opens_reasoning()
-    assert not template("qwen").opens_reasoning({"enable_thinking": False})
-    assert not template("qwen").opens_reasoning({"enable_thinking": True})
+    assert ends_in_reasoning(template("nemotron").render(HELLO))
+    assert not ends_in_reasoning(template("qwen").render(HELLO, enable_thinking=False))
+    assert not ends_in_reasoning(template("qwen").render(HELLO, enable_thinking=True))
     opened = chat_templates.QWEN + "{% if enable_thinking %}{{ '<think>\\n' }}{% endif %}"
     made = ChatTemplate({"default": opened}, TOKENS)
-    assert made.opens_reasoning({"enable_thinking": True}) and not made.opens_reasoning()
-    assert not made.opens_reasoning({"enable_thinking": object()})
+    assert ends_in_reasoning(made.render(HELLO, enable_thinking=True)) and not ends_in_reasoning(made.render(HELLO))
 
 
 def test_a_template_without_tools_gets_a_catalogue():

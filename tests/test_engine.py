@@ -112,6 +112,36 @@ def test_closing_ends_what_runs(tmp_path):
         engine.submit(Run(PROMPT[:4]).sequence)
 
 
+def test_what_came_while_it_closed_is_ended_as_well(engine):
+    tick = engine.scheduler.tick
+    late, inside = Run(PROMPT[:4]), []
+
+    def last_tick():
+        engine.scheduler.tick = tick
+        engine.submit(late.sequence)
+        engine.state = "closed"
+        inside.append(1)
+
+    engine.call(lambda: setattr(engine.scheduler, "tick", last_tick))
+    assert late.wait().end.reason == "cancelled" and inside
+
+
+def test_what_comes_after_the_end_is_refused_and_waits_for_nothing(engine):
+    """Between the look at the state and the post, the engine's thread may end."""
+    check, states = engine.check, []
+
+    def closing():
+        check()
+        states.append(engine.state)
+        if len(states) == 1:
+            engine.close()
+
+    engine.check = closing
+    with pytest.raises(NotReady, match="shutting down"):
+        engine.call(lambda: 1, 10)
+    assert states == ["ready"]
+
+
 def test_call_runs_on_the_engines_thread_and_returns_errors(engine):
     assert engine.call(lambda: engine.thread.ident == __import__("threading").get_ident())
     with pytest.raises(ZeroDivisionError):

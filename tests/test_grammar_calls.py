@@ -139,7 +139,7 @@ def test_the_input_of_a_custom_tool_follows_its_grammar(house, kind, value):
     use = ToolUse(required=True, name="patch", inputs={"patch": Shape(kind, value, "tools[0].format.definition")})
     request = Request(messages=ASK, tools=tools, tool_use=use)
     whole = re.compile(r"\*\*\* Begin\n([+-].*\n)+\*\*\* End" if kind == "lark" else value)
-    breaks = {ident for ident in range(house.vocab) if house.tokenizer.token_text(ident) in ("\n", "*", "\\", "n")}
+    breaks = {ident for ident in range(house.vocab) if house.tokenizer.token_bytes(ident) in (b"\n", b"*", b"\\", b"n")}
     for pieces in walked(house, request, seeds=12, prefer=breaks):
         [(name, arguments)] = calls(pieces)
         assert name == "patch" and whole.fullmatch(arguments["input"]), arguments

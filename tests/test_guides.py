@@ -42,7 +42,7 @@ def request(**fields):
 
 def begins(guides, guide):
     mask = guide.mask()
-    return {guides.tokenizer.token_text(t) for t in range(4096) if mask[t >> 3] >> (t & 7) & 1}
+    return {guides.tokenizer.token_bytes(t).decode("utf-8", "replace") for t in range(4096) if mask[t >> 3] >> (t & 7) & 1}
 
 
 def test_nothing_is_guided_that_asks_for_nothing(guides):
@@ -76,6 +76,22 @@ def test_each_completion_has_its_own_place_in_the_grammar(guides, tokenizer):
     assert one.ended and not two.ended and begins(guides, two)
 
 
+def test_thousands_of_choices(guides, tokenizer):
+    texts = tuple(f"x{i}" for i in range(5000))
+    [made] = guides.make(request(shape=Shape("choice", texts, "choice")), "...", None)
+    for token in tokenizer.encode("x4321"):
+        mask = made.mask()
+        assert mask[token >> 3] >> (token & 7) & 1
+        made.take(token)
+    assert made.ended
+
+
+@pytest.mark.parametrize("text", ["start: start", "start: A\nA: /a/ & /b/"])
+def test_a_grammar_that_nothing_fits_is_refused(guides, text):
+    with pytest.raises(BadRequest, match="^grammar cannot be enforced: nothing fits it$"):
+        guides.make(request(shape=Shape("lark", text, "grammar")), "...", None)
+
+
 def test_the_tree_is_built_once_and_not_on_the_engines_thread(guides, monkeypatch):
     built = []
     original = compiler.tree
@@ -105,6 +121,12 @@ def test_an_effort_is_a_budget_where_the_template_has_no_word_for_it(effort):
     asked = request(template_kwargs={"reasoning_effort": effort, "enable_thinking": True})
     assert service(PLAIN, reasoning_budget=7).budget_of(asked, "<think>") == EFFORT_BUDGETS[effort]
     assert service(PLAIN + "{{ reasoning_effort }}", reasoning_budget=7).budget_of(asked, "<think>") == 7
+
+
+@pytest.mark.parametrize("effort", [["low"], {}, 3, None])
+def test_an_effort_that_is_no_word_is_the_templates_to_understand(effort):
+    asked = request(template_kwargs={"reasoning_effort": effort})
+    assert service(PLAIN, reasoning_budget=7).budget_of(asked, "<think>") == 7
 
 
 def test_the_request_goes_before_the_server():

@@ -5,6 +5,7 @@ import mlx.core as mx
 import pytest
 from runner import Run, run
 from smelt import models
+from smelt.engine import step
 from smelt.engine.scheduler import Limits, Scheduler
 from smelt.engine.step import TracedStep
 
@@ -40,6 +41,16 @@ def test_few_traces_serve_many_steps(tmp_path, monkeypatch):
     model.forget()
     run(Scheduler(model, Limits()), Run(PROMPT[:10], 200))
     assert len(traces) <= 6  # one for each power of two of pages, and of pool sizes on the way
+
+
+def test_traces_do_not_grow_without_end(tmp_path, monkeypatch):
+    model = models.load(checkpoints.make(tmp_path, "llama"))
+    monkeypatch.setattr(TracedStep, "worthwhile", True)
+    monkeypatch.setattr(step, "KEPT", 3)
+    scheduler = Scheduler(model, Limits(rows=1))
+    for top_k in (1, 2, 3, 4, 5, 2):
+        run(scheduler, Run(PROMPT[:10], 3, temperature=1.0, top_k=top_k))
+    assert [plan.top_k for plan, _ in scheduler.traced.functions] == [4, 5, 2]
 
 
 def test_a_model_that_needs_the_host_is_not_traced(tmp_path):

@@ -110,8 +110,8 @@ def test_text_that_names_special_tokens_is_text_when_asked(load):
 def test_ids_of_no_token(load):
     made = load()
     assert made.decode([10**6, made.id_of("a")]) == "a"
-    assert made.token_text(10**6) == ""
-    assert made.token_text(made.id_of("he")) == "he"
+    assert made.token_bytes(10**6) == b""
+    assert made.token_bytes(made.id_of("he")) == b"he"
 
 
 # BOS

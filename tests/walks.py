@@ -22,7 +22,7 @@ FORMATS = {
     "nemotron, spelled": ("<TOOLCALL>", ()),
     "llama-3": ("<|python_tag|>", ("<|python_tag|>",)),
 }
-CLOSERS = frozenset('"}]),\n>/')
+CLOSERS = frozenset(char.encode() for char in '"}]),\n>/')
 
 
 class House:
@@ -64,7 +64,7 @@ def allowed(matcher, vocab):
 def walk(house, matcher, seed, steps=600, prefer=()):
     """Tokens up to the end of the grammar, or None if it did not come in so many steps. `prefer` is taken where it fits."""
     rng, tokens = random.Random(seed), []
-    ends = {token for token in range(house.vocab) if house.tokenizer.token_text(token) in CLOSERS}
+    ends = {token for token in range(house.vocab) if house.tokenizer.token_bytes(token) in CLOSERS}
     while len(tokens) < steps:
         assert not matcher.is_error(), matcher.get_error()
         fits = allowed(matcher, house.vocab)

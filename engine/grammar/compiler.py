@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from ..errors import BadRequest
-from ..guide import Matcher
+from ..guide import Matcher, told_of
 from ..tokenizer import Tokenizer
 from .lark import Grammar
 from .nested import Nested
@@ -75,16 +75,19 @@ def compiled(tree: Any, grammar: Grammar) -> Any:
     from llguidance import LLMatcher
 
     made = LLMatcher(tree, grammar.text, log_level=0)
-    if made.is_error():
+    if not made.is_error():
+        made.compute_bitmask()  # the first mask of a grammar takes longest: not on the engine's thread
+    if made.is_error():  # also where nothing fits the grammar
         raise refusal(made.get_error(), grammar.param)
-    made.compute_bitmask()  # the first mask of a grammar takes longest: not on the engine's thread
     return made
 
 
 def refusal(error: str, param: str) -> BadRequest:
     """In llguidance's words, without the places in a grammar that nobody but us has seen."""
-    told = error.split("failed to compile JSON schema: ")[-1]
+    told = told_of(error).split("failed to compile JSON schema: ")[-1]
     told = " ".join(EXCERPT.split(told)[0].split())
+    if told == "NoExtensionBias":
+        told = "nothing fits it"
     if told.startswith("oneOf constraints"):
         told = "oneOf has parts that may fit the same value; send anyOf"
     return BadRequest(f"{param} cannot be enforced: {told or 'it is not valid'}", param)

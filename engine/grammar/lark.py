@@ -81,7 +81,7 @@ class Lark:
         if shape.kind == "regex":
             return self.rule(regex(shape.value), terminal=True)
         if shape.kind == "choice":
-            return self.rule(" | ".join(literal(text) or '""' for text in shape.value))
+            return self.rule(" | ".join(map(literal, shape.value)), terminal=True)  # of rules llguidance takes 2000
         name = f"part{len(self.parts)}"
         self.parts[name] = shape.value
         return "@" + name

@@ -77,6 +77,8 @@ def body(r: Reader, calls: Calls, s: Syntax, found: Found, depth: int) -> Step[N
             r.at += 1
         elif head:
             raise Malformed("a key without a value")
+        else:
+            return  # cut off
         yield from entry(r, calls, s, found, name, depth)
 
 
