@@ -15,6 +15,7 @@ import platform
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 BUILTIN = Path(__file__).resolve().parents[1] / "models" / "builtin"
@@ -54,14 +55,17 @@ def mlx_lm_backend(args):
     return generate
 
 
-def torch_counts(args, n, failures):
+def torch_counts(args, n, failures, say=print):
     """The whole evaluation in batches, on the values that the 4-bit weights stand for."""
     from train import generate, rows
 
     model, tokenizer = generate.load(Path(args.model)), rows.load_tokenizer(Path(args.model))
-    cases = evaluation.all_cases(n, args.rows or tuple(evaluation.ROWS))
-    counts, wrong = generate.evaluate(model, tokenizer, cases, "cpu", batch=16)
-    failures += [dict(zip(("row", "prompt", "got", "wanted"), case, strict=True)) for case in wrong]
+    counts = {}
+    for row in args.rows or evaluation.ROWS:
+        found, wrong = generate.evaluate(model, tokenizer, evaluation.all_cases(n, [row]), "cpu", batch=16)
+        counts |= found
+        failures += [dict(zip(("row", "prompt", "got", "wanted"), case, strict=True)) for case in wrong]
+        say(row, counts[row])
     return counts
 
 
@@ -120,13 +124,16 @@ def http_backend(args):
 
 
 BACKENDS = {"mlx-lm": mlx_lm_backend, "smelt": smelt_backend, "http": http_backend}
+AT_ONCE = {"smelt": 16, "http": 16}  # requests that a scheduler decodes together
 
 
-def run_row(generate, row, n, failures=None):
-    """(cases, right, ended) of one row."""
+def run_row(generate, row, n, failures=None, at_once=1):
+    """(cases, right, ended) of one row, `at_once` of them under way together."""
     good = ended = 0
-    for sample in evaluation.cases(row, n):
-        text, stopped = generate(sample.messages[:-1], sample.tools, sample.thinking)
+    samples = evaluation.cases(row, n)
+    with ThreadPoolExecutor(at_once) as pool:
+        outputs = list(pool.map(lambda sample: generate(sample.messages[:-1], sample.tools, sample.thinking), samples))
+    for sample, (text, stopped) in zip(samples, outputs, strict=True):
         hit = stopped and evaluation.right(sample, text)
         good, ended = good + hit, ended + stopped
         if failures is not None and not hit:
@@ -144,11 +151,11 @@ def run_free(generate, failures=None):
     return len(FREE), good, ended
 
 
-def evaluate(generate, n, rows=None, failures=None, say=print):
+def evaluate(generate, n, rows=None, failures=None, say=print, at_once=1):
     """{row: (cases, right, ended)} for `generate(messages, tools, enable_thinking) -> (text, whether it ended by itself)`."""
     counts = {}
     for row in rows or evaluation.ROWS:
-        counts[row] = run_row(generate, row, n, failures)
+        counts[row] = run_row(generate, row, n, failures, at_once)
         say(row, counts[row])
     if not rows:
         counts["written by hand"] = run_free(generate, failures)
@@ -173,13 +180,17 @@ def heading(args, n, seconds):
             f"{n} cases a task, {seconds:.0f} s. Made by `python bench/eval_builtin.py --backend {args.backend} --cases {n}`.\n\n")  # fmt: skip
 
 
+def say(*line):
+    print(*line, file=sys.stderr, flush=True)
+
+
 def main():
     args, failures, began = options(), [], time.time()
     n = 10 if args.quick else args.cases
     if args.backend == "torch":
-        counts = torch_counts(args, n, failures)
+        counts = torch_counts(args, n, failures, say)
     else:
-        counts = evaluate(BACKENDS[args.backend](args), n, args.rows, failures, lambda *line: print(*line, file=sys.stderr, flush=True))
+        counts = evaluate(BACKENDS[args.backend](args), n, args.rows, failures, say, AT_ONCE.get(args.backend, 1))
     text = evaluation.table(counts)
     print(text)
     if args.failures:

@@ -9,9 +9,10 @@ import pytest
 BUILTIN = Path(__file__).resolve().parents[1] / "models" / "builtin"
 sys.path.insert(0, str(BUILTIN))
 from train import evaluation, mixture, sample, stdlib  # noqa: E402
-from train.tasks import arithmetic, code  # noqa: E402
+from train.tasks import arithmetic, chat, code  # noqa: E402
 from train.world import World  # noqa: E402
 
+LIMIT = 200  # tokens of an answer
 SHIPPED = ("*.json", "*.jinja", "*.safetensors", "*.md")
 
 
@@ -120,20 +121,44 @@ def test_judging():
     assert not evaluation.right(wanted, '<tool_call>\n{"name": "f", "arguments": {"a": 1}\n</tool_call>')
 
 
+def test_any_story_of_the_form_and_the_animal_is_right():
+    case = chat.story(World(0, "heldout"))
+    case.messages[0]["content"] = "Tell me a story about an owl."
+    others = [chat.story(World(seed)).messages[-1]["content"] for seed in range(60)]
+    told = [text for text in others if evaluation.right(case, text)]
+    assert told and told == [text for text in others if " owl named " in text]
+    assert not evaluation.right(case, told[0] + " The end.") and not evaluation.right(case, told[0].replace("found", "lost"))
+    case.messages[0]["content"] = "Write a story."
+    assert all(evaluation.right(case, text) for text in others)
+
+
+def test_the_table_tells_how_sure_each_share_is():
+    assert evaluation.interval(0, 10)[0] == 0 and evaluation.interval(10, 10)[1] == 1
+    assert evaluation.interval(95, 100) == pytest.approx((0.8882, 0.9785), abs=1e-4)  # where 0.95 is 1.96 standard errors away
+    assert "| JSON extraction | 100 | 95 (95.0%) | 88.8 to 97.8% | 95% | 99/100 |" in evaluation.table({"JSON extraction": (100, 95, 99)})
+
+
 @pytest.fixture(scope="module")
-def answer():
+def generated():
+    """(prompt, tools, thinking) -> (ids of the prompt, ids that mlx-lm writes, their text)"""
     mlx_lm = pytest.importorskip("mlx_lm")
     import mlx.core as mx
 
     model, tokenizer = mlx_lm.load(str(BUILTIN))
     model.set_dtype(mx.float32)  # bf16 is slow on CPUs
 
-    def answer(prompt, tools=None, thinking=False):
+    def generated(prompt, tools=None, thinking=False):
         messages = [{"role": "user", "content": prompt}]
         ids = tokenizer.apply_chat_template(messages, tools=tools, add_generation_prompt=True, enable_thinking=thinking)
-        return mlx_lm.generate(model, tokenizer, ids, max_tokens=120)
+        parts = list(mlx_lm.stream_generate(model, tokenizer, ids, max_tokens=LIMIT))
+        return ids, [part.token for part in parts], "".join(part.text for part in parts)
 
-    return answer
+    return generated
+
+
+@pytest.fixture
+def answer(generated):
+    return lambda *request: generated(*request)[-1]
 
 
 @pytest.mark.parametrize(
@@ -147,5 +172,28 @@ def test_it_answers_through_mlx_lm(answer, prompt, wanted):
 
 def test_it_calls_a_tool_and_thinks_through_mlx_lm(answer):
     assert evaluation.calls_in(answer("What's the weather in Oslo?", [WEATHER])) == [("get_weather", {"city": "Oslo"})]
-    thought = answer("What is 47 + 85?", thinking=True)
+    thought = answer("What is 47 + 85?", None, True)
     assert thought.startswith("<think>\n") and evaluation.visible(thought).endswith("132")
+
+
+RENAME = "Rename `total` to `amount`.\n\ndef add(items, total=0):\n    for item in items:\n        total += item\n    return total"
+REQUESTS = (("What is 23 + 45?",), ("What is 347 + 588?", None, True), ("What's the weather in Oslo?", [WEATHER]), (RENAME,), ("Say: zanquo belmin tor",))
+
+
+def test_smelt_writes_the_tokens_that_mlx_lm_writes(generated):
+    from smelt.engine.events import Finished, Text
+    from smelt.engine.options import Options
+    from smelt.engine.request import Request
+    from smelt.engine.service import Service
+
+    service = Service(Options(model=str(BUILTIN)))
+    service.start()
+    try:
+        service.wait_ready()
+        for prompt, wanted, _ in (generated(*request) for request in REQUESTS):
+            events = list(service.submit(Request(tokens=prompt, max_tokens=LIMIT, sampling={"temperature": 0, "top_logprobs": 0})))
+            got = [token.id for event in events if isinstance(event, Text) for token in event.logprobs]
+            assert len(got) > 5 and got == wanted[:-1] and wanted[-1] in service.end_ids
+            assert any(isinstance(event, Finished) and event.reason == "stop" for event in events)
+    finally:
+        service.close()

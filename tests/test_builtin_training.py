@@ -9,8 +9,8 @@ import pytest
 torch = pytest.importorskip("torch")
 BUILTIN = Path(__file__).resolve().parents[1] / "models" / "builtin"
 sys.path.insert(0, str(BUILTIN))
-from train import mixture, quantise, rows  # noqa: E402
-from train.model import Shape  # noqa: E402
+from train import generate, mixture, quantise, rows  # noqa: E402
+from train.model import Qwen3, Shape  # noqa: E402
 from train.packed import Batch  # noqa: E402
 from train.training import Trainer  # noqa: E402
 
@@ -19,7 +19,7 @@ SMALL = Shape(hidden_size=64, num_hidden_layers=2, intermediate_size=64, num_att
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return rows.load_tokenizer(BUILTIN / "train")
+    return rows.load_tokenizer()
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +93,16 @@ def test_steps_lower_the_loss_and_4_bits_come_back_from_the_file(tokenizer, tmp_
     unpacked = quantise.unpack(load_file(str(tmp_path / "model.safetensors")))
     for name, p in trainer.model.named_parameters():
         assert torch.equal(unpacked[name].bfloat16(), p.detach()), name
+
+
+def test_an_answer_is_the_same_whatever_its_draft():
+    torch.manual_seed(0)
+    model = Qwen3(SMALL).eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.5)  # else it says its last token again and again
+    prompts, limits = [[5, 9, 4], [8] * 7, [3], [2, 7]], [12, 5, 9, 20]
+    eos = generate.greedy(model, prompts, limits, -1, "cpu")[3][2]  # so that one answer ends by itself
+    plain = generate.greedy(model, prompts, limits, eos, "cpu")
+    assert len(plain[3]) == 3 and [len(row) for row in plain[:3]] == limits[:3] and all(len(set(row)) > 1 for row in plain)
+    for drafts in (plain, [[1]] * 4, [row[:-1] + [1] for row in plain], [row[:2] for row in plain]):
+        assert generate.answers(model, prompts, drafts, limits, eos, "cpu", 2) == plain

@@ -1,6 +1,7 @@
 """Held-out cases by task, and what counts as right. Needs only the standard library."""
 
 import json
+import math
 import re
 
 from . import mixture
@@ -8,6 +9,7 @@ from .sample import answer_text
 from .tasks import arithmetic, chat, code, dialog, extract, passages, results, summary, tools, unknown
 from .world import World
 
+SLOT = r"(?:St\\. )?[\\w-]+(?: [\\w-]+){0,3}"  # a name, a place or a thing in a story
 LONGEST = 4200  # characters of a case, so that prompt and answer stay within 2048 tokens
 
 
@@ -97,6 +99,13 @@ def _json(text):
         return text
 
 
+def _is_story(prompt, text):
+    """A prompt leaves open who meets whom where: a story is right that has the form and tells of the animal that was asked for."""
+    forms = [re.sub(r"\\{\w+\\}", SLOT, re.escape(" ".join(lines))) for lines in (chat.STORY, chat.STORY[:2] + chat.STORY[-2:])]
+    asked = re.search(r" about an? (\w+)", prompt)
+    return any(re.fullmatch(form, text) for form in forms) and (not asked or asked[1] in text.split())
+
+
 def right(sample, text):
     """Whether `text`, as generated (reasoning included), is the expected answer."""
     wanted, got = answer_text(sample.messages[-1]).strip(), visible(text)
@@ -106,13 +115,23 @@ def right(sample, text):
         return _number(got) == _number(wanted)
     if sample.check == "calls":
         return calls_in(got) == calls_in(wanted)
+    if sample.check == "story":
+        return _is_story(sample.messages[-2]["content"], got)
     return _json(got) == _json(wanted) if sample.check == "json" else got == wanted
+
+
+def interval(good, n):
+    """The shares of right answers that `good` of n cases speak for, at 95% (Wilson's score interval)."""
+    z, share = 1.96, good / n
+    middle, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
 
 
 def table(counts):
     """Markdown of {row: (n, right, ended)}."""
-    lines = ["| task | cases | right | wanted | turn ended |", "|---|---|---|---|---|"]
+    lines = ["| task | cases | right | 95% interval | wanted | turn ended |", "|---|---|---|---|---|---|"]
     for row, (n, good, ended) in counts.items():
         wanted = ROWS.get(row, (None, None))[1]
-        lines.append(f"| {row} | {n} | {good} ({good / n:.1%}) | {f'{wanted:.0%}' if wanted else ''} | {ended}/{n} |")
+        low, high = (f"{100 * share:.1f}" for share in interval(good, n))
+        lines.append(f"| {row} | {n} | {good} ({good / n:.1%}) | {low} to {high}% | {f'{wanted:.0%}' if wanted else ''} | {ended}/{n} |")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Draw curve.png from the logs of one run after another: `python -m train.plot train/curve.png train/log.csv train/log2.csv`."""
+"""Draw curve.png from the logs of one run after another: `python -m train.plot train/curve.png train/log.csv`."""
 
 import csv
 import sys

@@ -15,7 +15,7 @@ TOOLS_TAIL = (
 
 @dataclass
 class Sample:
-    """`messages` ends with the assistant's answer. `check` names how evaluation compares: text, number, calls, json."""
+    """`messages` ends with the assistant's answer. `check` names how evaluation compares: text, number, calls, json, story."""
 
     messages: list
     tools: list = field(default_factory=list)

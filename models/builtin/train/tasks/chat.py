@@ -114,7 +114,7 @@ def story(world):
     lines = STORY if world.chance(0.7) else STORY[:2] + STORY[-2:]
     ask_for = world.pick(("Tell me a story", "Tell me a short story", "Write a short story", "Write a story", "I want to hear a story", "Can you tell a story"))
     prompt = ask_for + (f" about {a(animal)}" if given else "") + world.pick((".", "", "!"))
-    return ask(prompt, " ".join(lines).format(**values))
+    return ask(prompt, " ".join(lines).format(**values), check="story")
 
 
 def poem(world):
