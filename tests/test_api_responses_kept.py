@@ -117,7 +117,8 @@ def test_a_foreign_or_broken_blob():
     blob = post(client, PATH + "/compact").json["output"][0]["encrypted_content"]
     foreign = Seal(b"another key of bytes").close("compaction", [])
     reasoning = Seal().close("reasoning", "text")
-    for wrong in ("", "x", "\u00e9", blob[:-4], "A" + blob[1:], foreign, reasoning):
+    changed = ("B" if blob[0] == "A" else "A") + blob[1:]
+    for wrong in ("", "x", "\u00e9", blob[:-4], changed, foreign, reasoning):
         answer = post(client, input=[{"type": "compaction", "encrypted_content": wrong}, USER])
         assert answer.status_code == 400 and answer.json["error"]["param"] == "input[0].encrypted_content", wrong
 

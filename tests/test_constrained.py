@@ -176,8 +176,9 @@ def test_a_stop_string_ends_a_constrained_answer(client):
 
 
 def test_the_same_beside_others(client):
+    """Answers that the model is sure of: on a CPU, MLX's products of one row and of several differ in their last bits."""
     wishes = [
-        {"extra": {"regex": "[a-z ]{12}"}, "temperature": 1.2, "seed": 3},
+        {"messages": SUM, "extra": {"regex": "[0-9]+ [+] [0-9]+ = [0-9]+"}, "temperature": 0.8, "seed": 3},
         {"response_format": {"type": "json_object"}, "temperature": 0.7, "seed": 5, "max_tokens": 30},
         {"messages": SUM},
         {"messages": SUM, "extra": THINK | {"reasoning_budget_tokens": 9}},
