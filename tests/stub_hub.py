@@ -121,8 +121,8 @@ class Handler(BaseHTTPRequestHandler):
         cuts = self.hub.cut.get(path)
         if cuts and (cut := cuts.pop(0)) < len(data):
             data, self.close_connection = data[:cut], True
+        self.hub.sent[path] += len(data)  # before, so that whoever has read it finds it counted
         self.wfile.write(data)
-        self.hub.sent[path] += len(data)
 
     def json(self, value):
         body = json.dumps(value).encode()
