@@ -28,10 +28,10 @@ MODEL_FLAGS = (
     ),
     Flag(
         ("--prefill-chunk",),
-        "prompt tokens a step at most; smaller ones let other streams through sooner",
+        "prompt tokens read together: more are faster and need more memory; an answer's last bits may depend on it",
         integer(1),
         "N",
-        "2048",
+        "512; 2048 with CUDA",
         differs="8192",
     ),
     Flag(

@@ -79,7 +79,7 @@ def options_of(values: Mapping[str, Any], command: str) -> Options:
         download=True,
         ctx_size=values.get("ctx_size"),
         max_concurrent=values.get("max_concurrent", 64) if command == SERVE else 1,
-        prefill_chunk=values.get("prefill_chunk", 2048),
+        prefill_chunk=values.get("prefill_chunk"),
         timeout_s=values.get("timeout", 300.0),
         max_tokens=values.get("max_tokens", 100 if command == RUN else None),
         sampling=sampling,

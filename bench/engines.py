@@ -20,7 +20,7 @@ class Smelt:
 
     def __init__(self, folder: Path):
         from .. import models
-        from ..engine import checked, service
+        from ..engine import checked, limits, service
         from ..engine.scheduler import Limits, Scheduler
         from ..models import source
 
@@ -28,7 +28,7 @@ class Smelt:
         self.model = models.load(folder)
         checked.check(self.model, folder, source.home())
         self.vocab = self.model.vocab
-        self.scheduler = Scheduler(self.model, Limits())
+        self.scheduler = Scheduler(self.model, Limits(chunk=limits.default_chunk()))
 
     def add(self, prompt: list[int], tokens: int, put=lambda item: None):
         from ..engine.request import Sampling

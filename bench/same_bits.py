@@ -73,11 +73,11 @@ def verified(model, prompt: list[int], drafts: list[int], width: int) -> tuple[l
     """Tokens, and a checksum of each one's logits, in steps of `width` that guess `drafts`."""
     memory = model.memory()
     row = memory.open(len(prompt) + len(drafts) + width)
-    model(mx.array([prompt[:-1]]), memory.step([row], len(prompt) - 1), last=True)
-    tokens, sums, steps = [], [], 0
+    logits = model.logits(model(mx.array([prompt]), memory.step([row], len(prompt)), last=True)[:, -1])
+    tokens, sums, steps = mx.argmax(logits, axis=-1).tolist(), checksums(logits).tolist(), 0
     while len(tokens) < len(drafts):
         steps += 1
-        guess = guessed([prompt[-1], *drafts], len(tokens), width, model.vocab, wrong=steps % WRONG_EVERY == 0)
+        guess = guessed(drafts, len(tokens) - 1, width, model.vocab, wrong=steps % WRONG_EVERY == 0)
         logits = model.logits(model(mx.array([guess]), memory.step([row], len(guess), keep=True)))[0]
         found, checks = mx.argmax(logits, axis=-1).tolist(), checksums(logits).tolist()
         right = next((i for i in range(1, len(guess)) if guess[i] != found[i - 1]), len(guess))

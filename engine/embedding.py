@@ -98,7 +98,7 @@ class Embedding:
                 hidden = scheduler.model.normed(scheduler.model(tokens[:, begin : begin + count], step))
                 pooled = pooled + self.part(hidden.astype(mx.float32), lengths, begin)
                 mx.eval(pooled, scheduler.memory.arrays)
-                scheduler.pace.note(count * len(prompts), time.monotonic() - started)
+                scheduler.pace.note(count * len(prompts), len(scheduler.model.blocks), time.monotonic() - started)
                 begin += count
                 if begin < longest:
                     yield True

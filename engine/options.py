@@ -14,7 +14,7 @@ class Options:
     download            fetch org/name from the hub when it is not installed
     ctx_size            tokens of the context window; None computes it from the architecture and the memory
     max_concurrent      rows decoded together; more requests wait
-    prefill_chunk       prompt tokens a tick at most: it bounds how long the other streams stall
+    prefill_chunk       prompt tokens read together; None: as suits the machine
     timeout_s           wall time of a request, unless it says otherwise; then it ends with finish_reason "length"
     max_tokens          completion tokens of a request that does not say; None leaves what the context window leaves
     sampling            the flags' sampling parameters, by the names of `Sampling`; a request's own go before, the
@@ -28,7 +28,7 @@ class Options:
     download: bool = False
     ctx_size: int | None = None
     max_concurrent: int = 64
-    prefill_chunk: int = 2048
+    prefill_chunk: int | None = None
     timeout_s: float = 300.0
     max_tokens: int | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)

@@ -14,25 +14,21 @@ import mlx.core as mx
 
 from ..kernels import launch
 from ..models.state import Step
+from .filling import Chunk, Pace
 from .sampler import Sampler, mask_of
 from .sequence import Prefilled, Sequence, Token
 from .step import TracedStep
 
-CHUNK_S = 0.1  # a chunk of prompt holds up the running streams for about so long
-ALONE_S = 1.0  # without streams, chunks are as long as this, for progress to be told now and then
-LOOK_S = 0.05  # a prompt that is no longer wanted is left within about so long, in the middle of a chunk
-FIRST_CHUNK = 64  # before anything was measured
-LEAST_CHUNK = 32
 GROWTH_TOKENS = 512  # completion tokens that must fit, besides the prompt, for a sequence to be let in
 CLEAR_EVERY = 256  # steps after which MLX's cache of free buffers is emptied
 
 
 @dataclass(frozen=True)
 class Limits:
-    """rows decoded together; tokens a chunk at most; bytes that all states together may take."""
+    """rows decoded together; tokens of a prompt that are read together; bytes that all states together may take."""
 
     rows: int = 64
-    chunk: int = 2048
+    chunk: int = 512
     state_bytes: int = 1 << 62
 
 
@@ -42,30 +38,6 @@ class Pending:
 
     sequences: list[Sequence]
     arrays: list[mx.array]
-
-
-class Pace:
-    """How many prompt tokens go into a chunk, and how many layers between two looks at the flags; from what was measured."""
-
-    def __init__(self, most: int):
-        self.most, self.rate = most, None  # tokens a second
-
-    def note(self, tokens: int, seconds: float) -> None:
-        if tokens >= min(LEAST_CHUNK, self.most) and seconds > 0:  # a prompt's end tells little
-            rate = tokens / seconds
-            self.rate = rate if self.rate is None else (self.rate + rate) / 2
-
-    def chunk(self, alone: bool) -> int:
-        """A power of two, so that the same few shapes come again."""
-        if self.rate is None:
-            return min(FIRST_CHUNK, self.most)
-        tokens = int(self.rate * (ALONE_S if alone else CHUNK_S))
-        return min(self.most, max(LEAST_CHUNK, 1 << max(0, tokens.bit_length() - 1)))
-
-    def layers(self, tokens: int, layers: int) -> int:
-        if self.rate is None:
-            return max(1, layers // 8)
-        return max(1, min(layers, int(LOOK_S * self.rate * layers / tokens)))
 
 
 def read(arrays: list[mx.array]) -> list[list]:
@@ -79,9 +51,10 @@ class Scheduler:
         self.model, self.limits = model, limits
         self.memory = model.memory()
         self.traced = TracedStep(model, self.memory)
-        self.pace = Pace(limits.chunk)
+        self.pace = Pace(limits.chunk, len(model.blocks))
         self.waiting: deque[Sequence] = deque()
         self.filling: Sequence | None = None
+        self.chunk: Chunk | None = None  # of the prompt that is being read
         self.running: list[Sequence] = []
         self.pending: deque[Pending] = deque()
         self.due: deque[Pending] = deque()  # what was pending when the tick began
@@ -90,6 +63,8 @@ class Scheduler:
         self.tokens: mx.array | None = None  # [B], the last draw of sampler.sequences, perhaps not computed yet
         self.first: dict[Sequence, mx.array] = {}  # first draws of rows that have not decoded yet
         self.ahead: list[mx.array] = []  # the last part of a prompt that was started, perhaps not computed yet
+        self.ahead_size = (0, 0)  # its tokens and layers
+        self.ahead_since = 0.0  # when it was started, or the part before it was done, if that was later
         self.steps = 0
         self.lent = 0  # bytes of state that texts to be embedded have at the moment
 
@@ -126,7 +101,7 @@ class Scheduler:
             self.release(sequence)
         if self.filling is not None and self.filling.finished:
             self.release(self.filling)
-            self.filling = None
+            self.filling = self.chunk = None
 
     def all(self) -> list[Sequence]:
         return [*self.waiting, *([self.filling] if self.filling else []), *self.running]
@@ -200,10 +175,12 @@ class Scheduler:
     # Reading prompts
 
     def prefill(self) -> None:
-        """Submit a chunk of prompt tokens, of one prompt or of several short ones."""
-        used = 0
-        while used < self.pace.chunk(alone=not self.running) and (self.filling or self.admit()):
-            used += self.fill(self.filling, self.pace.chunk(alone=not self.running) - used)
+        """Submit a part of a prompt, or several short prompts."""
+        spent = 0
+        while spent < self.pace.work(alone=not self.running) and (self.filling or self.admit()):
+            if self.filling.cancelled:
+                break  # the next tick takes it out
+            spent += self.fill(self.filling, self.pace.work(alone=not self.running) - spent)
 
     def admit(self) -> bool:
         if not self.waiting or len(self.running) >= self.limits.rows:
@@ -218,33 +195,29 @@ class Scheduler:
         self.filling = sequence
         return True
 
-    def fill(self, sequence: Sequence, budget: int) -> int:
-        """Read on with a prompt; how many tokens were read."""
-        context, start, begun = sequence.context, sequence.prefilled, time.monotonic()
-        count = min(budget, len(context) - start)
-        step = self.memory.step([sequence.row], count)
-        hidden = self.through(sequence, mx.array([context[start : start + count]]), step)
-        if hidden is None:
-            return count  # no longer wanted: the next tick takes it out
-        sequence.prefilled += count
-        sequence.put(Prefilled(sequence.prefilled, len(context)))
-        if sequence.prefilled == len(context):
-            self.begin(sequence, hidden)
-        else:
-            self.follow(self.memory.arrays)
-        self.pace.note(count, time.monotonic() - begun)
-        return count
+    def fill(self, sequence: Sequence, work: int) -> int:
+        """Read on with a prompt, to the end of a chunk at most; how much work that was."""
+        chunk = self.chunk = self.chunk or Chunk(self.model, self.memory, sequence, self.limits.chunk)
+        before = chunk.done
+        upto = min(chunk.layers, before + max(1, work // chunk.tokens))
+        while chunk.done < upto:
+            layers = min(upto - chunk.done, self.pace.layers(chunk.tokens))
+            chunk.advance(layers)
+            if chunk.done < chunk.layers:
+                self.follow([chunk.hidden], chunk.tokens, layers)
+            if sequence.cancelled:
+                break
+        if chunk.complete and not sequence.cancelled:
+            self.close_chunk(sequence, chunk, layers)
+        sequence.put(Prefilled(chunk.read, len(sequence.context)))
+        return chunk.tokens * (chunk.done - before)
 
-    def through(self, sequence: Sequence, tokens: mx.array, step) -> mx.array | None:
-        """The hidden state of the last token; None if the sequence was cancelled on the way."""
-        layers = len(self.model.blocks)
-        every = self.pace.layers(tokens.size, layers)
-        for done, hidden in enumerate(self.model.stages(tokens, step, last=True), 1):
-            if done % every == 0 and done < layers:
-                self.follow([hidden])
-                if sequence.cancelled:
-                    return None
-        return hidden
+    def close_chunk(self, sequence: Sequence, chunk: Chunk, layers: int) -> None:
+        sequence.prefilled, self.chunk = chunk.end, None
+        if chunk.end == len(sequence.context):
+            self.begin(sequence, chunk.hidden)
+        else:
+            self.follow(self.memory.arrays, chunk.tokens, layers)
 
     def begin(self, sequence: Sequence, hidden: mx.array) -> None:
         """The prompt is read: draw the first token, and decode from the next tick on."""
@@ -257,11 +230,16 @@ class Scheduler:
         self.filling = None
         self.ahead = []
 
-    def follow(self, arrays: list[mx.array]) -> None:
+    def follow(self, arrays: list[mx.array], tokens: int, layers: int) -> None:
         """Start computing, then wait for what was started before: never more than two parts are queued."""
+        begun = time.monotonic()
         mx.async_eval(arrays)
-        mx.eval(self.ahead)
-        self.ahead = arrays
+        if self.ahead:
+            mx.eval(self.ahead)
+            done = time.monotonic()
+            self.pace.note(*self.ahead_size, done - self.ahead_since)
+            begun = max(begun, done)
+        self.ahead, self.ahead_size, self.ahead_since = arrays, (tokens, layers), begun
 
     # Memory
 

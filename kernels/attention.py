@@ -13,6 +13,7 @@ from .pages import PAGE, Pages, Rows
 
 # Scores held at once by one call of the reference, in elements: 2^24 float32 are 64 MiB.
 SCORES = 1 << 24
+FLASH_HEADS = (64, 80, 128)  # head sizes of which MLX holds no scores for whole prompts on a GPU
 
 
 def attention(
@@ -66,10 +67,11 @@ def reference(q, pages: Pages, rows: Rows, *, scale, cap=None) -> mx.array:
 def attend(q, k, v, *, scale, window=None, cap=None) -> mx.array:
     """One row: q [1, H, T, d] are the last T of the S positions of k, v [1, KV, S, d].
 
-    Queries go in tiles that hold at most SCORES scores at once, each tile over the keys that it can see.
+    Where MLX holds all scores, queries go in tiles that hold at most SCORES, each over the keys that it can see.
     """
     total, new, heads = k.shape[2], q.shape[2], q.shape[1]
-    tile = max(1, min(new, SCORES // (heads * total)))
+    flash = cap is None and holds_no_scores(q, v, visible(new, total, window))
+    tile = new if flash else max(1, min(new, SCORES // (heads * total)))
     outputs = []
     for start in range(0, new, tile):
         stop = min(start + tile, new)
@@ -79,6 +81,13 @@ def attend(q, k, v, *, scale, window=None, cap=None) -> mx.array:
             attend_tile(q[:, :, start:stop], k[:, :, begin:last], v[:, :, begin:last], scale, window, cap)
         )
     return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=2)
+
+
+def holds_no_scores(q, v, mask) -> bool:
+    """MLX's fused attention for prompts: 16-bit, these heads, masks that are no arrays."""
+    if mx.default_device().type == mx.DeviceType.cpu or isinstance(mask, mx.array):
+        return False
+    return q.shape[3] == v.shape[3] and q.shape[3] in FLASH_HEADS and q.dtype != mx.float32
 
 
 def attend_tile(q, k, v, scale, window, cap):

@@ -5,9 +5,11 @@ import mlx.core as mx
 import pytest
 from runner import Run, run
 from smelt import models
+from smelt.engine import filling
 from smelt.engine import scheduler as module
+from smelt.engine.filling import Pace
 from smelt.engine.request import Sampling
-from smelt.engine.scheduler import Limits, Pace, Scheduler
+from smelt.engine.scheduler import Limits, Scheduler
 from smelt.engine.sequence import Prefilled
 
 PROMPT = [(7 * i * i + 3 * i) % 320 for i in range(300)]
@@ -168,7 +170,8 @@ def test_cancel_frees_a_row_while_it_waits_fills_and_decodes(llama):
 def test_pages_of_a_cancelled_prompt_are_free_when_its_last_part_is_done(llama, monkeypatch, read):
     """Others may write to them at once, and on a GPU would not wait for that part."""
     scheduler, one, events = fresh(llama, chunk=read), Run(PROMPT, 1000), []
-    scheduler.pace.rate = 1e6
+    scheduler.pace.rate = float(read * len(llama.blocks))  # a tick reads so many tokens
+    monkeypatch.setattr(scheduler.pace, "note", lambda *measured: None)
     scheduler.add(one.sequence)
     scheduler.tick()
     assert one.sequence.prefilled == read
@@ -230,24 +233,74 @@ def test_time_runs_out(llama):
     assert one.end.reason == "length" and len(one.tokens) == 0
 
 
-def test_pace_fits_the_chunk_to_the_time():
-    pace = Pace(2048)
-    assert pace.chunk(alone=True) == module.FIRST_CHUNK
-    pace.note(64, 0.0128)  # 5,000 tokens a second
+def test_pace_fits_what_is_read_to_the_time():
+    pace = Pace(2048, 40)
+    assert pace.chunk(alone=True) == filling.FIRST_CHUNK
+    assert (pace.work(alone=True), pace.work(alone=False), pace.layers(2048)) == (2048 * 40, 1, 5)
+    pace.note(64, 40, 0.0128)  # 5,000 tokens a second
     assert (pace.chunk(alone=False), pace.chunk(alone=True)) == (256, 2048)
-    assert pace.layers(2048, 40) == 4 and pace.layers(256, 40) == 39
+    assert (pace.work(alone=False), pace.work(alone=True)) == (500 * 40, 5000 * 40)
+    assert pace.layers(2048) == 4 and pace.layers(256) == 39
+    pace.note(8, 40, 1.0)  # too short to tell
+    assert pace.work(alone=True) == 5000 * 40
     for _ in range(20):
-        pace.note(64, 1.0)
-    assert (pace.chunk(alone=False), pace.chunk(alone=True)) == (module.LEAST_CHUNK, 64)
-    assert pace.layers(64, 10) == 1
-    assert Pace(8).chunk(alone=True) == 8
+        pace.note(64, 40, 1.0)
+    assert (pace.chunk(alone=False), pace.chunk(alone=True)) == (filling.LEAST_CHUNK, 64)
+    assert pace.layers(64) == 2
+    assert Pace(8, 4).chunk(alone=True) == 8
+
+
+def recorded_chunks(scheduler, monkeypatch):
+    """(first position, tokens) of every chunk that this scheduler reads."""
+    chunks = []
+
+    class Recorded(filling.Chunk):
+        def __init__(self, *given):
+            super().__init__(*given)
+            chunks.append((self.start, self.tokens))
+
+    monkeypatch.setattr(module, "Chunk", Recorded)
+    return chunks
+
+
+@pytest.mark.parametrize("rate", [None, 50.0, 2000.0, 1e9])
+def test_a_prompt_is_read_in_the_same_chunks_whatever_runs_beside_it(llama, monkeypatch, rate):
+    """Their borders decide how products round."""
+    scheduler = fresh(llama, chunk=64)
+    chunks = recorded_chunks(scheduler, monkeypatch)
+    others = [Run(PROMPT[:n], 40) for n in (5, 70, 33)]
+    one = Run(PROMPT[:150], 3)
+    for other in others:
+        scheduler.add(other.sequence)
+        scheduler.tick()
+    scheduler.pace.rate = rate
+    run(scheduler, one)
+    assert [c for c in chunks if c in ((0, 64), (64, 64), (128, 22))][-3:] == [(0, 64), (64, 64), (128, 22)]
+    assert sorted(chunks) == sorted([(0, 5), (0, 64), (64, 6), (0, 33), (0, 64), (64, 64), (128, 22)])
+
+
+def test_streams_go_on_between_the_layers_of_a_chunk(llama, monkeypatch):
+    scheduler, short, long = fresh(llama, chunk=256), Run(PROMPT[:4], 200), Run(PROMPT[:200], 3)
+    scheduler.add(short.sequence)
+    for _ in range(4):
+        scheduler.tick()
+    scheduler.pace.rate = 1.0  # a layer takes longer than a tick may
+    monkeypatch.setattr(scheduler.pace, "note", lambda *measured: None)
+    scheduler.add(long.sequence)
+    before = len(short.sequence.generated)
+    while scheduler.filling or scheduler.waiting:
+        scheduler.tick()
+    assert len(short.sequence.generated) - before >= len(llama.blocks)
+    while not long.queue.empty():
+        long.take(long.queue.get())
+    assert [p.done for p in long.progress] == [0, *(200 * i // len(llama.blocks) for i in range(1, len(llama.blocks) + 1))]
 
 
 def test_a_cancelled_prompt_is_left_in_the_middle_of_a_chunk(llama):
     scheduler, one, two = fresh(llama, chunk=256), Run(PROMPT, 10), Run(PROMPT[:40], 12)
     expected = greedy(llama, PROMPT[:40], 12)
     llama.forget()
-    scheduler.pace.rate = 20.0  # slow: a look after every layer
+    scheduler.pace.rate = 20.0 * len(llama.blocks)  # slow: a look after every layer
     seen = []
     stages = type(llama).stages
 

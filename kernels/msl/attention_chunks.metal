@@ -1,31 +1,56 @@
-// attention_chunks.metal: how attention.metal and self_attention.metal load.
+// attention_chunks.metal: how attention.metal and self_attention.metal load, and what of the keys they load.
 #include "packed.metal"
 
-// A lane's elements of a key, in chunks of W neighbours that STRIDE apart: as they are stored, then as floats.
+// A lane's elements of a head, in chunks of W neighbours that STRIDE apart, as the words they are stored in.
 template <int W, int STRIDE, int N, typename T>
-METAL_FUNC void load_chunks(const device T* from, thread T (&to)[N]) {
+METAL_FUNC void load_chunks(const device T* from, thread uint (&to)[N]) {
+  constexpr int WORDS = W * int(sizeof(T)) / 4;         // of a chunk
+  constexpr int STEP = WORDS % 4 == 0 ? 4 : WORDS;
 #pragma unroll
-  for (int c = 0; c < N / W; c++) {
-    if constexpr (W == 8 && sizeof(T) == 2) {
-      uint words[4];
-      load_words((const device uint*)(from + c * STRIDE), words);
+  for (int i = 0; i < N; i += STEP) {
+    uint loaded[STEP];
+    load_words((const device uint*)(from + i / WORDS * STRIDE) + i % WORDS, loaded);
 #pragma unroll
-      for (int e = 0; e < 4; e++) {
-        vec<T, 2> pair = as_type<vec<T, 2>>(words[e]);
-        to[c * W + 2 * e] = pair.x;
-        to[c * W + 2 * e + 1] = pair.y;
-      }
-    } else {
-      constexpr int STEP = W % 4 == 0 ? 4 : W;
-#pragma unroll
-      for (int e = 0; e < W; e += STEP) {
-        vec<T, STEP> part = *(const device vec<T, STEP>*)(from + c * STRIDE + e);
-#pragma unroll
-        for (int i = 0; i < STEP; i++) {
-          to[c * W + e + i] = part[i];
-        }
-      }
+    for (int e = 0; e < STEP; e++) {
+      to[i + e] = loaded[e];
     }
   }
 }
 
+// The first `count` of BATCH keys or values, TOGETHER heads apart.
+template <int W, int STRIDE, int D, int TOGETHER, int BATCH, int N, typename T>
+METAL_FUNC void load_batch(const device T* from, int count, thread uint (&to)[BATCH][N]) {
+#pragma unroll
+  for (int k = 0; k < BATCH; k++) {
+    if (k * TOGETHER < count) {
+      load_chunks<W, STRIDE>(from + k * TOGETHER * D, to[k]);
+    }
+  }
+}
+
+// Element e of what was loaded.
+template <typename T, int N>
+METAL_FUNC float held(thread uint (&words)[N], int e) {
+  if constexpr (sizeof(T) == 4) {
+    return as_type<float>(words[e]);
+  } else {
+    return element<T>(words, e);
+  }
+}
+
+// Whether any of the tokens position .. position + NEW - 1 sees any of the COUNT positions from `from` on.
+template <int COUNT, int NEW, int WINDOW>
+METAL_FUNC bool any_seen(int from, int position) {
+  return from < position + NEW && (WINDOW == 0 || from + COUNT > position - WINDOW + 1);
+}
+
+// Head `i` of those in threadgroup memory, as load_chunks has it.
+template <int D, int W, int STRIDE, typename T, int N>
+METAL_FUNC void take_fresh(threadgroup uint* heads, int i, uint offset, thread uint (&to)[N]) {
+  constexpr int PER = 4 / int(sizeof(T));               // elements of a word
+#pragma unroll
+  for (int j = 0; j < N; j++) {
+    uint d = uint(j * PER / W * STRIDE + j * PER % W) + offset;
+    to[j] = heads[(uint(i * D) + d) / PER];
+  }
+}

@@ -19,6 +19,13 @@
   int upto = (own - begin) / (SPAN * PAGE);             // the part of the token itself
   size_t base = (size_t(row) * KV + head) * PARTS;
 
+  // The first parts are loaded before it is known what they weigh: a chain of loads takes longer than the loads.
+  float ahead[AHEAD];
+#pragma unroll
+  for (int k = 0; k < AHEAD; k++) {
+    int q = metal::min((WINDOW == 0 ? 0 : from) + k, PARTS - 1);
+    ahead[k] = d < uint(D) ? partial[((base + q) * R + r) * D + d] : 0.0f;
+  }
   float top = -1e30f;
   for (int p = from + int(lane); p <= upto; p += 32) {
     top = metal::max(top, stats[2 * ((base + p) * R + r)]);
@@ -33,16 +40,18 @@
     float weight = inside ? metal::precise::exp(stats[at] - top) : 0.0f;
     sum += simd_sum(weight * stats[at + 1]);
     int count = metal::min(32, upto - p0 + 1);
+#pragma unroll 1
     for (int j = 0; j < count; j += AHEAD) {
-      float parts[AHEAD];
+      float now[AHEAD];
 #pragma unroll
       for (int k = 0; k < AHEAD; k++) {
-        int q = metal::min(p0 + j + k, upto);           // past the end: its weight is zero
-        parts[k] = d < uint(D) ? partial[((base + q) * R + r) * D + d] : 0.0f;
+        now[k] = ahead[k];
+        int q = metal::min(p0 + j + AHEAD + k, upto);   // past the end: not used
+        ahead[k] = d < uint(D) && p0 + j + AHEAD <= upto ? partial[((base + q) * R + r) * D + d] : 0.0f;
       }
 #pragma unroll
       for (int k = 0; k < AHEAD; k++) {
-        value = metal::fma(simd_broadcast(weight, ushort(j + k)), parts[k], value);
+        value = metal::fma(simd_broadcast(weight, ushort(j + k)), j + k < count ? now[k] : 0.0f, value);
       }
     }
   }

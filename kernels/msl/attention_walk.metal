@@ -1,6 +1,7 @@
 // attention_walk.metal: statements that attention.metal and self_attention.metal share: the keys of a part, one
-// simdgroup's after another's, then the simdgroups joined. FRESH: the new tokens' keys and values are in `fresh`
-// [NEW, 2, D] of the threadgroup; the pool's slots of theirs are perhaps not written yet.
+// simdgroup's after another's, then the simdgroups joined. The next turn's keys are loaded when this turn's are used,
+// its values likewise. FRESH: the new tokens' keys and values are in `fresh` [NEW, 2, D] of the threadgroup; the pool's
+// slots of theirs are being written, and not read.
 
   float acc[TILE][E];
   float high[TILE];
@@ -15,43 +16,32 @@
     }
   }
 
-  if (seen) {
-    size_t base = size_t(head) * slots * D + offset;
-    for (int k0 = int(simd) * KEYS; k0 < (int(simd) + 1) * KEYS; k0 += TOGETHER * BATCH) {
-      int reached = first + k0;
-      if (reached >= position + NEW || (WINDOW > 0 && reached + TOGETHER * BATCH <= position - WINDOW + 1)) {
-        continue;                                       // none of these keys is seen
-      }
-      // A simdgroup's keys of one turn are in one page, which the table has, since some of them are seen.
-      uint page = uint(table[row * pages + part * SPAN + k0 / PAGE]);
-      size_t from = base + (size_t(page) * PAGE + k0 % PAGE + own) * D;
-      float scores[TILE][BATCH];
-      T key[BATCH][E];
-      T value[BATCH][E];
-#pragma unroll
-      for (int k = 0; k < BATCH; k++) {                 // all loads first: they take longer than all that follows
-        int token = first + k0 + k * TOGETHER + int(own) - position;
-        if (!FRESH || token < 0 || token >= NEW) {
-          load_chunks<W, LANES * W>(keys + from + k * TOGETHER * D, key[k]);
-          load_chunks<W, LANES * W>(values + from + k * TOGETHER * D, value[k]);
-        } else {
-#pragma unroll
-          for (int e = 0; e < E; e++) {
-            uint d = uint(e / W * (LANES * W) + e % W) + offset;
-            key[k][e] = fresh[2 * token * D + d];
-            value[k][e] = fresh[(2 * token + 1) * D + d];
-          }
-        }
-      }
+#pragma unroll 1
+  for (int k0 = 0; k0 < KEYS; k0 += CHUNK) {
+    int reached = mine + k0;                            // position of this turn's first key
+    bool now = any_seen<CHUNK, NEW, WINDOW>(reached, position);
+    bool next = k0 + CHUNK < KEYS && any_seen<CHUNK, NEW, WINDOW>(reached + CHUNK, position);
+    size_t from = base;
+    if (next) {
+      uint i = uint(k0 + CHUNK) / PAGE;
+      from += size_t(held_pages[i < PAGES ? i : 0] * PAGE + (simd * KEYS + k0 + CHUNK) % PAGE) * D;
+    }
+    int coming = FRESH ? position - reached - CHUNK - int(own) : CHUNK;  // keys that the pool surely has
+    bool renewed = FRESH && reached + CHUNK > position;
+    float scores[TILE][BATCH];
+    if (now) {
 #pragma unroll
       for (int k = 0; k < BATCH; k++) {
-        int at = first + k0 + k * TOGETHER + int(own);
+        int at = reached + k * TOGETHER + int(own);
+        if (renewed && at >= position && at < position + NEW) {
+          take_fresh<D, W, LANES * W, T>(fresh, 2 * (at - position), offset, key[k]);
+        }
 #pragma unroll
         for (int t = 0; t < TILE; t++) {
           float dot = 0.0f;
 #pragma unroll
           for (int e = 0; e < E; e++) {
-            dot = metal::fma(query[t][e], float(key[k][e]), dot);
+            dot = metal::fma(query[t][e], held<T>(key[k], e), dot);
           }
 #pragma unroll
           for (int d = 1; d < LANES; d *= 2) {
@@ -63,6 +53,18 @@
           int self = position + int(metal::min(tile * TILE + t, uint(R - 1)) % NEW);
           bool visible = at <= self && (WINDOW == 0 || at > self - WINDOW);
           scores[t][k] = visible ? dot : -INFINITY;
+        }
+      }
+    }
+    if (next) {
+      load_batch<W, LANES * W, D, TOGETHER>(keys + from, coming, key);
+    }
+    if (now) {
+#pragma unroll
+      for (int k = 0; k < BATCH; k++) {
+        int at = reached + k * TOGETHER + int(own);
+        if (renewed && at >= position && at < position + NEW) {
+          take_fresh<D, W, LANES * W, T>(fresh, 2 * (at - position) + 1, offset, value[k]);
         }
       }
 #pragma unroll
@@ -87,10 +89,13 @@
           total[t] += weight;
 #pragma unroll
           for (int e = 0; e < E; e++) {
-            acc[t][e] = metal::fma(weight, hidden ? 0.0f : float(value[k][e]), acc[t][e]);
+            acc[t][e] = metal::fma(weight, hidden ? 0.0f : held<T>(value[k], e), acc[t][e]);
           }
         }
       }
+    }
+    if (next) {
+      load_batch<W, LANES * W, D, TOGETHER>(values + from, coming, value);
     }
   }
 

@@ -256,6 +256,11 @@ METAL_FUNC void as_packed(thread vec<T, 2> (&pairs)[TILES]) {
       }
     }
   }
+  float early = 0.0f;                                               // the first residual of this thread, long before its use
+  if (RESIDUAL && thread_index_in_threadgroup < uint(OUTS * M)) {
+    uint o = metal::min(group * OUTS + thread_index_in_threadgroup / M, uint(O - 1));
+    early = float(residual[size_t(thread_index_in_threadgroup % M) * O + o]);
+  }
   uint first = first_unit<UNITS, SLICE, SIMDS>(0, simd);            // of this slice
   bring_slice(coming, x + row * K + first * UNIT + part * V, simd * SLICE < uint(UNITS) && row < uint(M));
 
@@ -372,7 +377,10 @@ METAL_FUNC void as_packed(thread vec<T, 2> (&pairs)[TILES]) {
       float factor = NORM ? metal::precise::rsqrt(length / float(K) + as_type<float>(EPS)) / product_scale<T>() : 1.0f;
       v = metal::fma(v, factor, BIAS ? float(bias[o]) : 0.0f);
       up = metal::fma(up, factor, BIAS && GATED ? float(bias[o + O]) : 0.0f);
-      float addend = RESIDUAL ? float(residual[size_t(m) * O + o]) : 0.0f;
+      float addend = early;
+      if (RESIDUAL && i >= uint(SIMDS * 32)) {
+        addend = float(residual[size_t(m) * O + o]);
+      }
       y[size_t(m) * O + o] = T(finished<ACT>(v, up, addend));
     }
   }

@@ -25,28 +25,39 @@ METAL_FUNC bool is_first(int i) {
   return INTERLEAVED ? i % 2 == 0 : i < DIMS / 2;
 }
 
-// v = turn(source / rms * gain). All loads and angles come before the first sum: this is a chain of waits.
+// How many angles a lane needs for its elements: those of its second halves of a pair are those of its first.
+template <int DIMS, bool INTERLEAVED>
+METAL_FUNC constexpr int angles_of() { return !INTERLEAVED && DIMS % 64 == 0 && DIMS > 0 ? DIMS / 64 : (DIMS + 31) / 32; }
+
+// v = turn(source / rms * gain). All loads come before all angles, and these before the first sum: this is a chain of waits.
 // `scratch` is room for D floats of the simdgroup's own; `turned` says whether this head turns at all.
 template <int D, int DIMS, bool INTERLEAVED, typename T, typename P>
 METAL_FUNC void turned_head(const device T* source, const device T* weight, bool normed, bool weighted, bool turned,
                             P periods, float at, float eps, float magnitude, threadgroup float* scratch, uint lane,
                             thread float (&v)[D / 32]) {
   constexpr int E = D / 32;
+  constexpr int A = angles_of<DIMS, INTERLEAVED>();
   float gain[E];
-  float c[E];
-  float s[E];
+  float c[A > 0 ? A : 1];
+  float s[A > 0 ? A : 1];
+#pragma unroll
+  for (int a = 0; a < A; a++) {
+    c[a] = periods[pair_of<DIMS, INTERLEAVED>(metal::min(int(lane) + 32 * a, DIMS - 1))];
+  }
 #pragma unroll
   for (int e = 0; e < E; e++) {
-    int i = int(lane) + 32 * e;
-    v[e] = float(source[i]);
-    gain[e] = 1.0f;
-    if (weighted) {
-      gain[e] = float(weight[i]);
-    }
-    if (i < DIMS && turned) {
-      float angle = at / periods[pair_of<DIMS, INTERLEAVED>(i)];
-      c[e] = metal::precise::cos(angle);
-      s[e] = metal::precise::sin(angle);
+    v[e] = float(source[lane + 32 * e]);
+  }
+#pragma unroll
+  for (int e = 0; e < E; e++) {
+    gain[e] = weighted ? float(weight[lane + 32 * e]) : 1.0f;
+  }
+  if (turned) {
+#pragma unroll
+    for (int a = 0; a < A; a++) {
+      float angle = at / c[a];
+      c[a] = metal::precise::cos(angle);
+      s[a] = metal::precise::sin(angle);
     }
   }
   float square = 0.0f;
@@ -67,8 +78,11 @@ METAL_FUNC void turned_head(const device T* source, const device T* weight, bool
     for (int e = 0; e < E; e++) {
       int i = int(lane) + 32 * e;
       if (i < DIMS) {
+        constexpr int last = A > 0 ? A : 1;
         float other = scratch[partner<DIMS, INTERLEAVED>(i)];
-        float moved = is_first<DIMS, INTERLEAVED>(i) ? metal::fma(v[e], c[e], -(other * s[e])) : metal::fma(v[e], c[e], other * s[e]);
+        float cosine = c[e % last];
+        float sine = s[e % last];
+        float moved = is_first<DIMS, INTERLEAVED>(i) ? metal::fma(v[e], cosine, -(other * sine)) : metal::fma(v[e], cosine, other * sine);
         v[e] = moved * magnitude;
       }
     }

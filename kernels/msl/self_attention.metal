@@ -8,36 +8,14 @@
 #include "attention_chunks.metal"
 
 // ---- body
-  constexpr int E = D / LANES;                          // elements of a lane
-  constexpr int W = E % 8 == 0 ? 8 : (E % 4 == 0 ? 4 : 2);
-  constexpr int TOGETHER = 32 / LANES;                  // keys of a simdgroup at once
-  constexpr int R = GROUP * NEW;
-  constexpr int KEYS = SPAN * PAGE / SIMDS;             // of a simdgroup
-  constexpr int TILES = (R + TILE - 1) / TILE;
-
   constexpr int HEADS = KV * GROUP;
   constexpr int GIVEN = HEADS + (SAME ? 1 : 2) * KV;    // heads in a row of qkv
   constexpr bool FRESH = true;
 
-  threadgroup T fresh[NEW * 2 * D];
+  threadgroup uint fresh[NEW * 2 * D * int(sizeof(T)) / 4];
   threadgroup float queries[TILE * D];
-  threadgroup float best[SIMDS * TILE];
-  threadgroup float sums[SIMDS * TILE];
-  threadgroup float parts[SIMDS * TILE * D];
 
-  uint lane = thread_index_in_simdgroup;
-  uint simd = simdgroup_index_in_threadgroup;
-  uint part = threadgroup_position_in_grid.x;
-  uint head = threadgroup_position_in_grid.y / TILES;
-  uint tile = threadgroup_position_in_grid.y % TILES;
-  uint row = threadgroup_position_in_grid.z;
-  uint own = lane / LANES;                              // which of the keys
-  uint offset = lane % LANES * W;                       // of the lane's first chunk
-  uint slots = uint(size[0]);
-  uint pages = threadgroups_per_grid.x * SPAN;
-  int first = bounds[2 * row] + int(part) * SPAN * PAGE;  // position of the part's first slot
-  int position = bounds[2 * row + 1];
-  bool seen = first < position + NEW && (WINDOW == 0 || first + SPAN * PAGE > position - WINDOW + 1);
+#include "attention_first.metal"
 
   // Each simdgroup a head: the rows of q, then keys and values of the new tokens that are in this part.
   int begun = position - first;                         // where the first new token is in this part
@@ -62,10 +40,10 @@
         }
       } else {
         auto pool = kind == 1 ? keys : values;
-        size_t to = (size_t(head) * slots + uint(slots_of[row * NEW + token])) * D;
+        size_t to = (size_t(head) * uint(size[0]) + uint(slots_of[row * NEW + token])) * D;
 #pragma unroll
         for (int e = 0; e < D / 32; e++) {
-          fresh[(2 * token + kind - 1) * D + lane + 32 * e] = T(v[e]);
+          ((threadgroup T*)fresh)[(2 * token + kind - 1) * D + lane + 32 * e] = T(v[e]);
           if (tile == 0) {
             ((device T*)pool)[to + lane + 32 * e] = T(v[e]);
           }
