@@ -6,7 +6,7 @@ from .world import World
 
 # Shares of samples, not of tokens: code and tools are long, sums are short.
 TASKS = {
-    "chat": (chat.make, 10), "arithmetic": (arithmetic.make, 26), "tools": (tools.make, 18), "results": (results.make, 7), "extract": (extract.make, 12),
+    "chat": (chat.make, 10), "arithmetic": (arithmetic.make, 26), "tools": (tools.make, 23), "results": (results.make, 7), "extract": (extract.make, 12),
     "passages": (passages.make, 20), "lookups": (lookups.make, 28), "code": (code.make, 24), "summary": (summary.make, 4), "dialog": (dialog.make, 7),
     "unknown": (unknown.make, 4),
 }  # fmt: skip

@@ -112,7 +112,7 @@ def lines(world):
     return _asked(world, passages.table_text(world, column, rows), asked)
 
 
-MIX = ((entities, 40), (mentions, 40), (habits, 10), (lines, 10))
+MIX = ((entities, 40), (mentions, 44), (habits, 12), (lines, 4))
 
 
 def make(world):
