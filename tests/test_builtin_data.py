@@ -1,6 +1,7 @@
 """The built-in model: its data is reproducible and honestly split, its template is what it was trained on, and it answers."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 BUILTIN = Path(__file__).resolve().parents[1] / "models" / "builtin"
 sys.path.insert(0, str(BUILTIN))
 from train import evaluation, mixture, sample, stdlib  # noqa: E402
-from train.tasks import arithmetic, chat, code  # noqa: E402
+from train.tasks import arithmetic, chat, code, invented, lookups, passages  # noqa: E402
 from train.world import World  # noqa: E402
 
 LIMIT = 200  # tokens of an answer
@@ -49,6 +50,59 @@ def test_a_rename_changes_every_mention_and_nothing_else():
     places = code.renamable(source)
     assert set(places) >= {"total", "rate"} and len(places["total"]) == 3
     assert code.replace(source, places["total"], "total", "amount") == source.replace("total", "amount")
+
+
+def quotations(samples):
+    """(word asked for, sentence quoted) where a sample asks for the sentence with a word."""
+    for made in samples:
+        question, answer = (message["content"] for message in made.messages)
+        if "Quote the sentence that mentions" in question:
+            yield question.rsplit("mentions ", 1)[1].split('"')[1], answer.removeprefix('The passage says: "').removesuffix('"')
+
+
+def test_a_word_that_is_asked_for_stands_in_one_sentence_of_the_passage(monkeypatch):
+    monkeypatch.setattr(passages, "PASSAGE_FIRST", ("{p}@@{q}",))
+    asked = 0
+    for seed in range(40):
+        samples = lookups.mentions(World(seed, "train"))
+        quoted = {made.messages[-1]["content"] for made in samples}
+        for word, sentence in quotations(samples):
+            others = samples[0].messages[0]["content"].split("@@")[0].replace(sentence, "")
+            assert word in sentence and word.lower() not in others.lower() and len(quoted) > 1, (seed, word)
+            asked += 1
+    assert asked > 50
+
+
+def test_no_two_facts_of_a_passage_answer_one_question():
+    for seed in range(60):
+        found = lookups._facts(World(seed, "train"), 12)
+        questions = [question for _, own in found for question, _ in own]
+        assert len(found) > 1 and len(set(questions)) == len(questions)
+
+
+def test_invented_functions_parse_and_hold_names_and_constants_that_can_be_mistaken():
+    made = [invented.function(World(seed, "train")) for seed in range(60)]
+    assert all(stdlib.parses(source) for source in made) and len(set(made)) == 60
+    assert sum(len(code.renamable(source)) for source in made) > 150
+    assert sum(bool(code._entangled(code.renamable(source), source)) for source in made) > 40
+    assert sum(bool(code._mistakable(code._constants(source), source)) for source in made) > 30
+
+
+def test_edits_of_one_function_begin_alike_and_end_differently():
+    for seed in range(30):
+        samples = mixture.dressed_alike(World(seed, "train"), code.several(World(seed, "train")), "code")
+        prompts = [made.messages[-2]["content"] for made in samples]
+        answers = [made.messages[-1]["content"] for made in samples]
+        assert len(set(answers)) == len(answers)
+        assert len(os.path.commonprefix(prompts)) > len(max(prompts, key=len)) - 160
+
+
+def test_made_up_code_and_sentences_are_for_training_alone(monkeypatch):
+    for name in ("function", "_Function"):
+        monkeypatch.setattr(invented, name, None)
+    monkeypatch.setattr(lookups, "make", None)
+    for row in ("code: rename", "code: change a constant", "passage questions"):
+        assert len(evaluation.cases(row, 20)) == 20
 
 
 def plain_jinja():

@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 BUILTIN = Path(__file__).resolve().parents[1] / "models" / "builtin"
 sys.path.insert(0, str(BUILTIN))
-from train import generate, mixture, quantise, rows  # noqa: E402
+from train import generate, mixture, quantise, rows, session  # noqa: E402
 from train.model import Qwen3, Shape  # noqa: E402
 from train.packed import Batch  # noqa: E402
 from train.training import Trainer  # noqa: E402
@@ -67,6 +67,15 @@ def test_documents_hold_every_token_of_their_samples_once(tokenizer):
         assert np.array_equal(np.concatenate([shared, branch]) & rows.ID_BITS, rows.encode(tokenizer, sample) & rows.ID_BITS)
 
 
+def test_only_how_an_answer_begins_counts_more_than_the_rest(tokenizer):
+    long = next(made for _, (made, *_) in map(mixture.family, range(1000)) if len(made.messages[-1]["content"]) > 400)
+    batch = Batch(codes_of(rows.document(tokenizer, [long])), prompt_weight=0.25)
+    weights = batch.weights[0]
+    answer = torch.nonzero(weights >= 1)[:, 0]
+    assert set(weights.tolist()) == {0.0, 0.25, 1.0, 3.0}
+    assert torch.equal(weights[answer] == 3, torch.arange(len(answer)) < rows.EARLY)
+
+
 def test_flex_attention_takes_the_same_mask(tokenizer):
     from torch.nn.attention.flex_attention import create_block_mask
 
@@ -93,6 +102,20 @@ def test_steps_lower_the_loss_and_4_bits_come_back_from_the_file(tokenizer, tmp_
     unpacked = quantise.unpack(load_file(str(tmp_path / "model.safetensors")))
     for name, p in trainer.model.named_parameters():
         assert torch.equal(unpacked[name].bfloat16(), p.detach()), name
+
+
+def test_training_goes_on_from_masters_and_from_a_4_bit_checkpoint(tmp_path, tokenizer):
+    first = Trainer(SMALL, 3e-3, "cpu")
+    first.fix()
+    session.save(first, tokenizer, tmp_path)
+    for names in (["model.safetensors"], ["masters0.safetensors", "masters1.safetensors", "masters2.safetensors"]):
+        weights = session.weights([tmp_path / name for name in names])
+        again = Trainer(SMALL, 1e-3, "cpu", weights)
+        again.fix()
+        for (name, p), q in zip(first.model.named_parameters(), again.model.parameters(), strict=True):
+            assert torch.allclose(p.float(), q.float(), atol=2e-2), name
+    with pytest.raises(RuntimeError, match="Missing key"):
+        Trainer(SMALL, 1e-3, "cpu", session.weights([tmp_path / "masters0.safetensors"]))
 
 
 def test_an_answer_is_the_same_whatever_its_draft():

@@ -1,13 +1,14 @@
 """The mixture of tasks, system prompts and noise: `family(seed, split)` is the whole data set."""
 
 from . import lexicon as lx
-from .tasks import arithmetic, chat, code, dialog, extract, passages, results, summary, tools, unknown
+from .tasks import arithmetic, chat, code, dialog, extract, lookups, passages, results, summary, tools, unknown
 from .world import World
 
 # Shares of samples, not of tokens: code and tools are long, sums are short.
 TASKS = {
-    "chat": (chat.make, 9), "arithmetic": (arithmetic.make, 20), "tools": (tools.make, 18), "results": (results.make, 7), "extract": (extract.make, 12),
-    "passages": (passages.make, 15), "code": (code.make, 20), "summary": (summary.make, 3), "dialog": (dialog.make, 6), "unknown": (unknown.make, 3),
+    "chat": (chat.make, 10), "arithmetic": (arithmetic.make, 26), "tools": (tools.make, 23), "results": (results.make, 7), "extract": (extract.make, 12),
+    "passages": (passages.make, 20), "lookups": (lookups.make, 28), "code": (code.make, 24), "summary": (summary.make, 4), "dialog": (dialog.make, 7),
+    "unknown": (unknown.make, 4),
 }  # fmt: skip
 SYSTEM = ("You are a helpful assistant.", "You are a helpful assistant.", "You are a helpful AI assistant.", "You are Smelt, a small model.", "Be brief.", "Answer shortly and clearly.",
           "You are a careful assistant that never invents facts.", "You are a coding assistant.", "You are an assistant with access to tools. Use them when they help.", "Be concise.",
@@ -23,15 +24,12 @@ def system_prompt(world):
     return text.format(date=world.date(), person=world.person(), city=world.city(), company=world.company(), time=world.time(), job=world.pick(lx.JOBS), words=world.phrase(3, 20).capitalize())
 
 
-def noisy(world, text, task):
-    """Politeness and slips around a request. Not inside: what has to be copied stays as it is."""
-    if world.chance(0.12):
-        text = world.pick(BEFORE) + text
-    if world.chance(0.1) and task != "code":
-        text = text + world.pick(AFTER).format(first=world.first())
-    if world.chance(0.04):
-        text = world.pick(("\n", " ", "  ", "\n\n")) + text
-    return text
+def noise(world, task):
+    """Politeness and slips, (before, after) a request. Not inside: what has to be copied stays as it is."""
+    before = world.pick(BEFORE) if world.chance(0.12) else ""
+    after = world.pick(AFTER).format(first=world.first()) if world.chance(0.1) and task != "code" else ""
+    space = world.pick(("\n", " ", "  ", "\n\n")) if world.chance(0.04) else ""
+    return space + before, after
 
 
 def thought(world, sample):
@@ -42,16 +40,20 @@ def thought(world, sample):
     return sample
 
 
-def _noised(world, sample, task):
-    first = thought(world, sample).messages[0]
-    if len(sample.messages) == 2 and first["role"] == "user":
-        first["content"] = noisy(world, first["content"], task)
+def _noised(world, samples, task):
+    """Noise around the requests: before them the same for all, so that they still begin alike."""
+    opening = None
+    for sample in samples:
+        first = thought(world, sample).messages[0]
+        if len(sample.messages) == 2 and first["role"] == "user":
+            before, after = noise(world, task)
+            opening = before if opening is None else opening
+            first["content"] = opening + first["content"] + after
 
 
 def dressed_alike(world, samples, task):
     """The samples with some noise around their requests and, often, one system prompt for all."""
-    for sample in samples:
-        _noised(world, sample, task)
+    _noised(world, samples, task)
     if samples[0].messages[0]["role"] != "system" and world.chance(0.4):
         system = {"role": "system", "content": system_prompt(world)}
         for sample in samples:

@@ -4,7 +4,7 @@ import torch
 
 from . import rows
 
-WEIGHTS = (0.0, 0.05, 1.0, 3.0)  # by kind: not learned, prompt, answer, short answer
+PROMPT_WEIGHT = 0.05
 
 
 def _last(marks, values):
@@ -12,10 +12,10 @@ def _last(marks, values):
     return torch.where(marks, values, 0).cummax(1).values
 
 
-def _weights(kinds):
-    """WEIGHTS[kinds] without a table on the host, whose copy to the device would wait for all work before it."""
+def _weights(kinds, prompt_weight):
+    """By kind: not learned, prompt, answer, how an answer begins. Without a table on the host, whose copy to the device would wait for all work before it."""
     out = torch.zeros_like(kinds, dtype=torch.float32)
-    for kind, weight in enumerate(WEIGHTS):
+    for kind, weight in enumerate((0.0, prompt_weight, 1.0, 3.0)):
         out = torch.where(kinds == kind, weight, out)
     return out
 
@@ -24,7 +24,7 @@ class Batch:
     """Of `codes` (B, T) int32, rows as they were written, on the device: `ids`, `weights` (of the loss of predicting that token), `positions`,
     `docs` (number of the document) and `branches` (number of the branch, 0 for what a document's branches have in common)."""
 
-    def __init__(self, codes):
+    def __init__(self, codes, prompt_weight=PROMPT_WEIGHT):
         starts = codes & rows.START_FLAG != 0
         marks = starts | (codes & rows.BRANCH_FLAG != 0)
         parts = marks.cumsum(1)
@@ -36,7 +36,7 @@ class Batch:
         # every branch goes on where the common part ended
         self.positions = torch.where(parts == before, index, index - _last(marks, index) + _last(marks & (parts == before + 1), index))
         # what stands before the first token of a part is of another text
-        self.weights = torch.where(marks, 0.0, _weights(codes >> rows.KIND_SHIFT))
+        self.weights = torch.where(marks, 0.0, _weights(codes >> rows.KIND_SHIFT, prompt_weight))
 
     def sees(self):
         """(b, h, q, k) -> whether token q of row b sees token k: not after it, of its document, and of its branch or of the common part."""

@@ -21,8 +21,8 @@ from .sample import TARGET, segments
 LENGTH = 2048
 ID_BITS = 0x0FFF
 START_FLAG, BRANCH_FLAG, KIND_SHIFT = 0x1000, 0x2000, 14
-SHORT_TARGET = 3  # the kinds SKIP, AUX and TARGET, and this
-SHORT = 24  # answers up to this many tokens count more: a sum is as much worth as a page of copied code
+EARLY_TARGET = 3  # the kinds SKIP, AUX and TARGET, and this
+EARLY = 24  # tokens with which an answer begins count more: a sum is as much worth as a page of copied code, and how a quotation begins decides it
 OPEN_ROWS = 24
 ROWS_A_FILE, WAITING = 64, 160  # files that wait are 42 MB at most: a shared memory file system can be small
 PATIENCE = 180  # seconds for the first data; parsing the library comes before it
@@ -39,8 +39,10 @@ def encode(tokenizer, sample):
     parts = []
     for text, kind in segments(sample):
         ids = np.array(tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.uint16)
-        kind = SHORT_TARGET if kind == TARGET and len(ids) <= SHORT else kind
-        parts.append(ids | np.uint16(kind << KIND_SHIFT))
+        kinds = np.full(len(ids), kind << KIND_SHIFT, dtype=np.uint16)
+        if kind == TARGET:
+            kinds[:EARLY] = EARLY_TARGET << KIND_SHIFT
+        parts.append(ids | kinds)
     return np.concatenate(parts)
 
 

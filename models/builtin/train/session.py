@@ -87,10 +87,15 @@ def judge(trainer, tokenizer, cases, out, log):
     log.say("evaluated\n\n" + table(counts) + "\n")
 
 
+def weights(paths):
+    """name -> float32 tensor of all files together: masters, or a 4-bit checkpoint."""
+    return {name: w for path in paths for name, w in quantise.unpack(load_file(str(path))).items()}
+
+
 def _trainer(args):
     torch.set_float32_matmul_precision("high")
-    weights = {name: w.float() for path in args.resume for name, w in load_file(str(path)).items()}
-    return Trainer(Shape(num_hidden_layers=args.layers), args.lr, "cuda" if torch.cuda.is_available() else "cpu", weights)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Trainer(Shape(num_hidden_layers=args.layers), args.lr, device, weights(args.resume), args.prompt_weight)
 
 
 def run(args, folder, log):

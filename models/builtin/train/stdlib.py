@@ -69,7 +69,7 @@ def _functions_of(source, tree):
                 yield Function(node.name, text, ast.get_docstring(node) or "")
 
 
-def _parses(text):
+def parses(text):
     try:
         ast.parse(text)
     except SyntaxError:  # a dedented body with a flush-left string, say
@@ -84,7 +84,7 @@ def functions(split):
     for source, tree in _parsed():
         for function in _functions_of(source, tree):
             seen.setdefault(function.source, function)
-    return tuple(f for f in seen.values() if side(f.name) == split and _parses(f.source))
+    return tuple(f for f in seen.values() if side(f.name) == split and parses(f.source))
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from . import quantise, rows
 from .model import Qwen3
 from .muon import Muon
-from .packed import Batch
+from .packed import PROMPT_WEIGHT, Batch
 
 
 def flex_blocks():
@@ -69,12 +69,13 @@ class Trainer:
 
     Matrices of one shape are one stacked master, so that an update is a few kernels and not some hundred."""
 
-    def __init__(self, shape, lr, device, start=None):
-        self.device = device
+    def __init__(self, shape, lr, device, start=None, prompt_weight=PROMPT_WEIGHT):
+        self.device, self.prompt_weight = device, prompt_weight
         torch.manual_seed(0)
         self.model = Qwen3(shape)
         self.model.scale_residuals()
-        self.model.load_state_dict(start or {}, strict=False)
+        if start:
+            self.model.load_state_dict(start)
         self._take_masters()
         self.model.to(device, torch.bfloat16)
         self.muon = Muon(self.stacks, lr)
@@ -114,7 +115,7 @@ class Trainer:
         torch._foreach_copy_(list(self.working.values()), [self._seen(master) for master in self.others.values()])
 
     def loss(self, codes):
-        batch = Batch(codes)
+        batch = Batch(codes, self.prompt_weight)
         mask = self.mask_of(batch)
         h = self.model.hidden(batch.ids, batch.positions, lambda i, block, x, cos, sin: self.run_block(block, x, cos, sin, mask))
         return self.loss_of(h[:, :-1], self.model.model.embed_tokens.weight, batch.ids[:, 1:], batch.weights[:, 1:])

@@ -14,6 +14,16 @@ class World:
     def __init__(self, seed, split="train"):
         self.rng = random.Random(seed)
         self.split = split
+        self.few = None
+
+    def narrow(self):
+        """From here on names, places and things are a few of each: they come again and have to be told apart."""
+        self.few = {}
+
+    def _few(self, items):
+        if id(items) not in self.few:
+            self.few[id(items)] = self.sample([item for item in items if stdlib.side(item) == self.split], self.int(2, 6))
+        return self.few[id(items)]
 
     def pick(self, items):
         return items[int(self.rng.random() * len(items))]
@@ -32,6 +42,8 @@ class World:
 
     def mine(self, items):
         """One of the items on this side of the split."""
+        if self.few is not None:
+            return self.pick(self._few(items))
         while True:
             item = self.pick(items)
             if stdlib.side(item) == self.split:

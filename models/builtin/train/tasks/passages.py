@@ -42,6 +42,11 @@ RELATIONS = (
     ("{x} is a small village near {c}", (("What is {x}?", "x"), ("Where is {x}?", "c"), ("Which village is near {c}?", "x"))),
 )  # fmt: skip
 OPENERS = ("", "", "", "", "", "As everyone knows, ", "According to the report, ", "In the end ", "It is said that ", "Later we learned that ", "For the record, ")
+FRAMES = ("{p}\n\n{q}", "Passage: {p}\n\nQuestion: {q}", "Passage:\n{p}\n\nQuestion: {q}", "{q}\n\n{p}", "Read this text:\n{p}\n\n{q}", "Text:\n\n{p}\n\n{q}",
+          "Here is a passage.\n\n{p}\n\nAnswer from it: {q}", '"{p}"\n\n{q}', "{q}\n\nPassage: {p}", "<document>\n{p}\n</document>\n\n{q}", "{p}\n{q}",
+          "Context: {p}\nQuestion: {q}", "Use the following text to answer.\n\n{p}\n\n{q}")  # fmt: skip
+PASSAGE_FIRST = tuple(form for form in FRAMES if form.index("{p}") < form.index("{q}"))
+MENTIONS = ('Quote the sentence that mentions "{}".', "Which sentence contains the word {}?", "Find the sentence with the word '{}'.")
 NOT_SAID = "The passage does not say."
 SHORT = (" Answer in a few words.", " Answer briefly.", " Short answer.", " Just the answer, no sentence.", " In one or two words.")
 QUOTE = ("", "", "", "", " Quote the passage.", " Answer with the sentence that says so.", " Quote the sentence.")
@@ -59,11 +64,16 @@ def _slots(world):
     }  # fmt: skip
 
 
-def fact(world):
+def _opener(world):
+    """How a sentence begins. In training also with words that no other one begins with."""
+    return f"{world.phrase(1, 3).capitalize()}, " if world.split == "train" and world.chance(0.2) else world.pick(OPENERS)
+
+
+def fact(world, relations=RELATIONS):
     """(sentence, [(question, short answer)])"""
-    form, questions = world.pick(RELATIONS)
+    form, questions = world.pick(relations)
     slots = _slots(world)
-    text = world.pick(OPENERS) + form.format(**slots)
+    text = _opener(world) + form.format(**slots)
     sentence = text[0].upper() + text[1:] + "."
     return sentence, [(q.format(**slots), slots[key]) for q, key in questions if key != "x" or "village" not in q]
 
@@ -73,7 +83,7 @@ def facts(world, n):
     return found if len({q for _, qs in found for q, _ in qs}) == sum(len(qs) for _, qs in found) else facts(world, n)
 
 
-def _passage(world, sentences):
+def passage(world, sentences):
     """One paragraph or several, sometimes with sentences of other texts between."""
     sentences = list(sentences)
     for _ in range(world.pick((0, 0, 0, 1, 2, 4))):
@@ -84,10 +94,7 @@ def _passage(world, sentences):
 
 
 def framed(world, passage, question):
-    form = world.pick(("{p}\n\n{q}", "Passage: {p}\n\nQuestion: {q}", "Passage:\n{p}\n\nQuestion: {q}", "{q}\n\n{p}", "Read this text:\n{p}\n\n{q}", "Text:\n\n{p}\n\n{q}",
-                       "Here is a passage.\n\n{p}\n\nAnswer from it: {q}", '"{p}"\n\n{q}', "{q}\n\nPassage: {p}", "<document>\n{p}\n</document>\n\n{q}", "{p}\n{q}",
-                       "Context: {p}\nQuestion: {q}", "Use the following text to answer.\n\n{p}\n\n{q}"))  # fmt: skip
-    return form.format(p=passage, q=question)
+    return world.pick(FRAMES).format(p=passage, q=question)
 
 
 def quoted(sentence):
@@ -105,7 +112,7 @@ def entity(world):
             return entity(world)
     question, short = world.pick(questions)
     brief = world.chance(0.3)
-    prompt = framed(world, _passage(world, [s for s, _ in found]), question + world.pick(SHORT if brief else QUOTE))
+    prompt = framed(world, passage(world, [s for s, _ in found]), question + world.pick(SHORT if brief else QUOTE))
     answer = NOT_SAID if missing else short if brief else quoted(sentence)
     reasoning = ("No sentence tells this." if missing else f'The sentence is: "{sentence}"') if world.chance(0.2) else ""
     return ask(prompt, answer, reasoning)
@@ -122,7 +129,7 @@ def mentions(world):
     if not own:
         return mentions(world)
     word = world.pick(own)
-    question = world.pick(('Quote the sentence that mentions "{}".', "Which sentence contains the word {}?", "Find the sentence with the word '{}'.")).format(word)
+    question = world.pick(MENTIONS).format(word)
     return ask(framed(world, " ".join(sentences), question), quoted(sentences[i]))
 
 
@@ -134,16 +141,31 @@ def positions(world):
     return ask(framed(world, " ".join(sentences), question), quoted(sentences[which]))
 
 
-def table(world):
-    """A line of a small table or log."""
+def cells(world):
+    """(column, {key: value}) of a small table or log."""
     keys = world.list_of(world.pick((world.person, world.code, world.rare)), 3, 9)
     column = world.pick(("price", "status", "score", "room", "port", world.word()))
-    rows = {k: str(world.pick((world.number(), world.rare(), world.decimal()))) for k in keys}
-    key = world.pick(keys)
+    return column, {k: str(world.pick((world.number(), world.rare(), world.decimal()))) for k in keys}
+
+
+def table_text(world, column, rows):
     sep = world.pick((": ", ", ", " | ", " = ", "\t"))
-    lines = "\n".join(f"{k}{sep}{v}" for k, v in rows.items())
-    question = world.pick((f"What is the {column} of {key}?", f"Which {column} does {key} have?", f"Tell me the {column} of {key}."))
-    return ask(framed(world, f"name{sep}{column}\n{lines}", question), f"The {column} of {key} is {rows[key]}.")
+    return "\n".join(f"{k}{sep}{v}" for k, v in {"name": column, **rows}.items())
+
+
+def about_cell(world, column, key):
+    return world.pick((f"What is the {column} of {key}?", f"Which {column} does {key} have?", f"Tell me the {column} of {key}."))
+
+
+def cell(column, key, value):
+    return f"The {column} of {key} is {value}."
+
+
+def table(world):
+    column, rows = cells(world)
+    key = world.pick(list(rows))
+    text = table_text(world, column, rows)
+    return ask(framed(world, text, about_cell(world, column, key)), cell(column, key, rows[key]))
 
 
 def several(world):
