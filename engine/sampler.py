@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..kernels import sample as kernel
+from ..kernels.resident import resident
 from .request import Sampling
 from .sequence import Sequence
 
@@ -47,9 +48,9 @@ def parameters_of(sequences: list[Sequence], vocab: int, plan: kernel.Plan) -> k
     each = [s.sampling for s in sequences]
     floats = {name: mx.array([getattr(s, field) for s in each], mx.float32) for name, field in FLOATS.items()}
     return kernel.Parameters(
-        **floats,
-        top_k=mx.array([s.top_k for s in each], mx.int32),
-        seed=mx.array([seed_words(s.seed) for s in sequences], mx.uint32),
+        **{name: resident(array) for name, array in floats.items()},
+        top_k=resident(mx.array([s.top_k for s in each], mx.int32)),
+        seed=resident(mx.array([seed_words(s.seed) for s in sequences], mx.uint32)),
         bias=bias_of(each, vocab) if plan.bias else None,
     )
 
@@ -66,7 +67,7 @@ def history_of(sequences: list[Sequence], vocab: int) -> kernel.History:
     windows = [s.sampling.repetition_window or s.tokens_wanted for s in sequences]
     ring = 1 << (max(windows) - 1).bit_length()  # few different ones: a step is traced anew for each
     rows = [table_row(s, window, vocab, ring) for s, window in zip(sequences, windows, strict=True)]
-    return kernel.History(mx.array(np.concatenate(rows)), mx.array(windows, mx.int32))
+    return kernel.History(resident(mx.array(np.concatenate(rows))), resident(mx.array(windows, mx.int32)))
 
 
 def table_row(s: Sequence, window: int, vocab: int, ring: int) -> np.ndarray:

@@ -67,7 +67,7 @@ class TracedStep:
         addresses = [rows.addresses(step.new, capacity[window]) for window, rows in step.rows.items()]
         return {
             "tokens": tokens,
-            "position": step.position,
+            "position": addresses[0].position if addresses else step.position,
             "addresses": [{name: getattr(a, name) for name in ADDRESSES} for a in addresses],
             "states": [state.held for state in self.memory.states],
         }

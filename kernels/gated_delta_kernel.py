@@ -12,6 +12,7 @@ import mlx.core as mx
 from . import launch
 from .columns import named
 from .linear_kernel import FLOATS, float_bits
+from .resident import constant
 
 STEPS = 9  # a drafted step at the longest: its states are kept one by one, and it must give what single steps give
 LONGEST = 1 << 20
@@ -64,7 +65,7 @@ def fused(qkv, a, b, state, rate, dt_bias, keep, gate, norm):
     simds = simds if new <= STEPS else min(simds, knobs["simds"])
     a, b, z = named(a), named(b), named(qkv if gate is None else gate)
     y, after, trail = KERNEL(
-        [qkv, a.whole, b.whole, state, rate, dt_bias, z.whole, qkv if norm is None else norm.weight, mx.array([new])],
+        [qkv, a.whole, b.whole, state, rate, dt_bias, z.whole, qkv if norm is None else norm.weight, constant((new,), mx.int32)],
         [((batch, new, heads, v_dim), qkv.dtype), (state.shape, mx.float32),
          ((batch, new, *state.shape[1:]) if keep else (1,), mx.float32)],
         template={

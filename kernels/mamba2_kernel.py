@@ -9,6 +9,7 @@ import mlx.core as mx
 from . import launch
 from .columns import named
 from .linear_kernel import FLOATS, float_bits
+from .resident import constant
 
 STEPS = 9  # a drafted step at the longest: its states are kept one by one, and it must give what single steps give
 LONGEST = 1 << 20
@@ -43,7 +44,7 @@ def fused(xbc, dt, state, a, d, dt_bias, limit, keep):
     new, dt, knobs = xbc.shape[1], named(dt), knobs_of(width)
     simds = min(knobs["simds"], -(-width // knobs["rows"]))
     y, after, trail = KERNEL(
-        [xbc, dt.whole, state, a, d, dt_bias, mx.array([new])],
+        [xbc, dt.whole, state, a, d, dt_bias, constant((new,), mx.int32)],
         [((batch, new, heads, width), xbc.dtype), (state.shape, mx.float32),
          ((batch, new, *state.shape[1:]) if keep else (1,), mx.float32)],
         template={

@@ -9,10 +9,12 @@ flight reads. MLX does not know of these writes, so whoever reads takes `Pages.w
 """
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import mlx.core as mx
 
 from . import launch, pages_kernel
+from .resident import resident
 
 PAGE = 64  # slots
 LEAST_TABLE = 2  # pages in a row of a table: kernels take two at once
@@ -51,13 +53,15 @@ class Span:
 @dataclass(frozen=True)
 class Addresses:
     """The same spans for a kernel: table [B, N] pages of each row (0 past its last); bounds [B, 2] the positions of the
-    table's first slot and of the first new token; slots [B T] of the new tokens; size [2] slots of the pool, N. int32.
+    table's first slot and of the first new token; slots [B T] of the new tokens; size [2] slots of the pool, N; position
+    [B] of the first new token. int32.
     """
 
     table: mx.array
     bounds: mx.array
     slots: mx.array
     size: mx.array
+    position: mx.array
 
 
 @dataclass(frozen=True)
@@ -81,14 +85,13 @@ class Rows:
     def _addresses(self, new: int, capacity: int) -> Addresses:
         tables = [span.pages for span in self.spans]
         count = max(LEAST_TABLE, 1 << (max(map(len, tables)) - 1).bit_length())
-        bounds = [(span.first - span.runs[0][0] % PAGE, span.end - new) for span in self.spans]
+        position = [span.end - new for span in self.spans]
+        bounds = [n for span, at in zip(self.spans, position, strict=True) for n in (span.first - span.runs[0][0] % PAGE, at)]
         slots = [slot + i for span in self.spans for slot, n in span.tail(new) for i in range(n)]
-        return Addresses(
-            mx.array([table + [0] * (count - len(table)) for table in tables], mx.int32),
-            mx.array(bounds, mx.int32),
-            mx.array(slots, mx.int32),
-            mx.array([capacity, count], mx.int32),
-        )
+        parts = [[page for table in tables for page in table + [0] * (count - len(table))], bounds, slots, [capacity, count], position]
+        ends = list(accumulate(map(len, parts)))
+        packed = mx.split(resident(mx.array([n for part in parts for n in part], mx.int32)), ends[:-1])
+        return Addresses(packed[0].reshape(-1, count), packed[1].reshape(-1, 2), *packed[2:])
 
 
 class Pages:

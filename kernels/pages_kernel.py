@@ -11,6 +11,7 @@ import mlx.core as mx
 
 from . import launch
 from .linear_kernel import FLOATS
+from .resident import constant
 
 APPEND = launch.Kernel(
     "pages_append", ("k", "v", "slots", "keys", "values", "size", "after"), ("done",), written=("keys", "values")
@@ -60,7 +61,7 @@ def gather(pages, runs) -> tuple[mx.array, mx.array, mx.array]:
     shape = (heads, slots.size, head_dim)
     groups = -(-heads * slots.size * head_dim // THREADS)
     k, v, done = GATHER(
-        [pages.keys, pages.values, slots, mx.array([capacity, slots.size], mx.int32), waited_for(pages, slots)],
+        [pages.keys, pages.values, slots, constant((capacity, slots.size), mx.int32), waited_for(pages, slots)],
         [(shape, pages.dtype), (shape, pages.dtype), ((1,), mx.uint8)],
         template={"KV": heads, "D": head_dim, "THREADS": THREADS},
         groups=(groups, 1, 1),

@@ -3,12 +3,11 @@
 Keys and values go straight to their pages (pages_kernel.py), so a layer has no other call for them.
 """
 
-from functools import lru_cache
-
 import mlx.core as mx
 
 from . import launch, pages_kernel
 from .linear_kernel import FLOATS, float_bits
+from .resident import constant
 
 MAX_TOKENS = 8
 GAINS = ("q_gain", "k_gain", "v_gain")
@@ -92,7 +91,6 @@ def periods_of(rope) -> mx.array:
     return rope.periods if rope.periods is not None else powers(rope.base, rope.dims)
 
 
-@lru_cache(64)
 def powers(base: float, dims: int) -> mx.array:
-    """base^(2 i / dims): an array with its numbers in it, so that a traced step does not compute them each time."""
-    return mx.array([base ** (i / dims) for i in range(0, dims, 2)], mx.float32)
+    """base^(2 i / dims)"""
+    return constant(tuple(base ** (i / dims) for i in range(0, dims, 2)), mx.float32)

@@ -12,6 +12,7 @@ import mlx.core as mx
 
 from . import launch
 from .linear_kernel import FLOATS
+from .resident import constant
 
 MOST_TOKENS = 1 << 19  # of a vocabulary: sums of their weights fit into 32 bits
 MOST_CHUNKS = 1024  # a row, so that what is known of them fits into a threadgroup's memory
@@ -90,7 +91,7 @@ def fused(logits, parameters, position, plan, history, mask) -> list[mx.array]:
 
 def ring_of(history, vocab: int) -> mx.array:
     """[1]: W of the table. An array, because a kernel must not be compiled again for another one."""
-    return mx.array([history.table.size // len(history.window) - 2 * vocab], mx.int32)
+    return constant((history.table.size // len(history.window) - 2 * vocab,), mx.int32)
 
 
 def default_knobs() -> dict:

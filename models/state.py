@@ -10,6 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..kernels.pages import Pages, Rows, Span
+from ..kernels.resident import resident
 from .paging import REWIND, Extent, Paging
 
 
@@ -187,7 +188,7 @@ class Memory:
         """Make room for `new` tokens a row and move the rows' lengths past them. keep: see `Step`."""
         assert not keep or new <= REWIND + 1, f"{new} states cannot be kept, {REWIND + 1} can"
         step = Step(
-            position=mx.array([row.length for row in rows], mx.int32),
+            position=resident(mx.array([row.length for row in rows], mx.int32)),
             new=new,
             rows={w: p.place([(row.extents[w], row.length) for row in rows], new) for w, p in self.paging.items()},
             slots=tuple(row.slot for row in rows),

@@ -136,6 +136,7 @@ def test_who_writes_to_pages_next_waits_for_a_traced_step(tmp_path, monkeypatch)
     monkeypatch.setattr(TracedStep, "worthwhile", True)
     with launch.through(noting):
         scheduler = Scheduler(model, Limits())
+        scheduler.pace.rate = 1e9  # a tick reads a whole prompt
         scheduler.add(Run(PROMPT[:12], 100).sequence)
         for _ in range(3):
             scheduler.tick()
