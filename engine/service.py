@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LEAST_ANSWER = 1  # tokens of room that a prompt must leave
+# Operations of one CUDA graph. NVIDIA H100: the host submits a step of 220 kernels in 1.6 ms, by MLX's own 20 in 1.95.
+GRAPH_OPS = "60"
 FROM_CHECKPOINT = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 Progress = Callable[[str, int, int], None]
@@ -360,6 +362,7 @@ def prepare_kernels(home: Path) -> None:
         folder = home / "kernels"
         folder.mkdir(parents=True, exist_ok=True)
         cubins.use_folder(folder)
+        os.environ.setdefault("MLX_MAX_OPS_PER_BUFFER", GRAPH_OPS)
 
 
 def warm(model, plan) -> None:

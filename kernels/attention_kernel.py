@@ -5,7 +5,7 @@ Keys are split by position alone: a row's result does not depend on other rows, 
 lie, or on how many are in the table.
 
 Knobs: span (pages of a part: 1 or 2), simds (simdgroups of a threadgroup, which share its keys), batch (keys that a lane loads
-ahead), tile (rows of q a threadgroup at most).
+ahead), tile (rows of q a threadgroup at most), resident (threadgroups to fit on a core: only CUDA's compiler is told).
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ MAX_TOKENS = 8
 INPUTS = ("q", "keys", "values", "table", "bounds", "size", "after")
 PARTIAL = launch.Kernel("attention", INPUTS, ("partial", "stats"))
 MERGE = launch.Kernel("attention_merge", ("partial", "stats", "bounds"), ("o",))
-SHARED = 16 << 10  # bytes of threadgroup memory for the simdgroups' sums
+DEFAULT = {"span": 2, "simds": 8, "batch": 2, "tile": 4, "resident": 2}
+SHARED = 16 << 10  # bytes of threadgroup memory for the simdgroups' sums: twice that would not leave room for more
 
 
 def case(q, keys_heads, window) -> tuple:
@@ -75,7 +76,7 @@ class Plan:
             **self.shape, "P": self.dtype if self.whole else mx.float32, "WHOLE": self.whole,
             "SCALE": float_bits(self.scale), "CAPPED": self.cap is not None, "CAP": float_bits(self.cap or 1.0),
             "TILE": knobs["tile"], "SIMDS": knobs["simds"], "BATCH": knobs["batch"], "LANES": lanes_of(head_dim),
-            "RESIDENT": 2,
+            "RESIDENT": knobs["resident"],
         }  # fmt: skip
         self.groups = (self.parts, pages.kv_heads * -(-self.rows // knobs["tile"]), self.batch)
         self.threads = 32 * knobs["simds"]
@@ -114,16 +115,16 @@ def lanes_of(head_dim: int) -> int:
 
 
 def chosen_knobs(head_dim: int, rows: int) -> dict:
-    """From the tables where they know this head size on this chip, fitted to this many rows."""
+    """From the tables where they know this head size on this chip. How the keys are split does not depend on `rows`:
+    a token's bits are the same in steps of one and of several."""
     from .pages import PAGE as page
 
-    knobs = launch.knobs("attention", f"{head_dim}", {"span": 2, "simds": 8, "batch": 2, "tile": 4})
-    tile = min(rows, knobs["tile"])
+    knobs = launch.knobs("attention", f"{head_dim}", DEFAULT)
     together = 32 // lanes_of(head_dim)
     simds = knobs["simds"]
-    while simds > 1 and (4 * simds * tile * head_dim > SHARED or knobs["span"] * page // simds < together):
+    while simds > 1 and (4 * simds * knobs["tile"] * head_dim > SHARED or knobs["span"] * page // simds < together):
         simds //= 2
     batch = knobs["batch"]
     while batch > 1 and (page % (together * batch) or knobs["span"] * page // simds % (together * batch)):
         batch //= 2
-    return {"span": knobs["span"], "simds": simds, "batch": batch, "tile": tile}
+    return {"span": knobs["span"], "simds": simds, "batch": batch, "tile": min(rows, knobs["tile"]), "resident": knobs["resident"]}

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from msl.accuracy import assert_accurate, kernels_run, wide
 from smelt.kernels import attention as op
+from smelt.kernels import attention_kernel
 from smelt.kernels.pages import PAGE, Pages, Rows, Span
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
@@ -110,15 +111,22 @@ def test_a_row_has_the_same_bits_alone_in_a_batch_and_in_a_larger_pool():
         assert same(problem.run([b], spare=9)[0], together[b])
 
 
-def test_a_token_has_the_same_bits_decoded_and_verified():
+@pytest.mark.parametrize(("heads", "head_dim"), [(8, 64), (4, 256)])
+def test_a_token_has_the_same_bits_decoded_and_verified(heads, head_dim):
     """Four tokens at once, or the last of them after the first three were kept."""
-    many = Problem(BF16, 8, 2, 64, (100,), new=4, seed=7)
+    many = Problem(BF16, heads, 2, head_dim, (100,), new=4, seed=7)
     together = many.run()
     for t in range(4):
-        one = Problem(BF16, 8, 2, 64, (100 + t,), seed=7)
+        one = Problem(BF16, heads, 2, head_dim, (100 + t,), seed=7)
         one.kept = [mx.concatenate([many.kept[0], mx.stack([many.k[0, :, :t], many.v[0, :, :t]])], axis=2)]
         one.q, one.k, one.v = (x[:, :, t : t + 1] for x in (many.q, many.k, many.v))
         assert same(one.run()[0, 0], together[0, t])
+
+
+@pytest.mark.parametrize("head_dim", [64, 80, 96, 128, 160, 256, 512])
+def test_how_keys_are_split_does_not_depend_on_the_number_of_rows(head_dim):
+    splits = [attention_kernel.chosen_knobs(head_dim, rows) for rows in (1, 2, 4, 8, 64)]
+    assert len({tuple(v for name, v in knobs.items() if name != "tile") for knobs in splits}) == 1
 
 
 def test_what_is_not_covered_goes_to_the_reference():

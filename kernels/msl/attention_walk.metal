@@ -66,6 +66,13 @@
         if (renewed && at >= position && at < position + NEW) {
           take_fresh<D, W, LANES * W, T>(fresh, 2 * (at - position) + 1, offset, value[k]);
         }
+        // What a slot holds that no token sees must not matter: it may be no number.
+        if (at >= position + NEW || (WINDOW > 0 && at <= position - WINDOW)) {
+#pragma unroll
+          for (int i = 0; i < WORDS; i++) {
+            value[k][i] = 0u;
+          }
+        }
       }
 #pragma unroll
       for (int t = 0; t < TILE; t++) {
@@ -74,22 +81,22 @@
         for (int k = 0; k < BATCH; k++) {
           top = metal::max(top, scores[t][k]);
         }
-        float shrink = metal::precise::exp(high[t] - top);
-        high[t] = top;
-        total[t] *= shrink;
+        if constexpr (KEYS > CHUNK) {                   // in a single turn there is nothing yet to scale
+          float shrink = metal::precise::exp(high[t] - top);
+          total[t] *= shrink;
 #pragma unroll
-        for (int e = 0; e < E; e++) {
-          acc[t][e] *= shrink;
+          for (int e = 0; e < E; e++) {
+            acc[t][e] *= shrink;
+          }
         }
+        high[t] = top;
 #pragma unroll
         for (int k = 0; k < BATCH; k++) {
-          // What an unwritten slot holds must not matter, not even if it is no number.
-          bool hidden = scores[t][k] == -INFINITY;
-          float weight = hidden ? 0.0f : metal::precise::exp(scores[t][k] - top);
+          float weight = metal::precise::exp(scores[t][k] - top);
           total[t] += weight;
 #pragma unroll
           for (int e = 0; e < E; e++) {
-            acc[t][e] = metal::fma(weight, hidden ? 0.0f : held<T>(value[k], e), acc[t][e]);
+            acc[t][e] = metal::fma(weight, held<T>(value[k], e), acc[t][e]);
           }
         }
       }
@@ -128,21 +135,20 @@
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
-  for (uint i = thread_index_in_threadgroup; i < uint(TILE * D); i += SIMDS * 32) {
-    uint t = i / D;
-    uint d = i % D;
+  // Pieces of 32 elements of a row, a simdgroup each; a lane knows the weight of one simdgroup's sums.
+  for (uint i = simd; i < uint(TILE * D / 32); i += SIMDS) {
+    uint t = i / (D / 32);
+    uint d = i % (D / 32) * 32 + lane;
     uint r = tile * TILE + t;
     if (r < uint(R)) {
-      float top = best[t];
-      for (int s = 1; s < SIMDS; s++) {
-        top = metal::max(top, best[s * TILE + t]);
-      }
-      float sum = 0.0f;
+      uint s = metal::min(lane, uint(SIMDS - 1));
+      float top = simd_max(best[s * TILE + t]);
+      float weight = metal::precise::exp(best[s * TILE + t] - top);
+      float sum = simd_sum(lane < uint(SIMDS) ? weight * sums[s * TILE + t] : 0.0f);
       float value = 0.0f;
-      for (int s = 0; s < SIMDS; s++) {
-        float weight = metal::precise::exp(best[s * TILE + t] - top);
-        sum = metal::fma(weight, sums[s * TILE + t], sum);
-        value = metal::fma(weight, parts[(s * TILE + t) * D + d], value);
+#pragma unroll
+      for (int j = 0; j < SIMDS; j++) {
+        value = metal::fma(simd_broadcast(weight, ushort(j)), parts[(j * TILE + t) * D + d], value);
       }
       if (WHOLE) {
         partial[((size_t(row) * NEW + r % NEW) * (KV * GROUP) + head * GROUP + r / NEW) * D + d] = P(value / sum);
