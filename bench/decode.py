@@ -69,6 +69,7 @@ def worker(name: str, folder: Path, plan: Plan) -> Iterator[tuple[str, list]]:
     engine = engines.ENGINES[name](folder)
     measures = Measures(engine, plan)
     yield "start", [measures.first_token() - BEGIN + interpreter_s()]
+    engine.settle()
     for context in plan.contexts:
         yield from measures.within(f"decode@{context}", lambda salt: measures.decode(context, salt))  # noqa: B023
     yield "dispatches", [engine.dispatches(engines.prompt(plan.contexts[0], engine.vocab, 7)).total()]

@@ -69,12 +69,15 @@ class Smelt:
 
     def dispatches(self, prompt: list[int]) -> Counter:
         """What a decode step after the prompt dispatches: see dispatches.py."""
+        import mlx.core as mx
+
         from ..engine.sampler import Sampler
 
         sequence = self.add(prompt, 8)
         while sequence.submitted < 2:
             self.scheduler.tick()
         scheduler, sampler = self.scheduler, Sampler([sequence], self.vocab)
+        mx.eval([array for array in vars(sampler.parameters).values() if array is not None])  # once a batch, not a step
         tokens, step = scheduler.tokens, scheduler.memory.step([sequence.row], 1)
         if scheduler.traced.worthwhile:
             drawn = scheduler.traced(sampler, tokens, step)
@@ -84,6 +87,12 @@ class Smelt:
         sequence.cancelled = True
         self.run()
         return found
+
+    def settle(self) -> None:
+        """Wait for what goes on behind the first tokens."""
+        from ..kernels import ahead
+
+        ahead.wait()
 
     def ways(self) -> list[str]:
         from ..kernels import launch
@@ -126,6 +135,9 @@ class MlxLm:
         logprobs = logits - mx.logsumexp(logits, keepdims=True)
         caches = [array for c in cache for array in (c.keys, c.values)]
         return dispatches([mx.argmax(logprobs, axis=-1), logprobs.squeeze(0), *caches])
+
+    def settle(self) -> None:
+        """It leaves nothing for later."""
 
     def ways(self) -> list[str]:
         return []

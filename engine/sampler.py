@@ -46,9 +46,9 @@ def seed_words(seed: int) -> tuple[int, int]:
 
 def parameters_of(sequences: list[Sequence], vocab: int, plan: kernel.Plan) -> kernel.Parameters:
     each = [s.sampling for s in sequences]
-    floats = {name: mx.array([getattr(s, field) for s in each], mx.float32) for name, field in FLOATS.items()}
+    floats = resident(mx.array([[getattr(s, field) for s in each] for field in FLOATS.values()], mx.float32))
     return kernel.Parameters(
-        **{name: resident(array) for name, array in floats.items()},
+        **dict(zip(FLOATS, floats, strict=True)),
         top_k=resident(mx.array([s.top_k for s in each], mx.int32)),
         seed=resident(mx.array([seed_words(s.seed) for s in sequences], mx.uint32)),
         bias=bias_of(each, vocab) if plan.bias else None,

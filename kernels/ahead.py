@@ -5,6 +5,7 @@
     compile_all(variants)
 """
 
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,7 @@ def noted() -> Iterator[list[Variant]]:
         yield variants
 
 
-def compile_all(variants: Iterable[Variant]) -> None:
+def compile_all(variants: Iterable[Variant], workers: int | None = None) -> None:
     """What does not compile will say so when it is launched."""
     from . import cuda
 
@@ -37,10 +38,22 @@ def compile_all(variants: Iterable[Variant]) -> None:
         with suppress(RuntimeError):
             cuda.build(*variant)
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(workers) as pool:
         list(pool.map(attempt, {repr(variant): variant for variant in variants}.values()))
 
 
 def compile_behind(variants: list[Variant]) -> None:
-    """The same, while the process does other things."""
-    threading.Thread(target=compile_all, args=(variants,), name="compiler", daemon=True).start()
+    """The same, while the process does other things, which get the other half of the cores."""
+    workers = max(1, (os.cpu_count() or 2) // 2)
+    thread = threading.Thread(target=compile_all, args=(variants, workers), name="compiler", daemon=True)
+    _behind.append(thread)
+    thread.start()
+
+
+def wait() -> None:
+    """Until nothing is being compiled."""
+    while _behind:
+        _behind.pop().join()
+
+
+_behind: list[threading.Thread] = []

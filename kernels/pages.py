@@ -14,7 +14,7 @@ from itertools import accumulate
 import mlx.core as mx
 
 from . import launch, pages_kernel
-from .resident import resident
+from .resident import Growing
 
 PAGE = 64  # slots
 LEAST_TABLE = 2  # pages in a row of a table: kernels take two at once
@@ -71,6 +71,7 @@ class Rows:
     spans: tuple[Span, ...]
     slots: int
     moves: tuple[tuple[Runs, int], ...] = ()  # (old runs, first new slot)
+    growing: Growing = field(default_factory=Growing, compare=False)  # the addresses of the step before
     addressed: Addresses | None = None  # in a traced step, which knows no spans and finds the moves done
     known: dict[tuple[int, int], Addresses] = field(default_factory=dict, compare=False)  # what all layers share
 
@@ -88,9 +89,12 @@ class Rows:
         position = [span.end - new for span in self.spans]
         bounds = [n for span, at in zip(self.spans, position, strict=True) for n in (span.first - span.runs[0][0] % PAGE, at)]
         slots = [slot + i for span in self.spans for slot, n in span.tail(new) for i in range(n)]
-        parts = [[page for table in tables for page in table + [0] * (count - len(table))], bounds, slots, [capacity, count], position]
-        ends = list(accumulate(map(len, parts)))
-        packed = mx.split(resident(mx.array([n for part in parts for n in part], mx.int32)), ends[:-1])
+        pages = [page for table in tables for page in table + [0] * (count - len(table))]
+        parts = [pages, bounds, slots, [capacity, count], position]
+        still, all_new = [0] * len(pages), [new] * len(slots)
+        growth = [*still, *[0, new] * len(position), *all_new, 0, 0, *[new] * len(position)]
+        numbers = self.growing([n for part in parts for n in part], growth)
+        packed = mx.split(numbers, list(accumulate(map(len, parts)))[:-1])
         return Addresses(packed[0].reshape(-1, count), packed[1].reshape(-1, 2), *packed[2:])
 
 

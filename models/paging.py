@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..kernels.pages import PAGE, Rows, Span
+from ..kernels.resident import Growing
 
 REWIND = 8  # a row can go back by so many positions: the longest rejected draft
 GROWTH = 1.5  # spare room given to a row that had to move, so that moving costs a constant a token
@@ -78,6 +79,7 @@ class Paging:
 
     def __init__(self, window: int | None):
         self.window, self.pool = window, Pool()
+        self.growing: dict[int, Growing] = {}  # by the number of rows: what the last step of so many was told
 
     @property
     def slots(self) -> int:
@@ -115,7 +117,7 @@ class Paging:
             self._forget(extent, length)
             moves += self._reserve(extent, length, length + new)
         spans = tuple(self.span(extent, length, length + new) for extent, length in rows)
-        return Rows(spans, self.slots, tuple(moves))
+        return Rows(spans, self.slots, tuple(moves), self.growing.setdefault(len(rows), Growing()))
 
     def span(self, extent: Extent, length: int, end: int) -> Span:
         """What the tokens from `length` on see, up to `end`."""

@@ -59,3 +59,14 @@ def test_on_cuda_the_check_compiles_for_one_stream_then_for_more(model, monkeypa
     selfcheck.compile_ahead(model)
     rows = lambda variants: {v[3]["M"] for v in variants if v[0].name.startswith("linear")}  # noqa: E731
     assert rows(compiled) == {1, 8} and rows(later) >= {2, 3, 4, 5, 6, 7, 8}
+
+
+def test_what_is_compiled_behind_can_be_waited_for(monkeypatch):
+    gate, done = threading.Event(), []
+    monkeypatch.setattr(ahead, "compile_all", lambda variants, workers: gate.wait(60) and done.extend(variants))
+    ahead.compile_behind(["one"])
+    ahead.compile_behind(["two"])
+    assert not done
+    gate.set()
+    ahead.wait()
+    assert sorted(done) == ["one", "two"]

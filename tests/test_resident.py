@@ -9,13 +9,15 @@ from smelt.models.state import Memory
 
 @pytest.fixture
 def copies(monkeypatch):
+    """On CUDA: what was copied there."""
     made = []
 
     def copied(x):
-        made.append(x)
+        made.append(x.tolist())
         return x * 1
 
-    monkeypatch.setattr(pages, "resident", copied)
+    monkeypatch.setattr(launch, "machine", lambda: "cuda")
+    monkeypatch.setattr(resident, "resident", copied)
     return made
 
 
@@ -51,3 +53,43 @@ def test_the_position_of_a_step_is_that_of_its_addresses():
     assert step.position.tolist() == [100, 0]
     for geometry in step.rows.values():
         assert geometry.addresses(3, 640).position.tolist() == [100, 0]
+
+
+def test_what_grows_alike_is_added_to_where_it_is(copies):
+    growing = resident.Growing()
+    for step in range(5):
+        assert growing([7, 10 + 2 * step], [0, 2]).tolist() == [7, 10 + 2 * step]
+    assert copies == [[7, 10], [0, 2]]  # the first numbers, and the growth
+    assert growing([8, 20], [0, 2]).tolist() == [8, 20]
+    assert growing([8, 21], [0, 1]).tolist() == [8, 21]
+    assert growing([1, 2, 3], [0, 0, 0]).tolist() == [1, 2, 3]
+    assert copies[2:] == [[8, 20], [0, 1], [1, 2, 3]]
+
+
+def test_addresses_are_right_whether_copied_or_grown(copies):
+    """Over page borders, joining and leaving rows, prompts in between, and going back."""
+    memory, plain = (Memory([pages.Pages(1, 32, mx.float32), pages.Pages(1, 32, mx.float32, window=32)]) for _ in range(2))
+
+    def step(numbers, new):
+        given, plainly = (m.step([r[i] for i in numbers], new) for m, r in ((memory, rows), (plain, others)))
+        for window, geometry in plainly.rows.items():
+            fresh = Rows(geometry.spans, geometry.slots).addresses(new, 640)
+            found = given.rows[window].addresses(new, 640)
+            assert all(getattr(found, name).tolist() == getattr(fresh, name).tolist() for name in vars(fresh))
+
+    rows, others = [memory.open() for _ in range(3)], [plain.open() for _ in range(3)]
+    step([0], 60)
+    step([1], 9)
+    for _ in range(70):
+        step([0, 1], 1)
+    uploaded = len(copies)
+    for _ in range(30):
+        step([0, 1], 1)
+    assert len(copies) < uploaded + 80  # of which 60 are those of the fresh addresses
+    step([2], 5)
+    for numbers in ([0, 1], [0, 1, 2], [1, 2], [1, 2], [0]):
+        step(numbers, 1)
+    memory.rewind(rows[0], 1)
+    plain.rewind(others[0], 1)
+    step([0], 1)
+    step([0], 4)
