@@ -37,6 +37,8 @@ def one_result(result: dict) -> str:
     machine, medians = result["machine"], result["medians"]
     versions = f"mlx {machine['mlx']}, mlx-lm {machine['mlx-lm']}"
     head = f"{machine['chip']}, {machine['device']}, {versions}, {machine['date']}: `{result['command']}`"
+    if "note" in result:
+        head += f" ({result['note']})"
     return "\n".join([head, "", decode.table(medians)])
 
 
