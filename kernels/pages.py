@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 import mlx.core as mx
+import numpy as np
 
 from . import launch, pages_kernel
 from .resident import Growing
@@ -91,10 +92,11 @@ class Rows:
         slots = [slot + i for span in self.spans for slot, n in span.tail(new) for i in range(n)]
         pages = [page for table in tables for page in table + [0] * (count - len(table))]
         parts = [pages, bounds, slots, [capacity, count], position]
-        still, all_new = [0] * len(pages), [new] * len(slots)
-        growth = [*still, *[0, new] * len(position), *all_new, 0, 0, *[new] * len(position)]
-        numbers = self.growing([n for part in parts for n in part], growth)
-        packed = mx.split(numbers, list(accumulate(map(len, parts)))[:-1])
+        growth = [*[0] * len(pages), *[0, new] * len(position), *[new] * len(slots), 0, 0, *[new] * len(position)]
+        numbers = [n for part in parts for n in part]
+        packed = mx.split(
+            self.growing(np.array(numbers, np.int32), np.array(growth, np.int32)), list(accumulate(map(len, parts)))[:-1]
+        )
         return Addresses(packed[0].reshape(-1, count), packed[1].reshape(-1, 2), *packed[2:])
 
 

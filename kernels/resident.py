@@ -8,6 +8,7 @@ computes is in the device's memory. A chip with one memory has nothing to copy.
 from functools import lru_cache
 
 import mlx.core as mx
+import numpy as np
 
 from . import launch
 
@@ -24,17 +25,16 @@ class Growing:
     """
 
     def __init__(self):
-        self.numbers: list[int] | None = None
-        self.growth: tuple | None = None
+        self.numbers = self.growth = np.zeros(0, np.int32)
 
-    def __call__(self, numbers: list[int], growth: list[int]) -> mx.array:
-        """`numbers`, of which each is expected to be the last one plus its `growth`."""
-        if launch.machine() == "cuda" and self.numbers == [n - g for n, g in zip(numbers, growth, strict=True)]:
-            if self.growth is None or self.growth[0] != growth:
-                self.growth = growth, resident(mx.array(growth, mx.int32))
-            self.array = self.array + self.growth[1]
+    def __call__(self, numbers: np.ndarray, growth: np.ndarray) -> mx.array:
+        """`numbers`, int32, of which each is expected to be the last one plus its `growth`."""
+        if launch.machine() == "cuda" and np.array_equal(self.numbers, numbers - growth):
+            if not np.array_equal(self.growth, growth):
+                self.growth, self.step = growth, resident(mx.array(growth))
+            self.array = self.array + self.step
         else:
-            self.array = resident(mx.array(numbers, mx.int32))
+            self.array = resident(mx.array(numbers))
         self.numbers = numbers
         return self.array
 

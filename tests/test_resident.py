@@ -1,6 +1,7 @@
 """What the host writes for a GPU with memory of its own is copied there once, in one piece."""
 
 import mlx.core as mx
+import numpy as np
 import pytest
 from smelt.kernels import launch, pages, resident
 from smelt.kernels.pages import Rows, Span
@@ -57,12 +58,13 @@ def test_the_position_of_a_step_is_that_of_its_addresses():
 
 def test_what_grows_alike_is_added_to_where_it_is(copies):
     growing = resident.Growing()
+    told = lambda numbers, growth: growing(np.array(numbers, np.int32), np.array(growth, np.int32)).tolist()  # noqa: E731
     for step in range(5):
-        assert growing([7, 10 + 2 * step], [0, 2]).tolist() == [7, 10 + 2 * step]
+        assert told([7, 10 + 2 * step], [0, 2]) == [7, 10 + 2 * step]
     assert copies == [[7, 10], [0, 2]]  # the first numbers, and the growth
-    assert growing([8, 20], [0, 2]).tolist() == [8, 20]
-    assert growing([8, 21], [0, 1]).tolist() == [8, 21]
-    assert growing([1, 2, 3], [0, 0, 0]).tolist() == [1, 2, 3]
+    assert told([8, 20], [0, 2]) == [8, 20]
+    assert told([8, 21], [0, 1]) == [8, 21]
+    assert told([1, 2, 3], [0, 0, 0]) == [1, 2, 3]
     assert copies[2:] == [[8, 20], [0, 1], [1, 2, 3]]
 
 
