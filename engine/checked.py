@@ -6,11 +6,11 @@ The check runs every layer some forty times, which for a large model takes longe
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 from ..kernels import launch, table
+from ..kernels.files import write_whole
 from . import selfcheck
 from .step import TracedStep
 
@@ -54,11 +54,8 @@ def read(file: Path, made: dict[str, str]) -> dict[str, Any] | None:
 
 
 def write(file: Path, found: dict[str, Any]) -> None:
-    """Whole or not at all. Where nothing can be written, the next start checks again."""
-    part = file.with_suffix(f".{os.getpid()}.part")
+    """Where nothing can be written, the next start checks again."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(found, indent=2) + "\n")
-        part.replace(file)
+        write_whole(file, json.dumps(found, indent=2) + "\n")
     except OSError as error:
         log.info("what the check found is not kept: %s", error)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from .files import write_whole
 from .nvrtc import nvrtc
 
 MLX_FOLDER = "MLX_PTX_CACHE_DIR"
@@ -37,16 +38,8 @@ def cubin(text: str, arch: str) -> bytes:
         return file.read_bytes()
     code = nvrtc().compile(text, arch)
     if file:
-        store(file, code)
+        write_whole(file, code)
     return code
-
-
-def store(file: Path, code: bytes) -> None:
-    """Write whole or not at all: another process may read it meanwhile."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f"{file.suffix}.{os.getpid()}.part")
-    part.write_bytes(code)
-    part.replace(file)
 
 
 # ---- references
@@ -92,8 +85,8 @@ def filed(entry: str, code: bytes) -> bytes:
     text = hashlib.sha256(code).hexdigest()[:16].encode()
     file = Path(os.environ[MLX_FOLDER]) / f"{entry}_{string_hash(text):x}.ptx"
     if not file.exists():
-        store(file.with_suffix(".txt"), f"{entry}\t{entry}\n".encode())
-        store(file, code)
+        write_whole(file.with_suffix(".txt"), f"{entry}\t{entry}\n".encode())
+        write_whole(file, code)
     return text
 
 

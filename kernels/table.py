@@ -10,13 +10,14 @@ stamp: what was found for another chip, system, MLX or other kernels says nothin
 import functools
 import hashlib
 import json
-import os
 import platform
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlx.core as mx
+
+from .files import write_whole
 
 HERE = Path(__file__).parent
 SHIPPED = HERE / "tuning.json"
@@ -87,8 +88,4 @@ def read(path: Path, chip: tuple[str, str]) -> Own:
 
 
 def write(path: Path, made: dict[str, str], ops: dict) -> None:
-    """Whole or not at all: another process may read it meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps({"for": made, "ops": ops}, indent=2) + "\n")
-    part.replace(path)
+    write_whole(path, json.dumps({"for": made, "ops": ops}, indent=2) + "\n")
