@@ -29,7 +29,7 @@ def start(folder, tmp_path, monkeypatch):
     """Start with a check that finds one kernel wrong; how many checks there have been."""
     calls = []
 
-    def check(model):
+    def check(model, between):
         calls.append(1)
         launch.turn_off("linear", "it is wrong")
 
