@@ -126,6 +126,10 @@ class Engine:
         self.scheduler = self.model = None
         gc.collect()  # blocks and their states refer to one another
         mx.clear_cache()
+        if self.limits is not None:
+            from . import limits
+
+            limits.left_by(self.limits.share)
 
     def _new_scheduler(self) -> "Scheduler":
         from .scheduler import Scheduler  # imports mlx, which a server does not wait for before it listens

@@ -82,6 +82,13 @@ def keep_promises(share: Share) -> None:
             )
 
 
+def left_by(share: Share) -> None:
+    """A model is gone: what fits the others is computed anew."""
+    share.leave()
+    if share.budget.shares:
+        share.budget.measure(free_bytes())
+
+
 def wire(wanted: int) -> None:
     recommended = mx.device_info().get("max_recommended_working_set_size")
     if mx.metal.is_available() and recommended:

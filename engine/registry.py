@@ -11,8 +11,7 @@ Every model is a `Service` with an engine of its own (engine/turns.py); they sha
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -197,21 +196,12 @@ class Registry:
             resident.used_at = time.monotonic()
             self.changed.notify_all()
 
-    def stream(self, name: str | None, submit: Callable[[Any], Any], timeout_s: float | None = None) -> Awaited:
+    def stream(self, name: str | None, submit: Callable[[Any], Any]) -> Awaited:
         """What `submit` makes of the model's service, as soon as that is loaded."""
-        limit_s = timeout_s or self.options.timeout_s
+        limit_s = self.options.timeout_s
         awaited = Awaited(self.lease(name), submit, time.monotonic() + limit_s if limit_s else None)
         awaited.begin()
         return awaited
-
-    @contextmanager
-    def using(self, name: str | None = None) -> Iterator[Any]:
-        """The service of a model, which is waited for."""
-        lease = self.lease(name)
-        try:
-            yield lease.wait(self.options.timeout_s or None)
-        finally:
-            lease.release()
 
     # Loading
 

@@ -35,8 +35,9 @@ class Room:
 
     def check(self, resident: Resident) -> None:
         """Raise OutOfMemory if it can never fit. The user's own model may take more than our estimate allows."""
-        explicit = self.residency.max_bytes is not None
-        if self.limit is not None and resident.weight_bytes > self.limit and (explicit or not resident.asked):
+        if resident.asked and self.residency.max_bytes is None:
+            return
+        if self.limit is not None and resident.weight_bytes > self.limit:
             raise OutOfMemory(
                 f"{resident.name} has {mib(resident.weight_bytes)} of weights, {mib(self.limit)} are allowed"
                 f" ({self.told}): use a smaller model or raise --max-resident-mem"
