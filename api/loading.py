@@ -6,7 +6,7 @@ Only what is installed is loaded; nothing is downloaded.
 from . import rules
 from .answer import CLIENT_GONE, Generation
 from .errors import Missing, send
-from .parameters import Parameter, Table, read
+from .parameters import Given, Parameter, Table, read
 from .status import row
 
 
@@ -18,10 +18,11 @@ LOAD = table("/v1/load-model", "required; one of /v1/models, which is loaded if 
 UNLOAD = table("/v1/unload-model", "required; one of /v1/models. While requests use it, the answer is a 409")
 
 
-def named(given: dict) -> str:
-    if given.get("model") is None:
+def named(given: Given) -> str:
+    name = given.get("model")
+    if name is None:
         raise Missing("model is missing; it is required", "model")
-    return given["model"]
+    return name
 
 
 class LoadModel(Generation):

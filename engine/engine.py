@@ -211,7 +211,9 @@ class Engine:
         self.scheduler = self._new_scheduler()
 
     def _give_up(self, error: BaseException) -> None:
-        self.state, self.error = "failed", error
+        self.error = error
+        if self.state != "closed":
+            self.state = "failed"
         traceback.clear_frames(error.__traceback__)  # they hold what was loaded of the model
         if self.scheduler is not None:
             self.scheduler.fail(EngineFailed(f"the engine stopped: {error}"))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..models.source import Found
 
 log = logging.getLogger(__name__)
-STALE_S = 10.0  # a name that is not known is looked for on the disk again after so long
+STALE_S = 2.0  # a name that is not known is looked for on the disk again after so long
 
 
 
@@ -136,7 +136,7 @@ class Registry:
         if name is None:
             return self.default
         if name not in self.models and name not in self.aliases:
-            self.look(STALE_S)
+            self.look(0 if strict else STALE_S)
         if found := self.models.get(name) or self.aliases.get(name):
             return found
         if name in self.refused:
@@ -173,8 +173,7 @@ class Registry:
 
     def lease(self, name: str | None = None, strict: bool = False) -> Lease:
         """Hold a model, loading it if need be. Until the first one has been ready, NotReady: the server is not up."""
-        if self.closed.is_set():
-            raise NotReady("the server is shutting down")
+        self.check()
         if not self.up:
             raise self.not_up()
         resident = self.find(name, strict)
@@ -220,6 +219,7 @@ class Registry:
             service = self.loaded_service(resident)
             resident.info = service.info
             self.room.check(resident)
+            self.check()
         except Exception as error:
             self.failed(resident, attempt, error)
             return
@@ -251,9 +251,12 @@ class Registry:
 
     def hold(self, resident: Resident, service: Any) -> None:
         with self.changed:
-            if self.closed.is_set():
-                raise NotReady("the server is shutting down")
+            self.check()
             resident.service = service
+
+    def check(self) -> None:
+        if self.closed.is_set():
+            raise NotReady("the server is shutting down")
 
     def failed(self, resident: Resident, attempt: Attempt, error: Exception) -> None:
         """The next request tries again."""

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .errors import NotReady
 from .options import Residency
 from .resident import Abandoned, OutOfMemory, Resident, mib
 
@@ -56,8 +55,7 @@ class Room:
             while not self.fits(resident):
                 if victim := self.take_victim():
                     return victim
-                if registry.closed.is_set():
-                    raise NotReady("the server is shutting down")
+                registry.check()
                 if not resident.users:
                     raise Abandoned
                 registry.changed.wait(LOOK_S)

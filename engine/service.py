@@ -166,7 +166,7 @@ class Service:
         checked.check(model, self.folder, source.home(), TURNS.pass_on)
         plan = limits.plan(model, o.ctx_size, o.max_concurrent, o.prefill_chunk, self.share)
         if o.warmup:
-            warm(model, plan)
+            warm(model, plan, TURNS.pass_on)
         if o.prefill_trace:
             log.warning(SLOWER)
         return replace(plan, trace=o.prefill_trace)
@@ -402,8 +402,8 @@ def prepare_kernels(home: Path) -> None:
         os.environ.setdefault("MLX_MAX_OPS_PER_BUFFER", GRAPH_OPS)
 
 
-def warm(model, plan) -> None:
-    """One short prompt and two steps, so that the first request does not pay for compiling."""
+def warm(model, plan, between: Callable[[], None] = lambda: None) -> None:
+    """One short prompt and two steps, so that the first request does not pay for compiling. `between`: for a pause."""
     from .request import Sampling
     from .scheduler import Scheduler
     from .sequence import Sequence
@@ -412,4 +412,5 @@ def warm(model, plan) -> None:
     scheduler.add(Sequence([0, 0], Sampling(temperature=0.0), 0, 3, frozenset(), lambda item: None))
     while not scheduler.idle:
         scheduler.tick()
+        between()
     model.forget()
