@@ -97,7 +97,7 @@ def rfc3339(seconds: int) -> str:
 def row(resident: Resident) -> dict:
     """The keys of mlx-serve; `context_length` and `max_model_len` at the top, where other clients look for them.
 
-    What only the weights and the template tell is there once the model was loaded.
+    What only the weights tell is there once the model was loaded.
     """
     info, described = resident.described, Described(resident)
     made = {
@@ -109,7 +109,7 @@ def row(resident: Resident) -> dict:
         "state": resident.state,
         "bytes_resident": resident.resident_bytes,
         "bytes_on_disk": resident.disk_bytes,
-        "capabilities": capabilities(info),
+        "capabilities": capabilities(resident),
         "input_modalities": ["text"],
     }
     if resident.state == "error":
@@ -120,8 +120,10 @@ def row(resident: Resident) -> dict:
     return made | {"context_length": info.context, "max_model_len": info.context, "meta": meta(info)}
 
 
-def capabilities(info) -> list[str]:
-    optional = {"tool_use": info.tools, "reasoning": info.reasoning} if info else {}
+def capabilities(resident: Resident) -> list[str]:
+    info = resident.described
+    tools, reasoning = (info.tools, info.reasoning) if info else resident.abilities
+    optional = {"tool_use": tools, "reasoning": reasoning}
     return ["chat", "streaming", "embeddings", *(name for name, present in optional.items() if present)]
 
 

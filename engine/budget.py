@@ -70,6 +70,7 @@ class Share:
 
     def leave(self) -> None:
         self.budget.remove(self)
+        self.memory = None
 
 
 class Budget:

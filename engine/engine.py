@@ -124,12 +124,19 @@ class Engine:
         if self.scheduler is not None:
             self.scheduler.traced.forget()
         self.scheduler = self.model = None
-        gc.collect()  # blocks and their states refer to one another
-        mx.clear_cache()
+        self._clear_cache()
         if self.limits is not None:
             from . import limits
 
             limits.left_by(self.limits.share)
+
+    @staticmethod
+    def _clear_cache() -> None:
+        """Give the memory of what was dropped back to the system, not to MLX's cache."""
+        import mlx.core as mx
+
+        gc.collect()  # blocks and their states refer to one another
+        mx.clear_cache()
 
     def _new_scheduler(self) -> "Scheduler":
         from .scheduler import Scheduler  # imports mlx, which a server does not wait for before it listens
@@ -145,12 +152,18 @@ class Engine:
                     self._embed()
                 except Exception as error:
                     self._recover(error)
-                self.limits.share.note(self.scheduler)
+                self._note()
             time.sleep(0)  # lets readers of the queues have the interpreter before the next graph is built
         self._take_inbox(0)
         for sequence in self.scheduler.all():
             sequence.finish("cancelled")
         self._fail_embeddings(NotReady("the server is shutting down"))
+
+    def _note(self) -> None:
+        """What it holds, for the other models. Alone it tells when it comes to rest, for those that are loaded then."""
+        share = self.limits.share
+        if not share.alone or self.scheduler.idle:
+            share.note(self.scheduler)
 
     def _patience_s(self) -> float | None:
         """How long the inbox may be waited at after a tick: for ever, where there is nothing to do."""
@@ -196,6 +209,7 @@ class Engine:
             before, self.scheduler = self.scheduler, self._new_scheduler()
             before.traced.forget()
             self.scheduler.waiting, self.scheduler.pace = before.waiting, before.pace
+            self._clear_cache()
 
     def _recover(self, error: Exception) -> None:
         """Answer the requests of a failed tick with an error and start afresh; too many failures are final."""

@@ -55,7 +55,7 @@ class Registry:
         self.models = {self.default.name: self.default}
         self.aliases: dict[str, Resident] = {}
         self.refused: dict[str, str] = {}  # installed, and why they cannot be run
-        self.looked: float | None = None
+        self.looked, self.looking = None, threading.Lock()
         self.changed = threading.Condition()
         self.room = Room(self, residency, capacity or machine_bytes)
         self.closed = threading.Event()
@@ -147,21 +147,21 @@ class Registry:
         return self.default
 
     def look(self, every_s: float) -> None:
-        """See what is installed, unless that was done in the last `every_s` seconds."""
-        with self.changed:
-            now = time.monotonic()
-            if self.looked is not None and now - self.looked < every_s:
+        """See what is installed, unless that was done in the last `every_s` seconds. Who comes meanwhile waits."""
+        with self.looking:
+            if self.looked is not None and time.monotonic() - self.looked < every_s:
                 return
-            self.looked = now
-        found = self.catalogue()
-        with self.changed:
-            self.take(found)
+            found = self.catalogue()
+            with self.changed:
+                self.take(found)
+            self.looked = time.monotonic()
 
     def take(self, found: "list[Found]") -> None:
         usable = {model.name: model for model in reversed(found) if model.supported}
         self.refused = {model.name: model.reason for model in found if model.name not in usable}
-        self.aliases = {name: self.default for name, model in usable.items() if same(model.path, self.default.folder)}
-        kept = {name: r for name, r in self.models.items() if r.asked or r.service or r.users or name in usable}
+        mine = self.default.service.folder if self.default.service else self.default.folder
+        self.aliases = {name: self.default for name, model in usable.items() if same(model.path, mine)}
+        kept = {n: r for n, r in self.models.items() if r.asked or r.service or r.users or r.found == usable.get(n)}
         new = {
             name: Resident(name, replace(self.options, model=str(model.path), download=False), found=model)
             for name, model in usable.items()
@@ -176,14 +176,20 @@ class Registry:
         self.check()
         if not self.up:
             raise self.not_up()
-        resident = self.find(name, strict)
-        with self.changed:
-            if resident.phase in ("unloaded", "error") or (resident.broken and not resident.given):
-                self.begin(resident)
-            elif resident.phase == "evicting" and resident.attempt.done.is_set():
-                resident.attempt = Attempt()  # whoever evicts it sees that it is wanted again
-            resident.users += 1
-            return Lease(self, resident, resident.attempt)
+        while True:
+            resident = self.find(name, strict)
+            with self.changed:
+                if self.models.get(resident.name) is resident:  # it may have gone from the disk just now
+                    return self.hold_on_to(resident)
+
+    def hold_on_to(self, resident: Resident) -> Lease:
+        """`changed` is held."""
+        if resident.phase in ("unloaded", "error") or (resident.broken and not resident.given):
+            self.begin(resident)
+        elif resident.phase == "evicting" and resident.attempt.done.is_set():
+            resident.attempt = Attempt()  # whoever evicts it sees that it is wanted again
+        resident.users += 1
+        return Lease(self, resident, resident.attempt)
 
     def not_up(self) -> RequestError:
         cause = self.default.attempt.cause

@@ -1,10 +1,12 @@
 """One model that a server knows, and a request's hold on it."""
 
+import functools
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .describe import abilities
 from .errors import NotReady, RequestError
 from .options import ModelInfo, Options
 
@@ -87,6 +89,11 @@ class Resident:
         """What is known of it, now or from the last time."""
         service = self.service
         return (service.info if self.phase == "ready" and service else None) or self.info
+
+    @functools.cached_property
+    def abilities(self) -> tuple[bool, bool]:
+        """Tools and thinking, as its files on the disk say."""
+        return abilities(self.folder) if self.folder else (False, False)
 
     @property
     def disk_bytes(self) -> int:

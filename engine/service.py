@@ -7,7 +7,6 @@ server can listen before.
 
 import json
 import logging
-import os
 import secrets
 import threading
 import time
@@ -19,6 +18,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from .budget import Budget
+from .describe import describe
 from .engine import Engine
 from .errors import BadRequest, ContextExceeded, EngineFailed, NotReady
 from .options import ModelInfo, Options
@@ -358,34 +358,6 @@ def sampling_defaults(folder: Path) -> dict[str, Any]:
     if "repetition_penalty" in found:
         found["repetition_window"] = 0
     return found
-
-
-def describe(folder: Path, model, context: int, template: "ChatTemplate | None") -> ModelInfo:
-    from ..models import checkpoint, source
-    from .embedding import pooling_of
-
-    config = checkpoint.text_config(checkpoint.read_config(folder))
-    found = source.inspect(folder.name, folder, "folder")
-    weights = {id(a): a.nbytes for group in model.weights() for a in group}
-    return ModelInfo(
-        architecture=found.architecture,
-        context=context,
-        vocab_size=model.vocab,
-        layers=len(model.blocks),
-        hidden_size=config["hidden_size"],
-        quantization=found.quantisation,
-        weight_bytes=sum(weights.values()),
-        created=int(os.stat(folder / "config.json").st_mtime),
-        trained_context=model.context,
-        heads=config.get("num_attention_heads"),
-        kv_heads=config.get("num_key_value_heads"),
-        head_dim=config.get("head_dim"),
-        tools=template is not None and template.supports_tools,
-        reasoning=template is not None and template.supports_reasoning,
-        chat_template=template.source if template is not None and not template.builtin else None,
-        pooling=pooling_of(folder),
-        disk_bytes=found.bytes,
-    )
 
 
 def prepare_kernels(home: Path) -> None:

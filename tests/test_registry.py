@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,15 @@ def test_unknown_names_do_not_search_the_disk_again_and_again():
         for _ in range(20):
             house.answer("gpt-4")
         assert house.looks == 1
+
+
+def test_a_name_that_comes_while_the_disk_is_searched_waits_for_what_is_found():
+    """Otherwise the default model would answer for it."""
+    with House() as house:
+        catalogue = house.registry.catalogue
+        house.registry.catalogue = lambda: (time.sleep(0.1), catalogue())[1]
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(house.answer, ["c", "d", "org/b", "c"])) == ["c", "d", "org/b", "c"]
 
 
 def test_strictly_by_name():

@@ -126,6 +126,15 @@ def test_three_models_answer_at_the_same_time_and_as_alone(root, said):
         assert client.states() == dict.fromkeys(NAMES, "ready")
 
 
+def test_what_a_model_can_do_is_known_before_it_is_loaded(root):
+    with house_of(root) as client:
+        before = client.ask("GET", "/v1/models/builtin")[1]
+        assert before["state"] == "unloaded" and {"tool_use", "reasoning"} <= set(before["capabilities"])
+        after = client.ask("POST", "/v1/load-model", model="builtin")[1]["model"]
+        assert after["capabilities"] == before["capabilities"] and after["meta"]["architecture"] == before["meta"]["architecture"]
+        assert after["bytes_on_disk"] == before["bytes_on_disk"] and after["bytes_resident"] > before["bytes_resident"] == 0
+
+
 def test_the_one_not_used_for_longest_makes_way_and_memory_is_freed(root, said):
     before = mx.get_active_memory()
     with house_of(root, max_models=1) as client:
