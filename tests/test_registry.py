@@ -454,6 +454,7 @@ def test_closing_ends_loading_waiting_and_running():
     house.registry.close()
     house.holds["c"].set()
     assert house.registry.state == "closed"
+    until(lambda: house.state("c") == "error")  # the fake one has loaded to the end, and was closed then
     assert all(service.state == "closed" for made in house.made.values() for service in made)
     assert isinstance(waiting.next(5), Failed)
     for stream in (running, loading, waiting):
