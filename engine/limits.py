@@ -25,6 +25,13 @@ def free_bytes() -> int:
     return available_ram()
 
 
+def capacity() -> int:
+    """Bytes that weights and states could take if nothing else were in memory."""
+    info = mx.device_info()
+    known = info.get("max_recommended_working_set_size") or info.get("total_memory")
+    return known or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def available_ram() -> int:
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():

