@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SLICE_S = 0.03  # a turn lasts so long, or a tick, while another model wants one
 STALLED_S = 0.01  # how often an engine that waits for another model's memory looks for it
 FAILURES, WITHIN_S = 5, 60.0  # so many failed ticks within so long: the device or the model is broken, give up
 
@@ -147,17 +148,32 @@ class Engine:
         while self.state == "ready":
             self._take_inbox(self._patience_s())
             with TURNS:
-                try:
-                    self.scheduler.tick()
-                    self._embed()
-                except Exception as error:
-                    self._recover(error)
-                self._note()
-            time.sleep(0)  # lets readers of the queues have the interpreter before the next graph is built
-        self._take_inbox(0)
+                self._turn()
+        self._take_inbox()
         for sequence in self.scheduler.all():
             sequence.finish("cancelled")
         self._fail_embeddings(NotReady("the server is shutting down"))
+
+    def _turn(self) -> None:
+        """A tick; where another model waits for its turn, as many as fit in a slice of time: else one with fast steps
+        would make as many as one with slow steps.
+        """
+        until = time.monotonic() + SLICE_S
+        while True:
+            self._tick()
+            time.sleep(0)  # lets readers of the queues have the interpreter before the next graph is built
+            going = TURNS.wanted and self.scheduler.busy and self.state == "ready"
+            if not going or time.monotonic() >= until:
+                return
+            self._take_inbox()
+
+    def _tick(self) -> None:
+        try:
+            self.scheduler.tick()
+            self._embed()
+        except Exception as error:
+            self._recover(error)
+        self._note()
 
     def _note(self) -> None:
         """What it holds, for the other models. Alone it tells when it comes to rest, for those that are loaded then."""

@@ -3,8 +3,8 @@
 Every model has a thread of its own, so that reading the weights of one never holds up the answers of another, and what
 MLX keeps by thread is one model's. They compute one at a time all the same. They would only slow each other down (one
 device, one interpreter), which kernels run is known to the process and not to the thread (kernels/launch.py), and
-turns bound how long a stream waits for another model: a tick, whose prompt chunk is short while anyone streams. The
-device is not idle in between: a tick leaves a step behind that was submitted and not waited for.
+turns bound how long a stream waits for another model: a few ticks, of which one that reads a prompt is short while
+anyone streams. The device is not idle in between: a tick leaves a step behind that was submitted and not waited for.
 """
 
 import threading
@@ -35,6 +35,11 @@ class Turns:
                 self.waiting.popleft().release()
             else:
                 self.taken = False
+
+    @property
+    def wanted(self) -> bool:
+        """Does anyone wait for it?"""
+        return bool(self.waiting)
 
     def pass_on(self) -> None:
         """Inside: let those that wait have their turn in the middle of long work."""

@@ -160,6 +160,23 @@ def test_streams_of_two_models_share_the_time(pair):
     assert max(decoding) < 3 * min(decoding)
 
 
+def test_a_model_with_fast_steps_is_not_held_to_the_pace_of_one_with_slow_steps(pair):
+    slow = pair.engines[1].scheduler
+    tick = slow.tick
+    slow.tick = lambda: (time.sleep(0.02), tick())
+    fast, other = pair.submit(0, PROMPT[:20], 3000), pair.submit(1, PROMPT[:20], 3000)
+    while len(other.sequence.generated) < 3:
+        time.sleep(0.001)
+    before = len(fast.sequence.generated), len(other.sequence.generated)
+    while len(other.sequence.generated) < 20:
+        time.sleep(0.001)
+    made = len(fast.sequence.generated) - before[0], len(other.sequence.generated) - before[1]
+    assert made[0] > 2 * made[1]
+    for which, one in enumerate((fast, other)):
+        one.sequence.cancelled = True
+        pair.engines[which].wake()
+
+
 def test_the_sum_is_kept_and_everyone_is_served(pair):
     needs = [bytes_of(engine, LONG + 30) for engine in pair.engines]
     pair.budget.total = int(max(needs) * 1.5)  # either one, not both
