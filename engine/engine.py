@@ -1,7 +1,7 @@
 """The one thread that touches mlx for a model: it loads it, runs the scheduler's ticks, and outlives what goes wrong.
 
-Engines of several models compute in turns (engine/turns.py); only weights are read at any time. Other threads talk to it through `submit`, `call` and flags; they get tuples of engine/sequence.py through each
-sequence's own queue.
+Engines of several models compute in turns (engine/turns.py); only weights are read at any time. Other threads talk to
+one through `submit`, `call` and flags; they get tuples of engine/sequence.py through each sequence's own queue.
 """
 
 import gc
@@ -38,7 +38,7 @@ class Engine:
 
     def __init__(self, load: Callable[[], "tuple[Any, Limits]"]):
         self.load = load
-        self.state, self.error = "loading", None
+        self.state, self.error, self.closing = "loading", None, False
         self.ready = threading.Event()  # set when loading is over, however it ended
         self.inbox: SimpleQueue = SimpleQueue()
         self.model: Any = None
@@ -90,6 +90,7 @@ class Engine:
 
     def close(self) -> None:
         """End what runs with "cancelled" and the thread with it."""
+        self.closing = True
         if self.state != "failed":
             self.state = "closed"
         self.wake()
@@ -103,6 +104,8 @@ class Engine:
             self._load()
             if self.state == "loading":
                 self.state = "ready"
+            if self.closing:  # it may have come between the two lines above
+                self.state = "closed"
             self.ready.set()
             self._serve()
         except BaseException as error:
@@ -187,6 +190,7 @@ class Engine:
             return None
         if self.scheduler.busy or not all(embedding.starved for embedding, _ in self.embeddings):
             return 0
+        self._give_back()  # to whoever waits in turn for this one
         self.limits.share.press()  # all that there is to do waits for memory of other models
         return STALLED_S
 
@@ -220,7 +224,7 @@ class Engine:
 
     def _give_back(self) -> None:
         """Drop the pools, which another model could use, if no row is in them. Those that wait go on waiting."""
-        if not (self.scheduler.busy or self.embeddings):
+        if not (self.scheduler.busy or self.embeddings) and self.scheduler.memory.nbytes:
             self.model.forget()
             before, self.scheduler = self.scheduler, self._new_scheduler()
             before.traced.forget()

@@ -197,6 +197,7 @@ def test_rows_that_grow_beyond_the_budget_give_way_and_come_back(pair, folders):
         time.sleep(0.001)
     pair.budget.total = int(sum(ends) * 0.8)
     assert [r.wait(120).tokens for r in runs] == expected
+    assert any(read.total > 100 for r in runs for read in r.progress)  # what it had said was read once more
 
 
 def test_what_an_idle_model_holds_is_given_back_to_one_that_waits(pair):

@@ -77,7 +77,7 @@ def test_on_a_cpu_nothing_is_checked_or_kept(start, folder, tmp_path):
 
 
 def test_an_untraced_step_stays_untraced(start, monkeypatch):
-    monkeypatch.setattr(selfcheck, "check", lambda model: setattr(TracedStep, "off", "it draws other tokens"))
+    monkeypatch.setattr(selfcheck, "check", lambda model, between: setattr(TracedStep, "off", "it draws other tokens"))
     start()
     TracedStep.off = None
     start()
