@@ -31,9 +31,10 @@ log = logging.getLogger(__name__)
 STALE_S = 2.0  # a name that is not known is looked for on the disk again after so long
 
 
-
 class Registry:
-    """make       options and keywords -> a service: engine.service.Service, or a test's
+    """All models of a server.
+
+    make       options and keywords -> a service: engine.service.Service, or a test's
     catalogue  what is installed
     capacity   bytes of weights that this machine can hold at most
     """
@@ -232,9 +233,10 @@ class Registry:
         with self.changed:
             resident.phase, resident.info, resident.folder = "ready", service.info, service.folder
             resident.used_at, self.up = time.monotonic(), True
+            attempt.done.set()
             self.changed.notify_all()
-        log.info("loaded %s: %s of weights in %.1f s", resident.name, mib(resident.weight_bytes), time.monotonic() - began)
-        attempt.done.set()
+        took = time.monotonic() - began
+        log.info("loaded %s: %s of weights in %.1f s", resident.name, mib(resident.weight_bytes), took)
 
     def loaded_service(self, resident: Resident) -> Any:
         """Where the memory does not suffice in the end, the next model makes way."""
@@ -257,8 +259,8 @@ class Registry:
 
     def hold(self, resident: Resident, service: Any) -> None:
         with self.changed:
+            resident.service = service  # whatever comes now, it will be closed
             self.check()
-            resident.service = service
 
     def check(self) -> None:
         if self.closed.is_set():
@@ -277,8 +279,8 @@ class Registry:
                     self.begin(resident)
                     return
             attempt.cause = error
+            attempt.done.set()
             self.changed.notify_all()
-        attempt.done.set()
         if not (self.closed.is_set() or isinstance(error, Abandoned)):
             log.warning("%s could not be loaded: %s", resident.name, error)
 
