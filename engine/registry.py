@@ -36,7 +36,7 @@ class Registry:
 
     make       options and keywords -> a service: engine.service.Service, or a test's
     catalogue  what is installed
-    capacity   bytes of weights that this machine can hold at most
+    capacity   bytes of weights that this machine can hold at most; `free`: that could be taken now
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Registry:
         progress: Callable[[str, int, int], None] | None = None,
         catalogue: "Callable[[], list[Found]] | None" = None,
         capacity: Callable[[], int] | None = None,
+        free: Callable[[], int] | None = None,
     ):
         self.options, self.residency, self.make, self.progress = options, residency, make, progress
         self.catalogue = catalogue or (lambda: installed(options))
@@ -58,7 +59,7 @@ class Registry:
         self.refused: dict[str, str] = {}  # installed, and why they cannot be run
         self.looked, self.looking = None, threading.Lock()
         self.changed = threading.Condition()
-        self.room = Room(self, residency, capacity or machine_bytes)
+        self.room = Room(self, residency, capacity or machine_bytes, free or free_bytes)
         self.closed = threading.Event()
         self.up = False  # the first model has been ready once
 
@@ -335,6 +336,12 @@ def machine_bytes() -> int:
     from .limits import capacity
 
     return capacity()
+
+
+def free_bytes() -> int:
+    from . import limits
+
+    return limits.free_bytes()
 
 
 def installed(options: Options) -> "list[Found]":

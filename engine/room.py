@@ -15,10 +15,12 @@ LOOK_S = 0.5  # how often a load that waits looks whether anyone still wants it
 
 
 class Room:
-    """capacity: bytes that this machine can hold at most."""
+    """capacity: bytes that this machine can hold at most; free: bytes that could be taken now."""
 
-    def __init__(self, registry: "Registry", residency: Residency, capacity: Callable[[], int]):
-        self.registry, self.residency, self.capacity = registry, residency, capacity
+    def __init__(
+        self, registry: "Registry", residency: Residency, capacity: Callable[[], int], free: Callable[[], int]
+    ):
+        self.registry, self.residency, self.capacity, self.free = registry, residency, capacity, free
 
     @functools.cached_property
     def limit(self) -> int | None:
@@ -31,6 +33,18 @@ class Room:
         self.check(resident)
         while (victim := self.place(resident)) is not None:
             self.registry.evict(victim)
+        if not resident.asked and self.limit is not None:
+            self.make_free(resident)
+
+    def make_free(self, resident: Resident) -> None:
+        """Other programs take memory, too: further models make way for these weights, if that is enough."""
+        while (short := resident.weight_bytes - self.free()) > 0:
+            idle = sum(each.weight_bytes for each in self.registry.models.values() if each.evictable)
+            if short > idle or not self.evict_one():
+                raise OutOfMemory(
+                    f"{resident.name} has {mib(resident.weight_bytes)} of weights, {mib(self.free())} are free now:"
+                    " close other programs, use a smaller model, or try with --max-resident-mem 0 all the same"
+                )
 
     def check(self, resident: Resident) -> None:
         """Raise OutOfMemory if it can never fit. The user's own model may take more than our estimate allows."""

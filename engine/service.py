@@ -7,6 +7,7 @@ server can listen before.
 
 import json
 import logging
+import os
 import secrets
 import threading
 import time

@@ -24,7 +24,7 @@ NAMES = ("a", "org/b", "c", "d")
 class House:
     """A registry of fakes, each of 1000 bytes. `holds[name]` keeps it from being loaded, `errors[name]` makes it fail."""
 
-    def __init__(self, options=None, found=None, capacity=1 << 40, script=words, **residency):
+    def __init__(self, options=None, found=None, capacity=1 << 40, free=1 << 40, script=words, **residency):
         self.holds, self.errors, self.made = {}, {}, defaultdict(list)
         self.found = [one(name) for name in NAMES] if found is None else found
         self.script, self.looks = script, 0
@@ -34,6 +34,7 @@ class House:
             self.make,
             catalogue=self.catalogue,
             capacity=lambda: capacity,
+            free=lambda: free - 1000 * sum(service.state == "ready" for made in self.made.values() for service in made),
         )
 
     def catalogue(self):
@@ -324,6 +325,20 @@ def test_a_model_that_can_never_fit_is_refused_with_the_numbers_and_nothing_make
         assert house.state("a") == "ready" and house.state("huge") == "error" and house.made["huge"] == []
     with House(found=[one("a"), one("huge", size=5 << 30)], capacity=4 << 30, max_bytes=0) as house:
         assert house.answer("huge") == "huge"
+
+
+def test_memory_that_other_programs_have_is_not_there():
+    with House(free=2500) as house:  # for two models
+        for name in ("c", "d"):
+            assert house.answer(name) == name
+        assert house.states() == {"a": "unloaded", "c": "ready", "d": "ready", "org/b": "unloaded"}
+        assert house.answer() == "a"  # what the user asked for is tried in any case
+    with House(found=[one("a"), one("c", size=4000)], free=2500) as house:
+        with pytest.raises(OutOfMemory, match=rf"c has {mib(4000)} of weights, {mib(1500)} are free now"):
+            house.answer("c")
+        assert house.state("a") == "ready" and house.made["c"] == []  # nothing made way in vain
+    with House(found=[one("a"), one("c", size=4000)], free=2500, max_bytes=0) as house:
+        assert house.answer("c") == "c"
 
 
 def test_the_model_that_was_asked_for_is_held_to_a_limit_only_if_one_was_given():

@@ -241,7 +241,7 @@ def test_the_context_shrinks_for_another_model_and_comes_back(root, monkeypatch)
 
     memory, free = load(root / "two").memory(), {"tokens": 1100}
     monkeypatch.setattr(limits, "free_bytes", lambda: int(memory.row_bytes(free["tokens"]) / PORTION))
-    with house_of(root) as client:
+    with house_of(root, max_bytes=0) as client:
         default = client.registry.default.service
         assert default.context == 1024
         free["tokens"] = 600
@@ -252,7 +252,7 @@ def test_the_context_shrinks_for_another_model_and_comes_back(root, monkeypatch)
         free["tokens"] = 1100
         assert client.ask("POST", "/v1/unload-model", model="two")[0] == 200
         assert default.context == 1024
-    with house_of(root, options={"ctx_size": 1024}) as client:
+    with house_of(root, options={"ctx_size": 1024}, max_bytes=0) as client:
         free["tokens"] = 600
         lease = client.registry.lease("one")  # in use, so that it cannot make way
         status, body = client.ask("POST", "/v1/load-model", model="two")
