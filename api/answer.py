@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..engine.events import Event, Failed, Finished, Progress, Started
@@ -160,13 +161,31 @@ class Generation:
     """What the resource of every dialect does with a parsed body."""
 
     def __init__(self, house: House):
-        self.house, self.service, self.settings = house, house.service, house.settings
+        self.house, self.models, self.settings = house, house.models, house.settings
 
     def body(self, req) -> dict[str, Any]:
         return read_json(req, self.settings.max_body_bytes)
 
-    def run(self, req, resp, submit: Callable[[], Any], choices: int, renderer, stream: bool) -> None:
-        """Answer with the events of the stream that `submit` gives."""
+    @contextmanager
+    def service_of(self, model: str | None) -> Iterator[Any]:
+        """What answers for a model; it stays loaded inside. Waiting for it to be loaded takes a place at the gate."""
+        lease = self.models.lease(model)
+        try:
+            service = lease.ready()
+            if service is None:
+                with self.house.gate.place():
+                    service = lease.wait(self.models.options.timeout_s or None)
+            service.check()
+            yield service
+        finally:
+            lease.release()
+
+    def run(self, req, resp, call, submit, choices: int, renderer, watch=lambda stream: stream) -> None:
+        """Answer with the events of the stream that `submit(service)` gives, once the call's model is loaded.
+
+        watch  stands between the stream and the answer
+        """
         house, per_prompt = self.house, renderer.per_prompt
-        running = Running(submit, house.gate, house.metrics, id_of(req), choices, per_prompt)
-        answer(req, resp, running, renderer, self.settings, stream)
+        begin = lambda: watch(house.models.stream(call.model, submit))  # noqa: E731
+        running = Running(begin, house.gate, house.metrics, id_of(req), choices, per_prompt)
+        answer(req, resp, running, renderer, self.settings, call.stream)

@@ -1,7 +1,8 @@
-"""The Falcon application: `create_app(service, settings)` takes its collaborators, so tests give it fake ones."""
+"""The Falcon application: `create_app(models, settings)` takes its collaborators, so tests give it fake ones."""
 
 import falcon
 
+from ..engine.registry import Registry
 from . import handlers
 from .guards import ApiKey, Origins
 from .house import Gate, House
@@ -24,6 +25,8 @@ GENERATION = {
     "/api/tags": ("on_get",),
     "/api/version": ("on_get",),
     "/api/pull": ("on_post",),
+    "/v1/load-model": ("on_post",),
+    "/v1/unload-model": ("on_post",),
 }
 RESPONSES = {
     "/v1/responses": ("on_get", "on_post"),
@@ -61,8 +64,10 @@ class App(falcon.App):
         self.late[0].real()
 
 
-def create_app(service, settings: Settings = Settings(), gate: Gate | None = None) -> App:
-    house = House(service, settings, gate or Gate(settings.max_streams), Metrics())
+def create_app(models, settings: Settings = Settings(), gate: Gate | None = None) -> App:
+    """models: a Registry; or a service, which is the one model that there is then."""
+    registry = models if isinstance(models, Registry) else Registry.around(models)
+    house = House(registry, settings, gate or Gate(settings.max_streams), Metrics())
     guards = [Origins(settings)] + ([ApiKey(settings.api_key)] if settings.api_key else [])
     app = App(middleware=[RequestIds(), house.metrics, *guards])
     app.gate, app.late = house.gate, late_routes(house)
@@ -74,14 +79,14 @@ def create_app(service, settings: Settings = Settings(), gate: Gate | None = Non
 
 
 def routes(house: House, late: list[Late]) -> dict[str, object]:
-    service = house.service
+    models = house.models
     made: dict[str, object] = {
-        "/health": Health(service, house.gate),
-        "/v1/models": Models(service),
-        "/v1/models/{model:path}": Model(service),
-        "/v1/kernels": Kernels(service),
+        "/health": Health(models, house.gate),
+        "/v1/models": Models(models),
+        "/v1/models/{model:path}": Model(models),
+        "/v1/kernels": Kernels(models),
         "/metrics": Scrape(house),
     }
     for each in late:
         made |= each.stand_ins()
-    return made | {"/": Root(service, list(made))}
+    return made | {"/": Root(models, list(made))}

@@ -153,6 +153,7 @@ def chat(words: list[str], make: Make) -> int:
 
 
 def serve(words: list[str], make: Make) -> int:
+    from ..engine.registry import Registry
     from . import serve as command
     from .terminal import Bar
 
@@ -161,14 +162,14 @@ def serve(words: list[str], make: Make) -> int:
     settings = flags.settings_of(values)
     if not settings.api_key and not command.is_loopback(settings.host):
         logging.warning("%s is open to the network, and no --api-key is set: anyone there can use it", settings.host)
-    service = make(options, progress=Bar.on_terminal())
-    return command.serve(service, settings, command.to_terminal, complain)
+    models = Registry(options, flags.residency_of(values), make, progress=Bar.on_terminal())
+    return command.serve(models, settings, command.to_terminal, complain)
 
 
 def one_model(values: dict[str, Any], positional: list[str]) -> dict[str, Any]:
     if len(positional) > 1 or (positional and "model" in values):
         given = [*([values["model"]] if "model" in values else []), *positional]
-        raise Refused(f"one model is loaded, {len(given)} were given: {', '.join(given)}")
+        raise Refused(f"a server starts with one model, {len(given)} were given: {', '.join(given)}")
     return values | ({"model": positional[0]} if positional else {})
 
 

@@ -4,7 +4,7 @@ Several prompts are several generations whose events are merged; the choices of 
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -149,6 +149,12 @@ class Merged:
             stream.cancel()
 
 
+def echoed(service, call: Call) -> list[str]:
+    """The prompts as texts."""
+    decode = service.tokenizer.decode
+    return [request.text if request.tokens is None else decode(request.tokens) for request in call.requests]
+
+
 def submit(service, call: Call):
     """The stream of all prompts. If one is refused, those before it are not left running."""
     streams = []
@@ -167,7 +173,7 @@ class Renderer(Chunks):
 
     kind, stream_kind = "text_completion", ""
 
-    def __init__(self, call: Call, head: Head, prompts: list[str]):
+    def __init__(self, call: Call, head: Head, prompts: Sequence[str] = ()):
         """`prompts` are the texts to begin with, where they are to be echoed."""
         super().__init__(head, call.choices, call.include_usage, call.requests[0].n)
         self.prompts = prompts

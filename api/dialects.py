@@ -1,6 +1,6 @@
 """The tables of parameters of every dialect, for the documentation."""
 
-from . import chat_completions, completions, embeddings, messages, ollama, responses, text
+from . import chat_completions, completions, embeddings, loading, messages, ollama, responses, text
 
 TABLES = (
     chat_completions.TABLE,
@@ -11,6 +11,8 @@ TABLES = (
     responses.COUNT_TABLE,
     responses.COMPACT_TABLE,
     embeddings.TABLE,
+    loading.LOAD,
+    loading.UNLOAD,
     ollama.PULL,
     text.TOKENIZE,
     text.DETOKENIZE,

@@ -86,22 +86,19 @@ class Embeddings(Generation):
 
     def on_post(self, req, resp):
         call = parse(self.body(req))
-        self.service.check()
-        width = self.service.info.hidden_size
-        if call.dimensions is not None and call.dimensions > width:
-            raise BadRequest(f"dimensions is {call.dimensions}; this model's vectors have {width}", "dimensions")
-        self.house.gate.enter()
-        try:
-            embedding = self.service.embed(call.inputs, call.pooling)
-            vectors = self.wait(embedding, req.env.get("waitress.client_disconnected", bool))
-        finally:
-            self.house.gate.leave()
+        with self.service_of(call.model) as service:
+            width = service.info.hidden_size
+            if call.dimensions is not None and call.dimensions > width:
+                raise BadRequest(f"dimensions is {call.dimensions}; this model's vectors have {width}", "dimensions")
+            with self.house.gate.place():
+                embedding = service.embed(call.inputs, call.pooling)
+                vectors = self.wait(embedding, req.env.get("waitress.client_disconnected", bool))
         if vectors is None:
             resp.status = CLIENT_GONE
             return
         self.house.metrics.count("embedding_tokens", amount=embedding.tokens)
         log.info("<- %d vectors of %d tokens %s", len(vectors), embedding.tokens, id_of(req))
-        send(resp, whole(call, vectors, call.model or self.service.name, embedding.tokens))
+        send(resp, whole(call, vectors, call.model or self.models.name, embedding.tokens))
 
     def wait(self, embedding: Embedding, gone) -> list[list[float]] | None:
         while (vectors := embedding.wait(self.settings.poll_s)) is None:

@@ -18,7 +18,7 @@ MODEL_FLAGS = (
         "MODEL",
         "the built-in one",
     ),
-    Flag(("--model-dir",), "a further folder to look for models in; may be repeated", str, "DIR", many=True),
+    Flag(("--model-dir",), "a further folder to look for models in, also those that requests name; may be repeated", str, "DIR", many=True),
     Flag(
         ("--ctx-size",),
         "tokens of the context window",
@@ -41,11 +41,42 @@ MODEL_FLAGS = (
     ),
     Flag(("--no-warmup-eager",), "do without", value=False),
     Flag(
+        ("--prefill-trace",),
+        "time every part of each prompt's reading, and write it to the log. Parts are waited for, so it is slower",
+    ),
+    Flag(
         ("--timeout",),
         "seconds a request may take; then it ends with finish_reason `length`; 0 for no limit",
         number(0, math.inf),
         "S",
         "300",
+    ),
+)
+
+RESIDENCY_FLAGS = (
+    Flag(
+        ("--max-resident-models",),
+        "models that may be loaded at once; the one not used for longest makes way for another",
+        integer(1, 1000),
+        "N",
+        "3",
+        (SERVE,),
+    ),
+    Flag(
+        ("--max-resident-mem",),
+        "bytes of weights that they may have together; 0 for no limit",
+        auto_or(size),
+        "SIZE",
+        "auto: 80% of what this machine holds",
+        (SERVE,),
+    ),
+    Flag(
+        ("--idle-evict-secs",),
+        "unload a model that nobody has used for so long; the next request loads it again. 0 for never",
+        number(0, math.inf),
+        "S",
+        "0",
+        (SERVE,),
     ),
 )
 
@@ -177,7 +208,7 @@ GENERAL_FLAGS = (
 )
 
 SPECULATION, KV_QUANT = "speculative decoding", "a quantised KV cache"
-PREFIXES, RESIDENTS = "the prefix cache", "keeping several models loaded"
+PREFIXES = "the prefix cache"
 
 ABSENT_FLAGS = (
     Flag(("--no-vision",), "read no images; this version reads none"),
@@ -210,28 +241,6 @@ ABSENT_FLAGS = (
         ("--prefix-cache-entries",), "prompts remembered", integer(0), "N", "0", absent=PREFIXES, off=(0,), differs="1"
     ),
     Flag(("--prefix-cache-mem",), "memory for them", size, "SIZE", "0", absent=PREFIXES, off=(0,), differs="2GB"),
-    Flag(
-        ("--max-resident-models",), "models kept loaded", integer(1), "N", "1", absent=RESIDENTS, off=(1,), differs="3"
-    ),
-    Flag(
-        ("--max-resident-mem",),
-        "memory for them; 0 for no limit",
-        auto_or(size),
-        "SIZE",
-        "auto",
-        absent=RESIDENTS,
-        off=(None, 0),
-    ),
-    Flag(
-        ("--idle-evict-secs",),
-        "unload after so long; 0 for never",
-        number(0, math.inf),
-        "S",
-        "0",
-        absent="unloading idle models",
-        off=(0,),
-    ),
-    Flag(("--prefill-trace",), "time every part of the prefill", absent="tracing the prefill"),
 )
 
-FLAGS = (*MODEL_FLAGS, *SAMPLING_FLAGS, *THINKING_FLAGS, *RUN_FLAGS, *SERVE_FLAGS, *GENERAL_FLAGS, *ABSENT_FLAGS)
+FLAGS = (*MODEL_FLAGS, *RESIDENCY_FLAGS, *SAMPLING_FLAGS, *THINKING_FLAGS, *RUN_FLAGS, *SERVE_FLAGS, *GENERAL_FLAGS, *ABSENT_FLAGS)

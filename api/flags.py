@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..engine.options import Options
+from ..engine.options import Options, Residency
 from .flag import CHAT, RUN, SERVE, Flag, Refused
 from .flag_table import FLAGS, LOG_LEVELS
 from .settings import Settings
@@ -85,6 +85,15 @@ def options_of(values: Mapping[str, Any], command: str) -> Options:
         sampling=sampling,
         reasoning_budget=budget if budget > 0 else None,
         warmup=either(values, "warmup_eager", command == SERVE),
+        prefill_trace=values.get("prefill_trace", False),
+    )
+
+
+def residency_of(values: Mapping[str, Any]) -> Residency:
+    return Residency(
+        max_models=values.get("max_resident_models", 3),
+        max_bytes=values.get("max_resident_mem"),
+        idle_s=values.get("idle_evict_secs", 0.0),
     )
 
 

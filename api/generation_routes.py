@@ -5,6 +5,7 @@ from .answer import Generation
 from .embeddings import Embeddings
 from .errors import send
 from .house import House
+from .loading import LoadModel, UnloadModel
 from .ollama import Pull, Tags, Version
 from .openai_chunks import Head
 from .text import ApplyTemplate, Detokenize, Props, Tokenize
@@ -13,35 +14,35 @@ from .text import ApplyTemplate, Detokenize, Props, Tokenize
 class ChatCompletions(Generation):
     def on_post(self, req, resp):
         call = chat_completions.parse(self.body(req), self.settings.enable_thinking)
-        renderer = chat_completions.Renderer(call, Head(call.model or self.service.name))
-        self.run(req, resp, lambda: self.service.submit(call.request), call.request.n, renderer, call.stream)
+        renderer = chat_completions.Renderer(call, Head(call.model or self.models.name))
+        self.run(req, resp, call, lambda service: service.submit(call.request), call.request.n, renderer)
 
 
 class Completions(Generation):
     def on_post(self, req, resp):
         call = completions.parse(self.body(req))
-        head = Head(call.model or self.service.name, "cmpl")
-        renderer = completions.Renderer(call, head, self.echoed(call) if call.echo else [])
-        self.run(req, resp, lambda: completions.submit(self.service, call), call.choices, renderer, call.stream)
+        renderer = completions.Renderer(call, Head(call.model or self.models.name, "cmpl"))
+        self.run(req, resp, call, lambda service: self.submit(service, call, renderer), call.choices, renderer)
 
-    def echoed(self, call: completions.Call) -> list[str]:
-        self.service.check()
-        decode = self.service.tokenizer.decode
-        return [request.text if request.tokens is None else decode(request.tokens) for request in call.requests]
+    @staticmethod
+    def submit(service, call: completions.Call, renderer: completions.Renderer):
+        service.check()
+        renderer.prompts = completions.echoed(service, call) if call.echo else []
+        return completions.submit(service, call)
 
 
 class Messages(Generation):
     def on_post(self, req, resp):
         call = messages.parse(self.body(req), self.settings.enable_thinking)
-        renderer = message_events.Renderer(call, call.model or self.service.name)
-        self.run(req, resp, lambda: self.service.submit(call.request), 1, renderer, call.stream)
+        renderer = message_events.Renderer(call, call.model or self.models.name)
+        self.run(req, resp, call, lambda service: service.submit(call.request), 1, renderer)
 
 
 class CountTokens(Generation):
     def on_post(self, req, resp):
         call = messages.parse(self.body(req), self.settings.enable_thinking, messages.COUNT_TABLE)
-        self.service.check()
-        send(resp, {"input_tokens": len(self.service.prompt_of(call.request))})
+        with self.service_of(call.model) as service:
+            send(resp, {"input_tokens": len(service.prompt_of(call.request))})
 
 
 def routes(house: House) -> dict[str, object]:
@@ -54,8 +55,10 @@ def routes(house: House) -> dict[str, object]:
         "/tokenize": Tokenize(house),
         "/detokenize": Detokenize(house),
         "/apply-template": ApplyTemplate(house),
-        "/props": Props(house.service, house.settings),
-        "/api/tags": Tags(house.service),
+        "/props": Props(house),
+        "/api/tags": Tags(house.models),
         "/api/version": Version(),
         "/api/pull": Pull(house),
+        "/v1/load-model": LoadModel(house),
+        "/v1/unload-model": UnloadModel(house),
     }

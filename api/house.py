@@ -1,10 +1,12 @@
 """What the resources of an application share, and the gate that their generations pass."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from ..engine.errors import NotReady, Overloaded
+from ..engine.registry import Registry
 from .metrics import Metrics
 from .settings import Settings
 
@@ -33,12 +35,20 @@ class Gate:
         with self.lock:
             self.inside -= 1
 
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        self.enter()
+        try:
+            yield
+        finally:
+            self.leave()
+
 
 @dataclass(frozen=True, slots=True)
 class House:
     """What the resources of an application share."""
 
-    service: Any
+    models: Registry
     settings: Settings
     gate: Gate
     metrics: Metrics

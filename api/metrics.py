@@ -90,7 +90,7 @@ class Collector:
     """What Prometheus' library asks for at every scrape."""
 
     def __init__(self, house):
-        self.service, self.gate, self.metrics = house.service, house.gate, house.metrics
+        self.models, self.gate, self.metrics = house.models, house.gate, house.metrics
 
     def collect(self) -> Iterator:
         with self.metrics.lock:  # not while they are written
@@ -119,17 +119,29 @@ class Collector:
     def gauges(self) -> Iterator:
         from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 
-        service, ready = self.service, self.service.state == "ready"
-        yield InfoMetricFamily("smelt", "what runs", {"model": service.name, "version": VERSION})
+        models, ready = self.models, self.models.state == "ready"
+        yield InfoMetricFamily("smelt", "what runs", {"model": models.name, "version": VERSION})
         yield GaugeMetricFamily("smelt_ready", "1 when requests are answered", int(ready))
         yield GaugeMetricFamily("smelt_generations_inside", "requests that are running or waiting", self.gate.inside)
-        if not ready:
-            return
-        now = service.stats()
-        yield GaugeMetricFamily("smelt_rows_running", "choices that are being read or generated", now["running"])
-        yield GaugeMetricFamily("smelt_rows_waiting", "choices that wait for a place", now["waiting"])
-        for name, value in service.memory().items():
-            yield GaugeMetricFamily(f"smelt_memory_{name}", "of MLX", value)
+        yield from self.of_models([resident for resident in models.loaded() if resident.state == "ready"])
+        if ready:
+            for name, value in models.process.memory().items():
+                yield GaugeMetricFamily(f"smelt_memory_{name}", "of MLX", value)
+
+    def of_models(self, residents: list) -> Iterator:
+        from prometheus_client.core import GaugeMetricFamily
+
+        now = [(resident.name, resident.service.stats(), resident.resident_bytes) for resident in residents]
+        values = {
+            "rows_running": ("choices that are being read or generated", [(name, s["running"]) for name, s, _ in now]),
+            "rows_waiting": ("choices that wait for a place", [(name, s["waiting"]) for name, s, _ in now]),
+            "model_bytes_resident": ("of the weights of each loaded model", [(name, size) for name, _, size in now]),
+        }
+        for name, (doc, rows) in values.items():
+            family = GaugeMetricFamily(f"smelt_{name}", doc, labels=("model",))
+            for model, value in rows:
+                family.add_metric((model,), value)
+            yield family
 
 
 class Scrape:

@@ -7,18 +7,17 @@ import hashlib
 import json
 from collections.abc import Iterator
 
-from ..engine.errors import ModelNotFound
 from . import rules
 from .answer import Generation
 from .errors import Missing, send
 from .parameters import NO_EFFECT, Parameter, Table, read
-from .status import rfc3339
+from .status import Described, rfc3339
 
 VERSION = "0.0.0"  # what Ollama says of itself when it is built from source: clients that look for features take it
 PULL = Table(
     "POST /api/pull",
     (
-        Parameter("model", rules.string, "the loaded one, which is there already; others are a 404", "", ("name",)),
+        Parameter("model", rules.string, "one that is installed, which is there already; others are a 404", "", ("name",)),
         Parameter("stream", rules.boolean, "lines of JSON, as by default, or one object"),
         Parameter("insecure", rules.boolean, "nothing is fetched", NO_EFFECT),
     ),
@@ -31,35 +30,34 @@ class Version:
 
 
 class Tags:
-    def __init__(self, service):
-        self.service = service
+    def __init__(self, models):
+        self.models = models
 
     def on_get(self, req, resp):
-        send(resp, {"models": [row(self.service)] if self.service.info else []})
+        send(resp, {"models": [row(resident) for resident in self.models.known() if resident.disk_bytes]})
 
 
-def row(service) -> dict:
-    info, name = service.info, service.name
-    identity = json.dumps([name, info.created, info.weight_bytes])
-    details = {"parent_model": "", "format": "safetensors", "family": info.architecture}
+def row(resident) -> dict:
+    name, described = resident.name, Described(resident)
+    identity = json.dumps([name, described.created, resident.disk_bytes])
+    details = {"parent_model": "", "format": "safetensors", "family": described.architecture}
     return {
         "name": name,
         "model": name,
-        "modified_at": rfc3339(info.created),
-        "size": info.disk_bytes,
+        "modified_at": rfc3339(described.created),
+        "size": resident.disk_bytes,
         "digest": hashlib.sha256(identity.encode()).hexdigest(),
-        "details": details | {"families": [info.architecture], "quantization_level": info.quantization},
+        "details": details | {"families": [described.architecture], "quantization_level": described.quantization},
     }
 
 
 class Pull(Generation):
     def on_post(self, req, resp):
         given = read(PULL, self.body(req))
-        wanted, name = given.get("model"), self.service.name
+        wanted = given.get("model")
         if wanted is None:
             raise Missing("model is missing; it is required", "model")
-        if wanted.removesuffix(":latest") != name:
-            raise ModelNotFound(f"this server has {name!r} and loads no other model: ask for that one", "model")
+        self.models.find(wanted.removesuffix(":latest"), strict=True)
         if given.get("stream", True):
             resp.content_type = "application/x-ndjson"
             resp.stream = lines({"status": "pulling manifest"}, {"status": "success"})

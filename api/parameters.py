@@ -156,7 +156,8 @@ ANSWER = (
     Parameter(
         "model",
         rules.string,
-        "any name: the one model that is loaded answers, and the answer repeats the name",
+        "one of /v1/models, which is loaded if need be; for any other name the default model answers. The answer repeats"
+        " it",
     ),
     Parameter("stream", rules.boolean, "server-sent events as tokens come"),
     Parameter(

@@ -66,9 +66,9 @@ class Responses(Dialect):
     def on_post(self, req, resp):
         call = responses.parse(self.body(req), self.shelf.memory, self.settings.enable_thinking)
         keep = keeper(self.shelf.store, call.items) if call.store else lambda body: None
-        renderer = Renderer(call, call.model or self.service.name, self.shelf.seal, keep)
-        watch = lambda: Watched(submit(self.service, call), renderer, self.shelf.running)  # noqa: E731
-        self.run(req, resp, watch, 1, renderer, call.stream)
+        renderer = Renderer(call, call.model or self.models.name, self.shelf.seal, keep)
+        watch = lambda stream: Watched(stream, renderer, self.shelf.running)  # noqa: E731
+        self.run(req, resp, call, lambda service: submit(service, call), 1, renderer, watch)
 
 
 class Response(Dialect):
@@ -122,9 +122,8 @@ class InputTokens(Dialect):
     def on_post(self, req, resp):
         memory, thinking = self.shelf.memory, self.settings.enable_thinking
         call = responses.parse(self.body(req), memory, thinking, responses.COUNT_TABLE)
-        self.service.check()
-        with naming_input():
-            tokens = len(self.service.prompt_of(call.request))
+        with self.service_of(call.model) as service, naming_input():
+            tokens = len(service.prompt_of(call.request))
         send(resp, {"object": "response.input_tokens", "input_tokens": tokens})
 
 

@@ -106,7 +106,7 @@ class Session:
         call = responses.parse(fields, memory, self.settings.enable_thinking, may_be_empty=warm)
         kind = WarmUp if warm else Renderer
         keep = keeper(self.shelf.store if call.store else self.local, call.items)
-        renderer = kind(call, call.model or self.house.service.name, self.shelf.seal, keep)
+        renderer = kind(call, call.model or self.house.models.name, self.shelf.seal, keep)
         if warm:
             call = replace(call, request=replace(call.request, max_tokens=1))
         running = Running(
@@ -119,8 +119,8 @@ class Session:
             running.close()
 
     def stream(self, call: Call, renderer: Renderer):
-        made = submit(self.house.service, call) if call.items else Nothing()
-        return Watched(made, renderer, self.shelf.running)
+        models, ask = self.house.models, lambda service: submit(service, call)
+        return Watched(models.stream(call.model, ask) if call.items else Nothing(), renderer, self.shelf.running)
 
     def tell(self, running: Running, renderer: Renderer) -> bool:
         told_at, completed = time.monotonic(), False

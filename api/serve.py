@@ -24,6 +24,7 @@ from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
+from ..engine.registry import Registry
 from .channel import Channel
 from .house import Gate
 from .late import LateApp
@@ -170,27 +171,27 @@ def why_not(error: OSError, settings: Settings) -> str:
     return f"cannot listen on {where}: {error.strerror or error}"
 
 
-def serve(service, settings: Settings, say: Callable[[str], None], fail: Callable[[Exception], None]) -> int:
+def serve(models: Registry, settings: Settings, say: Callable[[str], None], fail: Callable[[Exception], None]) -> int:
     """Run until a signal, or until the model cannot be loaded; the exit status. `say` gets one line with the URL."""
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # the gate bounds the queue
-    server = Server(late_app(service, settings), settings)
-    outcome = Outcome(server, service, fail)
+    server = Server(late_app(models, settings), settings)
+    outcome = Outcome(server, models, fail)
     outcome.catch_signals()
-    say(f"Smelt serves {service.name} on {server.url}")
-    service.start()
+    say(f"Smelt serves {models.name} on {server.url}")
+    models.start()
     threading.Thread(target=outcome.watch_loading, name="loading", daemon=True).start()
     server.run()
-    service.close()
+    models.close()
     return outcome.status
 
 
-def late_app(service, settings: Settings) -> LateApp:
+def late_app(models, settings: Settings) -> LateApp:
     gate = Gate(settings.max_streams)
 
     def make() -> "App":
         from .app import create_app
 
-        return create_app(service, settings, gate)
+        return create_app(models, settings, gate)
 
     return LateApp(gate, make)
 
@@ -198,8 +199,8 @@ def late_app(service, settings: Settings) -> LateApp:
 class Outcome:
     """What ends a server: signals, and a model that does not load."""
 
-    def __init__(self, server: Server, service, fail: Callable[[Exception], None]):
-        self.server, self.service, self.fail = server, service, fail
+    def __init__(self, server: Server, models: Registry, fail: Callable[[Exception], None]):
+        self.server, self.models, self.fail = server, models, fail
         self.status = 0
 
     def catch_signals(self) -> None:
@@ -210,12 +211,12 @@ class Outcome:
         """The first signal drains; the next one, of either kind, ends the process at once."""
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, signal.SIG_DFL)
-        threading.Thread(target=self.server.drain, args=(self.service.close,), name="drain", daemon=True).start()
+        threading.Thread(target=self.server.drain, args=(self.models.close,), name="drain", daemon=True).start()
 
     def watch_loading(self) -> None:
         try:
             self.server.app.warm()
-            self.service.wait_ready()
+            self.models.wait_ready()
         except Exception as error:
             if self.server.app.gate.draining:
                 return  # stopped while it was loading

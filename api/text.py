@@ -1,13 +1,14 @@
 """What the tokenizer and the chat template do, without generating: llama.cpp's small routes, and /props."""
 
-from ..engine.errors import BadRequest
+from ..engine.errors import BadRequest, NotReady
 from . import chat_completions, rules
 from .answer import Generation
 from .errors import Missing, send
-from .parameters import NO_EFFECT, Parameter, Table, read
+from .house import House
+from .parameters import ANSWER, Parameter, Table, read
 from .rules import Rule
 
-MODEL = Parameter("model", rules.string, "there is one model", NO_EFFECT)
+MODEL = ANSWER[0]
 
 
 def check_tokens(name: str, value) -> list[int]:
@@ -35,9 +36,9 @@ class Tokenize(Generation):
         given = read(TOKENIZE, self.body(req))
         if (text := given.get("content")) is None:
             raise Missing("content is missing; it is required", "content")
-        self.service.check()
-        tokenizer = self.service.tokenizer
         add_bos, special = given.get("add_special", False), given.get("parse_special", True)
+        with self.service_of(given.get("model")) as service:
+            tokenizer = service.tokenizer
         tokens = tokenizer.encode(text, add_bos=add_bos, parse_special=special)
         if given.get("with_pieces"):
             tokens = [{"id": token, "piece": piece_of(tokenizer.token_bytes(token))} for token in tokens]
@@ -54,14 +55,15 @@ def piece_of(raw: bytes) -> str | list[int]:
 
 class Detokenize(Generation):
     def on_post(self, req, resp):
-        tokens = read(DETOKENIZE, self.body(req)).get("tokens")
-        if tokens is None:
+        given = read(DETOKENIZE, self.body(req))
+        if (tokens := given.get("tokens")) is None:
             raise Missing("tokens is missing; it is required", "tokens")
-        self.service.check()
-        beyond = next((token for token in tokens if token >= self.service.info.vocab_size), None)
+        with self.service_of(given.get("model")) as service:
+            tokenizer, vocab = service.tokenizer, service.info.vocab_size
+        beyond = next((token for token in tokens if token >= vocab), None)
         if beyond is not None:
-            raise BadRequest(f"tokens has {beyond}; ids go from 0 to {self.service.info.vocab_size - 1}", "tokens")
-        send(resp, {"content": self.service.tokenizer.decode(tokens, skip_special=False)})
+            raise BadRequest(f"tokens has {beyond}; ids go from 0 to {vocab - 1}", "tokens")
+        send(resp, {"content": tokenizer.decode(tokens, skip_special=False)})
 
 
 class ApplyTemplate(Generation):
@@ -69,23 +71,28 @@ class ApplyTemplate(Generation):
 
     def on_post(self, req, resp):
         call = chat_completions.parse(self.body(req), self.settings.enable_thinking)
-        self.service.check()
-        send(resp, {"prompt": self.service.render(call.request)})
+        with self.service_of(call.model) as service:
+            send(resp, {"prompt": service.render(call.request)})
 
 
 class Props:
-    def __init__(self, service, settings):
-        self.service, self.settings = service, settings
+    """Of the default model, or of ?model=NAME. It loads none."""
+
+    def __init__(self, house: House):
+        self.models, self.settings = house.models, house.settings
 
     def on_get(self, req, resp):
-        self.service.check()
-        info = self.service.info
+        name = req.get_param("model")
+        resident = self.models.find(name, strict=name is not None)
+        info = resident.described
+        if info is None:
+            raise NotReady(f"{resident.name} is {resident.state}: what it has is known once it was loaded")
         body = {
-            "default_generation_settings": {"model": self.service.name, "n_ctx": info.context},
+            "default_generation_settings": {"model": resident.name, "n_ctx": info.context},
             "total_slots": self.settings.max_streams,
             "chat_template": info.chat_template,
             "model_info": model_info(info),
-            "memory": self.service.memory() | {"max_safe_context": info.context},
+            "memory": self.models.process.memory() | {"max_safe_context": info.context},
         }
         send(resp, body)
 

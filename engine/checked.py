@@ -6,6 +6,7 @@ The check runs every layer some forty times, which for a large model takes longe
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,15 @@ from .step import TracedStep
 log = logging.getLogger(__name__)
 
 
-def check(model, folder: Path, home: Path) -> None:
-    """Check the model's kernels, or take over what was found when these were checked before."""
+def check(model, folder: Path, home: Path, between: Callable[[], None] = lambda: None) -> None:
+    """Check the model's kernels, or take over what was found when these were checked before. `between`: for a pause."""
     if all(launch.unavailable(op) for op in selfcheck.OPS):
         return
     selfcheck.prepare(model)
     made, file = stamp(model, folder), file_of(folder, home)
     found = read(file, made)
     if found is None:
-        selfcheck.check(model)
+        selfcheck.check(model, between)
         write(file, {"for": made, "off": launch.turned_off(), "untraced": TracedStep.off})
         return
     for op, why in found["off"].items():

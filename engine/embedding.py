@@ -31,6 +31,7 @@ class Embedding:
         assert prompts and all(prompts) and pooling in POOLING
         self.prompts, self.pooling = prompts, pooling
         self.cancelled = False
+        self.starved = False  # for want of memory, the last piece was none
         self.answer: SimpleQueue = SimpleQueue()
 
     @property
@@ -61,6 +62,7 @@ class Embedding:
         todo = sorted(range(len(self.prompts)), key=lambda i: len(self.prompts[i]))
         while todo:
             count = self.together(scheduler, [len(self.prompts[i]) for i in todo])
+            self.starved = not count
             if count:
                 batch, todo = todo[:count], todo[count:]
                 found = yield from self.read(scheduler, [self.prompts[i] for i in batch])
@@ -70,14 +72,14 @@ class Embedding:
 
     def together(self, scheduler: "Scheduler", lengths: list[int]) -> int:
         """How many of the next prompts are read at once: what one piece holds, if there is memory for it."""
-        most = scheduler.pace.chunk(alone=not scheduler.running)
+        most = scheduler.pace.chunk(scheduler.undisturbed)
         count = 1
         for length in lengths[1:]:
             same = scheduler.model.traceable or length == lengths[0]  # a rotation may depend on the padded length
             if not same or (count + 1) * length > most or not room(scheduler, count + 1, length):
                 break
             count += 1
-        alone = not (scheduler.running or scheduler.filling)
+        alone = not (scheduler.running or scheduler.filling or scheduler.limits.share.beside)
         return count if count > 1 or alone or room(scheduler, 1, lengths[0]) else 0
 
     def read(self, scheduler: "Scheduler", prompts: list[list[int]]) -> "Generator[bool, None, mx.array]":
@@ -93,7 +95,7 @@ class Embedding:
         try:
             while begin < longest:
                 started = time.monotonic()
-                count = min(longest - begin, max(1, scheduler.pace.chunk(not scheduler.running) // len(prompts)))
+                count = min(longest - begin, max(1, scheduler.pace.chunk(scheduler.undisturbed) // len(prompts)))
                 step = scheduler.memory.step(rows, count)
                 hidden = scheduler.model.normed(scheduler.model(tokens[:, begin : begin + count], step))
                 pooled = pooled + self.part(hidden.astype(mx.float32), lengths, begin)
@@ -121,7 +123,7 @@ class Embedding:
 def room(scheduler: "Scheduler", rows: int, length: int) -> bool:
     """Whether so many rows of such a length fit beside what runs and is being read."""
     wanted = rows * scheduler.memory.row_bytes(length)
-    return scheduler.state_bytes(scheduler.filling) + wanted <= scheduler.limits.state_bytes
+    return scheduler.state_bytes(scheduler.filling) + wanted <= scheduler.room
 
 
 def checked(tokens: list[int], context: int, name: str) -> list[int]:

@@ -6,9 +6,9 @@ from pathlib import Path
 import mlx.core as mx
 
 from ..kernels import launch
+from .budget import Share, longest
 from .scheduler import Limits
 
-SHARE = 0.8  # of the memory left after the weights that states may take; the rest is for activations and other programs
 HEADROOM = 2 << 30  # bytes beyond weights and states that may be wired on a Mac
 LEAST_CONTEXT = 512
 CHUNK = 512  # prompt tokens read together: a layer of them holds up the streams of a small chip for about 0.1 s
@@ -25,21 +25,19 @@ def free_bytes() -> int:
     return available_ram()
 
 
+def capacity() -> int:
+    """Bytes that weights and states could take if nothing else were in memory."""
+    info = mx.device_info()
+    known = info.get("max_recommended_working_set_size") or info.get("total_memory")
+    return known or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def available_ram() -> int:
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
         return int(lines["MemAvailable"].split()[0]) * 1024
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-
-
-def longest(memory, budget: int, most: int) -> int:
-    """The longest sequence, up to `most` tokens, whose state fits `budget` bytes."""
-    low, high = 0, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if memory.row_bytes(middle) <= budget else (low, middle - 1)
-    return low
 
 
 def context_window(model, asked: int | None, budget: int) -> int:
@@ -66,12 +64,36 @@ def default_chunk() -> int:
     return CHUNK_CUDA if launch.machine() == "cuda" else CHUNK
 
 
-def plan(model, ctx_size: int | None, rows: int, chunk: int | None) -> tuple[int, Limits]:
-    """(context window, limits of the scheduler); on a Mac also wires what the model needs, never the whole machine."""
-    budget = int(free_bytes() * SHARE)
+def plan(model, ctx_size: int | None, rows: int, chunk: int | None, share: Share) -> Limits:
+    """Of a scheduler, beside the other models of the share's budget; the share gets its context window.
+
+    On a Mac also wires what the models need, never the whole machine.
+    """
+    budget = share.budget.measure(free_bytes())
     context = context_window(model, ctx_size, budget)
-    wire(mx.get_active_memory() + model.memory().row_bytes(context) + HEADROOM)
-    return context, Limits(rows=rows, chunk=chunk or default_chunk(), state_bytes=budget)
+    share.memory, share.context, share.window, share.promised = model.memory(), context, context, bool(ctx_size)
+    keep_promises(share)
+    states = sum(each.memory.row_bytes(each.window) for each in share.budget.shares if each.memory is not None)
+    wire(mx.get_active_memory() + states + HEADROOM)
+    return Limits(rows=rows, chunk=chunk or default_chunk(), state_bytes=budget, share=share)
+
+
+def keep_promises(share: Share) -> None:
+    """The weights of this model must leave the others the context that they were started with, or some at least."""
+    for other in share.others:
+        least = other.context if other.promised else min(LEAST_CONTEXT, other.context)
+        if other.window < least:
+            raise MemoryError(
+                f"beside this model, {share.budget.total >> 20} MiB are left for states: another loaded model would"
+                f" have {other.window} tokens of context, it needs {least}"
+            )
+
+
+def left_by(share: Share) -> None:
+    """A model is gone: what fits the others is computed anew."""
+    share.leave()
+    if share.budget.shares:
+        share.budget.measure(free_bytes())
 
 
 def wire(wanted: int) -> None:

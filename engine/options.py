@@ -20,6 +20,7 @@ class Options:
     sampling            the flags' sampling parameters, by the names of `Sampling`; a request's own go before, the
                         checkpoint's generation_config.json comes after
     reasoning_budget    tokens of reasoning at most, of a request that does not say; None: no limit
+    prefill_trace       time every part of each prompt's reading, and write it to the log
     warmup              run one short prefill and step after loading, so that the first request does not pay for compilation
     """
 
@@ -34,6 +35,21 @@ class Options:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     reasoning_budget: int | None = None
     warmup: bool = True
+    prefill_trace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """Which models may be loaded at once.
+
+    max_models  so many; the one not used for longest makes way
+    max_bytes   of weights, together; None: 80% of what this machine can hold; 0: no limit
+    idle_s      a model that nobody has used for so long is unloaded; 0: never
+    """
+
+    max_models: int = 3
+    max_bytes: int | None = None
+    idle_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

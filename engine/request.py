@@ -1,5 +1,6 @@
 """What a caller asks for. Every dialect's parser makes a `Request`; nothing below knows which dialect it came from."""
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -118,6 +119,7 @@ class Request:
     shape                    what the answer's text must be; with tools that may be called, an answer without calls
     tool_use                 how tools are called
     reasoning_budget         tokens of reasoning at most, then it is closed; -1 for no limit, None: the server's
+    arrived                  monotonic time from which `timeout_s` counts: waiting for a model to be loaded is part of it
     """
 
     messages: Sequence[Mapping[str, Any]] | None = None
@@ -134,6 +136,7 @@ class Request:
     shape: Shape | None = None
     tool_use: ToolUse = ToolUse()
     reasoning_budget: int | None = None
+    arrived: float = field(default_factory=time.monotonic, compare=False)
 
     def __post_init__(self):
         given = [name for name in ("messages", "text", "tokens") if getattr(self, name) is not None]

@@ -8,13 +8,15 @@ grammar told what fits, the draw.
 
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import mlx.core as mx
 
 from ..kernels import launch
 from ..models.state import Step
+from .budget import Budget, Share
 from .filling import Chunk, Pace
+from .prefill_trace import PrefillTrace
 from .sampler import Sampler, mask_of
 from .sequence import Prefilled, Sequence, Token
 from .step import TracedStep
@@ -25,11 +27,15 @@ CLEAR_EVERY = 256  # steps after which MLX's cache of free buffers is emptied
 
 @dataclass(frozen=True)
 class Limits:
-    """rows decoded together; tokens of a prompt that are read together; bytes that all states together may take."""
+    """rows decoded together; tokens of a prompt that are read together; bytes that all states together may take, shared
+    with other models; whether every part of a prefill is timed.
+    """
 
     rows: int = 64
     chunk: int = 512
     state_bytes: int = 1 << 62
+    share: Share = field(default_factory=lambda: Budget().share())
+    trace: bool = False
 
 
 @dataclass
@@ -52,6 +58,7 @@ class Scheduler:
         self.memory = model.memory()
         self.traced = TracedStep(model, self.memory)
         self.pace = Pace(limits.chunk, len(model.blocks))
+        self.trace = PrefillTrace(model) if limits.trace else None
         self.waiting: deque[Sequence] = deque()
         self.filling: Sequence | None = None
         self.chunk: Chunk | None = None  # of the prompt that is being read
@@ -71,6 +78,11 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         return not (self.waiting or self.filling or self.running or self.pending)
+
+    @property
+    def busy(self) -> bool:
+        """Does it compute, or does anything stand in its memory? Sequences may wait besides."""
+        return bool(self.filling or self.running or self.pending or self.lent)
 
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
@@ -177,16 +189,17 @@ class Scheduler:
     def prefill(self) -> None:
         """Submit a part of a prompt, or several short prompts."""
         spent = 0
-        while spent < self.pace.work(alone=not self.running) and (self.filling or self.admit()):
+        while spent < self.pace.work(self.undisturbed) and (self.filling or self.admit()):
             if self.filling.cancelled:
                 break  # the next tick takes it out
-            spent += self.fill(self.filling, self.pace.work(alone=not self.running) - spent)
+            spent += self.fill(self.filling, self.pace.work(self.undisturbed) - spent)
 
     def admit(self) -> bool:
         if not self.waiting or len(self.running) >= self.limits.rows:
             return False
         sequence = self.waiting[0]
-        if (self.running or self.lent) and self.state_bytes(sequence) > self.limits.state_bytes:
+        share = self.limits.share
+        if (self.running or self.lent or share.elsewhere) and self.state_bytes(sequence) > self.room:
             return False
         self.waiting.popleft()
         sequence.started = sequence.started or time.monotonic()
@@ -197,7 +210,7 @@ class Scheduler:
 
     def fill(self, sequence: Sequence, work: int) -> int:
         """Read on with a prompt, to the end of a chunk at most; how much work that was."""
-        chunk = self.chunk = self.chunk or Chunk(self.model, self.memory, sequence, self.limits.chunk)
+        chunk = self.chunk = self.chunk or Chunk(self.reader(sequence), self.memory, sequence, self.limits.chunk)
         before = chunk.done
         upto = min(chunk.layers, before + max(1, work // chunk.tokens))
         while chunk.done < upto:
@@ -212,6 +225,9 @@ class Scheduler:
         sequence.put(Prefilled(chunk.read, len(sequence.context)))
         return chunk.tokens * (chunk.done - before)
 
+    def reader(self, sequence: Sequence):
+        return self.model if self.trace is None else self.trace.of(sequence)
+
     def close_chunk(self, sequence: Sequence, chunk: Chunk, layers: int) -> None:
         sequence.prefilled, self.chunk = chunk.end, None
         if chunk.end == len(sequence.context):
@@ -224,8 +240,13 @@ class Scheduler:
         sampler, logits = Sampler([sequence], self.model.vocab), self.model.logits(hidden[:, -1])
         if sequence.waits:
             mx.async_eval(logits)
+        if self.trace is not None:
+            self.trace.note("head", logits)
         self.expect([sequence], sampler, sampler(logits, mask_of([sequence], self.model.vocab)))
         self.first[sequence] = self.pending[-1].arrays[0][0]
+        if self.trace is not None:
+            self.trace.note("draw", self.first[sequence])
+            self.trace.tell()
         self.running.append(sequence)
         self.filling = None
         self.ahead = []
@@ -243,6 +264,16 @@ class Scheduler:
 
     # Memory
 
+    @property
+    def room(self) -> int:
+        """Bytes that the states may take now."""
+        return self.limits.share.left(self.limits.state_bytes)
+
+    @property
+    def undisturbed(self) -> bool:
+        """No stream, of this model or another, waits while a prompt is read."""
+        return not (self.running or self.limits.share.beside)
+
     def state_bytes(self, joining: Sequence | None = None) -> int:
         used = self.lent + sum(self.memory.row_bytes(s.row.length + 1) for s in self.running)
         if joining is not None:
@@ -251,7 +282,8 @@ class Scheduler:
 
     def make_room(self) -> None:
         """Where the next token would exceed the limit, the youngest row gives way and is read again later."""
-        while len(self.running) > 1 and self.state_bytes() > self.limits.state_bytes:
+        spare = 0 if self.limits.share.elsewhere else 1  # alone, one row may have it all
+        while len(self.running) > spare and self.state_bytes() > self.room:
             sequence = self.running.pop()
             self.release(sequence)
             self.preempted.append(sequence)

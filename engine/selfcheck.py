@@ -6,6 +6,7 @@ logits as wide as its vocabulary.
 """
 
 import logging
+from collections.abc import Callable
 
 import mlx.core as mx
 
@@ -40,14 +41,15 @@ GREEDY = ({"temperature": 0.0},)
 TOLERANCE = {mx.float32: 1e-3, mx.float16: 0.05, mx.bfloat16: 0.2}
 
 
-def check(model) -> None:
-    """Switch off what does not work here. Nothing to do where no kernel can run."""
+def check(model, between: Callable[[], None] = lambda: None) -> None:
+    """Switch off what does not work here. Nothing to do where no kernel can run. `between` is called for a pause."""
     if all(launch.unavailable(op) for op in OPS):
         return
     with launch.only() as used:
         plain = logits(model)
     used.add("sample")  # every model is drawn from
     for op in OPS:
+        between()
         if op in used and launch.unavailable(op) is None and (why := fault(model, op, plain)):
             log.warning("the kernel of %s is switched off: %s", op, why)
             launch.turn_off(op, why)

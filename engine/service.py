@@ -13,13 +13,17 @@ import threading
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from .budget import Budget
+from .describe import describe
 from .engine import Engine
 from .errors import BadRequest, ContextExceeded, EngineFailed, NotReady
 from .options import ModelInfo, Options
+from .turns import TURNS
 
 if TYPE_CHECKING:
     from . import parse
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from .embedding import Embedding
     from .guides import Guides
     from .request import Request, Sampling
+    from .scheduler import Limits
     from .sequence import Sequence
     from .stream import Choice, Stream
     from .tokenizer import Tokenizer
@@ -42,12 +47,24 @@ Progress = Callable[[str, int, int], None]
 
 
 class Service:
-    """state: "loading", "ready", "failed" (see `error`), "closed"."""
+    """state: "loading", "ready", "failed" (see `error`), "closed".
 
-    def __init__(self, options: Options, *, progress: Progress | None = None):
+    name    what clients see
+    budget  of the memory for states, that several models share
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        progress: Progress | None = None,
+        name: str | None = None,
+        budget: Budget | None = None,
+    ):
         self.options, self.progress = options, progress
+        self.share = (budget or Budget()).share()
         self.folder: Path | None = None
-        self.name = served_name(options.model)
+        self.name = name or served_name(options.model)
         self.info: ModelInfo | None = None
         self.tokenizer: Tokenizer | None = None
         self.template: ChatTemplate | None = None
@@ -55,7 +72,6 @@ class Service:
         self.end_ids: frozenset[int] = frozenset()
         self.guides: Guides | None = None
         self.defaults: dict[str, Any] = {}
-        self.context = 0
         self.text_error: Exception | None = None
         self.text_ready = threading.Event()
         self.located = threading.Event()
@@ -89,8 +105,9 @@ class Service:
                 raise self.error
 
     def close(self) -> None:
-        """Refuse new work, and cancel what runs."""
+        """Refuse new work, cancel what runs, and free the memory. Ends loading, too."""
         self.engine.close()
+        self.share.leave()
 
     # Loading
 
@@ -122,23 +139,43 @@ class Service:
             raise self.text_error or NotReady("no model was found")
         from .. import models
         from ..models import source
-        from . import checked, limits
 
         prepare_kernels(source.home())
-        report = self.progress and (lambda done, total: self.progress("weights", done, total))
-        model = models.load(self.folder, report)
-        checked.check(model, self.folder, source.home())
-        o = self.options
-        self.context, plan = limits.plan(model, o.ctx_size, o.max_concurrent, o.prefill_chunk)
-        if o.warmup:
-            warm(model, plan)
+        model = models.load(self.folder, self._report)
+        with TURNS:
+            plan = self._prepare(model)
         self.text_ready.wait()
         if self.text_error is None:
             from .guides import Guides
 
             self.guides = Guides(self.tokenizer, self.format, model.vocab, self.end_ids)
-        self.info = describe(self.folder, model, self.context, self.template)
+        self.info = describe(self.folder, model, self.share.context, self.template)
         return model, plan
+
+    def _report(self, done: int, total: int) -> None:
+        if self.engine.state == "closed":
+            raise NotReady("the server is shutting down")
+        if self.progress:
+            self.progress("weights", done, total)
+
+    def _prepare(self, model) -> "Limits":
+        from ..models import source
+        from . import checked, limits
+        from .prefill_trace import SLOWER
+
+        o = self.options
+        checked.check(model, self.folder, source.home(), TURNS.pass_on)
+        plan = limits.plan(model, o.ctx_size, o.max_concurrent, o.prefill_chunk, self.share)
+        if o.warmup:
+            warm(model, plan, TURNS.pass_on)
+        if o.prefill_trace:
+            log.warning(SLOWER)
+        return replace(plan, trace=o.prefill_trace)
+
+    @property
+    def context(self) -> int:
+        """Tokens of the context window: as planned, or what is left of it beside other models."""
+        return self.share.window
 
     # Requests
 
@@ -152,14 +189,15 @@ class Service:
         rendered = None if request.messages is None else self.render(request)
         prompt = self.prompt_of(request, rendered)
         template_s = time.monotonic() - began
-        room = self.context - len(prompt)
+        context = self.context
+        room = context - len(prompt)
         if room < LEAST_ANSWER:
-            raise ContextExceeded(len(prompt), self.context, "prompt" if request.messages is None else "messages")
+            raise ContextExceeded(len(prompt), context, "prompt" if request.messages is None else "messages")
         sampling = self.sampling_of(request)
         seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
         limit = min(room, request.max_tokens or self.options.max_tokens or room)
         timeout_s = request.timeout_s or self.options.timeout_s
-        deadline = time.monotonic() + timeout_s if timeout_s else None
+        deadline = request.arrived + timeout_s if timeout_s else None
         queue: SimpleQueue = SimpleQueue()
         guides = self.guides.make(request, rendered, self.budget_of(request, rendered))
         sequences = [
@@ -323,34 +361,6 @@ def sampling_defaults(folder: Path) -> dict[str, Any]:
     return found
 
 
-def describe(folder: Path, model, context: int, template: "ChatTemplate | None") -> ModelInfo:
-    from ..models import checkpoint, source
-    from .embedding import pooling_of
-
-    config = checkpoint.text_config(checkpoint.read_config(folder))
-    found = source.inspect(folder.name, folder, "folder")
-    weights = {id(a): a.nbytes for group in model.weights() for a in group}
-    return ModelInfo(
-        architecture=found.architecture,
-        context=context,
-        vocab_size=model.vocab,
-        layers=len(model.blocks),
-        hidden_size=config["hidden_size"],
-        quantization=found.quantisation,
-        weight_bytes=sum(weights.values()),
-        created=int(os.stat(folder / "config.json").st_mtime),
-        trained_context=model.context,
-        heads=config.get("num_attention_heads"),
-        kv_heads=config.get("num_key_value_heads"),
-        head_dim=config.get("head_dim"),
-        tools=template is not None and template.supports_tools,
-        reasoning=template is not None and template.supports_reasoning,
-        chat_template=template.source if template is not None and not template.builtin else None,
-        pooling=pooling_of(folder),
-        disk_bytes=found.bytes,
-    )
-
-
 def prepare_kernels(home: Path) -> None:
     """The user's own tuning table, if there is one; and a folder for code compiled for an NVIDIA GPU."""
     from ..kernels import launch, table
@@ -365,8 +375,8 @@ def prepare_kernels(home: Path) -> None:
         os.environ.setdefault("MLX_MAX_OPS_PER_BUFFER", GRAPH_OPS)
 
 
-def warm(model, plan) -> None:
-    """One short prompt and two steps, so that the first request does not pay for compiling."""
+def warm(model, plan, between: Callable[[], None] = lambda: None) -> None:
+    """One short prompt and two steps, so that the first request does not pay for compiling. `between`: for a pause."""
     from .request import Sampling
     from .scheduler import Scheduler
     from .sequence import Sequence
@@ -375,4 +385,5 @@ def warm(model, plan) -> None:
     scheduler.add(Sequence([0, 0], Sampling(temperature=0.0), 0, 3, frozenset(), lambda item: None))
     while not scheduler.idle:
         scheduler.tick()
+        between()
     model.forget()

@@ -118,9 +118,14 @@ class FakeEmbedding(FakeStream):
 
 
 class FakeService:
-    def __init__(self, options=None, *, progress=None, script=words, state="ready", load_s=0.0, error=None):
+    folder = None
+
+    def __init__(
+        self, options=None, *, progress=None, name="fake", budget=None, script=words, state="ready", load_s=0.0, error=None
+    ):
         self.options, self.progress, self.script = options or Options(), progress, script
-        self.name, self.info, self.state, self.error = "fake", INFO if state == "ready" else None, state, error
+        self.budget = budget
+        self.name, self.info, self.state, self.error = name, INFO if state == "ready" else None, state, error
         self.load_s, self.loaded = load_s, threading.Event()
         self.requests, self.streams = [], []
         self.tokenizer = FakeTokenizer()

@@ -11,6 +11,7 @@ from smelt.api.house import Gate, House
 from smelt.api.late import Late
 from smelt.api.metrics import Metrics
 from smelt.api.settings import Settings
+from smelt.engine.registry import Registry
 
 CHAT = "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -21,14 +22,17 @@ def client_of(settings=Settings(), **service):
 
 
 def test_health_tells_the_truth():
-    assert client_of().simulate_get("/health").json == {"status": "ok"}
+    assert client_of().simulate_get("/health").json == {"status": "ok", "models": {"fake": "ready"}}
     loading = client_of(state="loading").simulate_get("/health")
-    assert (loading.status_code, loading.json) == (503, {"status": "loading"})
+    assert (loading.status_code, loading.json) == (503, {"status": "loading", "models": {"fake": "loading"}})
     failed = client_of(state="failed", error=RuntimeError("no such file")).simulate_get("/health")
-    assert (failed.status_code, failed.json) == (503, {"status": "failed", "error": "no such file"})
+    assert (failed.status_code, failed.json) == (
+        503,
+        {"status": "failed", "models": {"fake": "error"}, "error": "no such file"},
+    )
     draining = client_of()
     draining.app.gate.draining = True
-    assert draining.simulate_get("/health").json == {"status": "closing"}
+    assert draining.simulate_get("/health").json == {"status": "closing", "models": {"fake": "ready"}}
     assert draining.simulate_post(CHAT, json=HELLO).status_code == 503
 
 
@@ -205,7 +209,7 @@ def test_what_needs_no_key():
 
 
 def test_routes_that_are_imported_late_are_the_ones_there_are():
-    house = House(FakeService(), Settings(), Gate(1), Metrics())
+    house = House(Registry.around(FakeService()), Settings(), Gate(1), Metrics())
     for late in late_routes(house):
         real = late.real()
         methods = {path: {name for name in dir(resource) if name.startswith("on_")} for path, resource in real.items()}

@@ -29,7 +29,7 @@ def start(folder, tmp_path, monkeypatch):
     """Start with a check that finds one kernel wrong; how many checks there have been."""
     calls = []
 
-    def check(model):
+    def check(model, between):
         calls.append(1)
         launch.turn_off("linear", "it is wrong")
 
@@ -77,7 +77,7 @@ def test_on_a_cpu_nothing_is_checked_or_kept(start, folder, tmp_path):
 
 
 def test_an_untraced_step_stays_untraced(start, monkeypatch):
-    monkeypatch.setattr(selfcheck, "check", lambda model: setattr(TracedStep, "off", "it draws other tokens"))
+    monkeypatch.setattr(selfcheck, "check", lambda model, between: setattr(TracedStep, "off", "it draws other tokens"))
     start()
     TracedStep.off = None
     start()

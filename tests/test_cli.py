@@ -17,6 +17,7 @@ from smelt.api.terminal import Bar, size
 from smelt.api.version import VERSION
 from smelt.engine.errors import ContextExceeded
 from smelt.engine.events import Progress, Reasoning, Started, Text
+from smelt.engine.options import Residency
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -107,8 +108,8 @@ def test_help_of_a_command_lists_its_flags(capsys):
         ("serve --port high", "--port: 'high' is not a whole number"),
         ("serve --port 70000", "--port: 70000 is above 65535"),
         ("serve --port", "--port"),
-        ("serve a b", "one model is loaded, 2 were given"),
-        ("serve --model a b", "one model is loaded, 2 were given"),
+        ("serve a b", "starts with one model, 2 were given"),
+        ("serve --model a b", "starts with one model, 2 were given"),
         ("run hi --temp -1", "--temp: -1 is not between 0 and 100"),
         ("run hi --temp nan", "--temp: nan is not between"),
         ("run hi --top-p 2", "--top-p"),
@@ -205,6 +206,18 @@ def test_defaults_are_mlx_serve_s_where_nothing_else_is_said():
     options = flags.options_of({}, RUN)
     assert options.sampling == {"temperature": 0.0} and options.max_tokens == 100 and options.max_concurrent == 1
     assert flags.options_of({}, CHAT).max_tokens is None
+
+
+def test_flags_of_several_models():
+    assert flags.residency_of({}) == Residency(max_models=3, max_bytes=None, idle_s=0)
+    given = values(SERVE, *"--max-resident-models 5 --max-resident-mem 6GB --idle-evict-secs 1.5 --prefill-trace".split())
+    assert flags.residency_of(given) == Residency(5, 6 << 30, 1.5) and flags.options_of(given, SERVE).prefill_trace
+    assert flags.residency_of(values(SERVE, "--max-resident-mem", "0")).max_bytes == 0
+    assert flags.residency_of(values(SERVE, "--max-resident-mem", "auto")).max_bytes is None
+    assert all(flags.options_of(values(command, "--prefill-trace"), command).prefill_trace for command in (RUN, CHAT))
+    for line in ("--max-resident-models 0", "--max-resident-mem lots", "--idle-evict-secs -1"):
+        with pytest.raises(Refused, match=line.split()[0]):
+            values(SERVE, *line.split())
 
 
 def test_the_key_may_come_from_the_environment(monkeypatch):

@@ -9,6 +9,7 @@ from smelt.api.house import Gate, House
 from smelt.api.metrics import Metrics
 from smelt.api.settings import Settings
 from smelt.bench import readme
+from smelt.engine.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -29,7 +30,7 @@ def test_the_endpoints_named_are_the_endpoints_there_are():
 
 
 def all_routes():
-    house = House(FakeService(), Settings(), Gate(1), Metrics())
+    house = House(Registry.around(FakeService()), Settings(), Gate(1), Metrics())
     return routes(house, late_routes(house))
 
 

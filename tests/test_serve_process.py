@@ -64,6 +64,11 @@ class Smelt:
         sock.sendall((head + body).encode())
         return sock
 
+    def ready(self):
+        while " 200 " not in rest(self.ask("GET", "/health")):
+            time.sleep(0.01)
+        return self
+
     def left(self, timeout=10):
         out, err = self.process.communicate(timeout=timeout)
         return self.process.returncode, err
@@ -78,7 +83,7 @@ def rest(sock):
 
 def test_one_line_says_where():
     with Smelt() as smelt:
-        assert re.fullmatch(r"Smelt serves fake on http://127.0.0.1:\d+\n", smelt.line)
+        assert re.fullmatch(r"Smelt serves builtin on http://127.0.0.1:\d+\n", smelt.line)
 
 
 def test_it_listens_before_the_weights_are_loaded():
@@ -121,6 +126,7 @@ def test_time_to_listening_is_shown(capsys):
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_in_mid_stream_drains(signum):
     with Smelt(fake='script=fakes.slowly(0.05, ["x"] * 12)') as smelt:
+        smelt.ready()
         sock = smelt.ask("POST", "/v1/chat/completions", stream=True)
         assert b"200 OK" in sock.recv(1 << 16)
         smelt.process.send_signal(signum)
@@ -132,6 +138,7 @@ def test_a_signal_in_mid_stream_drains(signum):
 
 def test_a_second_signal_leaves_at_once():
     with Smelt(fake='script=fakes.slowly(0.05, ["x"] * 1000)') as smelt:
+        smelt.ready()
         sock = smelt.ask("POST", "/v1/chat/completions", stream=True)
         sock.recv(1 << 16)
         smelt.process.send_signal(signal.SIGINT)
@@ -143,6 +150,7 @@ def test_a_second_signal_leaves_at_once():
 
 def test_the_drain_has_a_deadline():
     with Smelt("--drain-secs", "0.3", fake='script=fakes.slowly(0.05, ["x"] * 1000)') as smelt:
+        smelt.ready()
         sock = smelt.ask("POST", "/v1/chat/completions", stream=True)
         sock.recv(1 << 16)
         began = time.monotonic()
