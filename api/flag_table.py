@@ -31,7 +31,7 @@ MODEL_FLAGS = (
         "prompt tokens read together: more are faster and need more memory; an answer's last bits may depend on it",
         integer(1),
         "N",
-        "512; 2048 with CUDA",
+        "512; with CUDA 2048, on a CPU 128",
         differs="8192",
     ),
     Flag(

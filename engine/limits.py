@@ -11,8 +11,9 @@ from .scheduler import Limits
 
 HEADROOM = 2 << 30  # bytes beyond weights and states that may be wired on a Mac
 LEAST_CONTEXT = 512
-CHUNK = 512  # prompt tokens read together: a layer of them holds up the streams of a small chip for about 0.1 s
-CHUNK_CUDA = 2048  # NVIDIA H100: 14,000 to 16,000 tokens a second, with chunks as large as that
+# Prompt tokens read together: as many as a layer takes about 0.1 s for, which is what streams wait for at least.
+# NVIDIA H100: 14,000 to 16,000 tokens a second of a 4B model, with chunks as large as that.
+CHUNKS = {"cuda": 2048, "metal": 512, "cpu": 128}
 
 
 def free_bytes() -> int:
@@ -61,7 +62,7 @@ def context_window(model, asked: int | None, budget: int) -> int:
 
 
 def default_chunk() -> int:
-    return CHUNK_CUDA if launch.machine() == "cuda" else CHUNK
+    return CHUNKS[launch.machine()]
 
 
 def plan(model, ctx_size: int | None, rows: int, chunk: int | None, share: Share) -> Limits:
