@@ -8,6 +8,7 @@ On a GPU kernels write the pools in place (pages_kernel.py): MLX's own update wo
 flight reads. MLX does not know of these writes, so whoever reads takes `Pages.written` as an input besides.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -21,6 +22,7 @@ PAGE = 64  # slots
 LEAST_TABLE = 2  # pages in a row of a table: kernels take two at once
 
 Runs = tuple[tuple[int, int], ...]  # (first slot, slots), in the order of positions
+Move = tuple[Runs, int]  # (old runs, first new slot)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Rows:
 
     spans: tuple[Span, ...]
     slots: int
-    moves: tuple[tuple[Runs, int], ...] = ()  # (old runs, first new slot)
+    moves: tuple[Move, ...] = ()
     growing: Growing = field(default_factory=Growing, compare=False)  # the addresses of the step before
     addressed: Addresses | None = None  # in a traced step, which knows no spans and finds the moves done
     known: dict[tuple[int, int], Addresses] = field(default_factory=dict, compare=False)  # what all layers share
@@ -167,7 +169,7 @@ class Pages:
             return
         if self.in_place:
             mx.synchronize()  # MLX copies what it believes nobody writes
-        self.keys, self.values = (moved(self._grown(pool, rows.slots), rows) for pool in (self.keys, self.values))
+        self.keys, self.values = (moved(self._grown(pool, rows.slots), rows.moves) for pool in (self.keys, self.values))
         if self.in_place:
             mx.eval(self.keys, self.values)
 
@@ -189,14 +191,13 @@ class Pages:
             return k, v
         return gathered(self.keys, span.runs), gathered(self.values, span.runs)
 
-    def take(self, span: Span) -> tuple[mx.array, mx.array]:
-        """A copy of the same, whatever is written later."""
-        if not self.in_place:
-            return tuple(mx.contiguous(x) for x in self.read(span))
-        mx.synchronize()  # MLX gives no copy of what it believes nobody writes
-        copies = self.read(span)
-        mx.eval(copies)
-        return copies
+    def copy(self, moves: list[Move], slots: int) -> None:
+        """Copy runs to other slots of the pool, which is given `slots`; the device does it when it comes to it."""
+        self.prepare(Rows((), slots))
+        if self.in_place:
+            self.written = pages_kernel.copied(self, moves)
+        else:
+            self.keys, self.values = (moved(pool, moves) for pool in self.held)
 
 
 def put(pool: mx.array, new: mx.array, slots: mx.array) -> mx.array:
@@ -217,8 +218,8 @@ def written(pool: mx.array, new: mx.array, rows: Rows) -> mx.array:
     return pool
 
 
-def moved(pool: mx.array, rows: Rows) -> mx.array:
-    for runs, slot in rows.moves:
+def moved(pool: mx.array, moves: Iterable[Move]) -> mx.array:
+    for runs, slot in moves:
         old = gathered(pool, runs)
         pool[:, slot : slot + old.shape[1]] = old
     return pool

@@ -42,10 +42,14 @@ def waited_for(pages, instead: mx.array) -> mx.array:
 
 def append(pages, k, v, addresses) -> mx.array:
     """k, v [B, KV, T, d] to `addresses.slots` [B T] of the pools -> a result to wait for."""
+    return put(pages, k, v, addresses.slots, addresses.size, waited_for(pages, addresses.slots))
+
+
+def put(pages, k, v, slots, size, after) -> mx.array:
     batch, heads, new, head_dim = k.shape
     threads = min(THREADS, head_dim)
     (done,) = APPEND(
-        [k, v, addresses.slots, *pages.held, addresses.size, waited_for(pages, addresses.slots)],
+        [k, v, slots, *pages.held, size, after],
         [((1,), mx.uint8)],
         template={"T": k.dtype, "KV": heads, "D": head_dim, "THREADS": threads},
         groups=(new, batch * heads, 1),
@@ -68,3 +72,12 @@ def gather(pages, runs) -> tuple[mx.array, mx.array, mx.array]:
         threads=THREADS,
     )
     return k, v, done
+
+
+def copied(pages, moves) -> mx.array:
+    """The slots of each (runs, slot) copied to those from `slot` on -> a result to wait for."""
+    k, v, done = gather(pages, [run for runs, _ in moves for run in runs])
+    sizes = [(slot, sum(count for _, count in runs)) for runs, slot in moves]
+    slots = mx.concatenate([mx.arange(slot, slot + count, dtype=mx.int32) for slot, count in sizes])
+    size = mx.array([pages.keys.shape[1], slots.size], mx.int32)
+    return put(pages, k[None], v[None], slots, size, done)

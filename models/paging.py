@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 
-from ..kernels.pages import PAGE, Rows, Span
+from ..kernels.pages import PAGE, Move, Rows, Runs, Span
 from ..kernels.resident import Growing
+from .shares import Shares
 
 REWIND = 8  # a row can go back by so many positions: the longest rejected draft
 GROWTH = 1.5  # spare room given to a row that had to move, so that moving costs a constant a token
+
+PageRuns = tuple[tuple[int, int], ...]  # (first page, pages), in the order of positions
 
 
 class Pool:
@@ -59,26 +62,77 @@ class Pool:
 
 @dataclass
 class Extent:
-    """The consecutive pages of one row in one geometry; `base` is the position of the first slot."""
+    """The pages of one row in one geometry, as runs of consecutive ones; `base` is the position of the first slot."""
 
     base: int = 0
-    start: int = 0
-    pages: int = 0
+    runs: PageRuns = ()
+
+    @property
+    def pages(self) -> int:
+        return sum(count for _, count in self.runs)
 
     @property
     def end(self) -> int:
         """The first position that does not fit."""
         return self.base + self.pages * PAGE
 
+    def page(self, index: int) -> int:
+        return cut(self.runs, index)[1][0][0]
+
     def slot(self, position: int) -> int:
-        return self.start * PAGE + position - self.base
+        return self.page((position - self.base) // PAGE) * PAGE + (position - self.base) % PAGE
+
+    def slots(self, first: int, end: int) -> Runs:
+        """Where the positions `first`.. `end` are."""
+        if first >= end:
+            return ()
+        begin, size = first - self.base, end - first
+        runs = cut(cut(self.runs, -(-(begin + size) // PAGE))[0], begin // PAGE)[1]
+        found, skipped = [], begin % PAGE
+        for start, pages in runs:
+            found.append((start * PAGE + skipped, min(size, pages * PAGE - skipped)))
+            size, skipped = size - found[-1][1], 0
+        return tuple(found)
+
+    def add(self, start: int, pages: int) -> None:
+        self.runs = joined((*self.runs, (start, pages)))
+
+
+def cut(runs: PageRuns, count: int) -> tuple[PageRuns, PageRuns]:
+    """The first `count` pages of the runs, and the others."""
+    first = []
+    for i, (start, pages) in enumerate(runs):
+        if count < pages:
+            head = ((start, count),) if count else ()
+            return (*first, *head), ((start + count, pages - count), *runs[i + 1 :])
+        first.append((start, pages))
+        count -= pages
+    return tuple(first), ()
+
+
+def joined(runs: PageRuns) -> PageRuns:
+    """The same pages with runs that follow one another made one."""
+    made: list[tuple[int, int]] = []
+    for start, pages in runs:
+        if made and sum(made[-1]) == start:
+            start, pages = made[-1][0], made.pop()[1] + pages
+        made.append((start, pages))
+    return tuple(made)
+
+
+def numbers(runs: PageRuns) -> list[int]:
+    return [page for start, pages in runs for page in range(start, start + pages)]
 
 
 class Paging:
-    """The rows of one geometry: layers with equal `window` (None: everything is kept) share page numbers."""
+    """The rows of one geometry: layers with equal `window` (None: everything is kept) share page numbers.
+
+    Rows and snapshots that begin alike hold the same pages. A row writes to its last page only behind what snapshots
+    read of it; where another row writes there already, it goes on in a page of its own, with a copy of what it needs.
+    """
 
     def __init__(self, window: int | None):
-        self.window, self.pool = window, Pool()
+        self.window, self.pool, self.shares = window, Pool(), Shares()
         self.growing: dict[int, Growing] = {}  # by the number of rows: what the last step of so many was told
 
     @property
@@ -93,28 +147,54 @@ class Paging:
         """The first position that the token at `length` sees."""
         return 0 if self.window is None else max(0, length - self.window + 1)
 
+    def base(self, length: int) -> int:
+        """The first position, at a page's begin, that a sequence of `length` tokens may need, even after going back."""
+        return self.first(max(0, length - REWIND)) // PAGE * PAGE
+
     def open(self, expected: int) -> Extent:
         """Room for `expected` tokens is taken at once, which saves moving them later."""
         extent = Extent()
-        if expected:
-            self._relocate(extent, -(-self.kept(expected) // PAGE), 0)
+        self._extend(extent, -(-self.kept(expected) // PAGE))
         return extent
 
-    def resume(self, length: int) -> Extent:
-        """Room for a sequence that already has `length` tokens."""
-        base = self.first(max(0, length - REWIND)) // PAGE * PAGE
-        pages = -(-(length - base) // PAGE)
-        return Extent(base, self.pool.take(pages), pages)
-
     def close(self, extent: Extent) -> None:
-        if extent.pages:
-            self.pool.give(extent.start, extent.pages)
+        self._let_go(extent.runs, rows=1)
+
+    # Snapshots
+
+    def keep(self, extent: Extent, length: int) -> Extent:
+        """The pages that a snapshot at `length` reads: they stay as they are until `drop`."""
+        base = self.base(length)
+        runs = cut(cut(extent.runs, -(-(length - extent.base) // PAGE))[0], (base - extent.base) // PAGE)[1]
+        for i, page in enumerate(numbers(runs)):
+            self.shares.count(page, snapshots=1, read=min(PAGE, length - base - i * PAGE))
+        return Extent(base, runs)
+
+    def drop(self, kept: Extent) -> None:
+        self._let_go(kept.runs, snapshots=1)
+
+    def resume(self, kept: Extent, length: int, expected: int) -> tuple[Extent, list[Move]]:
+        """A row that has the first `length` tokens of a snapshot, with room for `expected`; and what to copy for it."""
+        base = self.base(length)
+        assert base >= kept.base, "the snapshot does not reach back so far"
+        runs, (whole, rest) = cut(kept.runs, (base - kept.base) // PAGE)[1], divmod(length - base, PAGE)
+        claimed = rest > 0 and self.shares.claimable(cut(runs, whole)[1][0][0], rest)
+        shared, others = cut(runs, whole + claimed)
+        for page in numbers(shared):
+            self.shares.count(page, rows=1)
+        extent = Extent(base, shared)
+        self._extend(extent, max(-(-self.kept(expected) // PAGE), whole + (rest > 0)) - extent.pages)
+        copied = rest > 0 and not claimed
+        return extent, [(((others[0][0] * PAGE, rest),), extent.slot(length - rest))] if copied else []
+
+    # Steps
 
     def place(self, rows: list[tuple[Extent, int]], new: int) -> Rows:
         """Make room for `new` tokens after each row's length."""
-        moves = []
+        moves: list[Move] = []
         for extent, length in rows:
             self._forget(extent, length)
+            moves += self._part(extent, length)
             moves += self._reserve(extent, length, length + new)
         spans = tuple(self.span(extent, length, length + new) for extent, length in rows)
         return Rows(spans, self.slots, tuple(moves), self.growing.setdefault(len(rows), Growing()))
@@ -122,31 +202,69 @@ class Paging:
     def span(self, extent: Extent, length: int, end: int) -> Span:
         """What the tokens from `length` on see, up to `end`."""
         first = max(extent.base, self.first(length))
-        return Span(first, ((extent.slot(first), end - first),))
+        return Span(first, extent.slots(first, end))
 
     def _forget(self, extent: Extent, length: int) -> None:
         """Free the pages that no later token can see, even after going back."""
-        spare = max(0, self.first(max(0, length - REWIND)) - extent.base) // PAGE
-        if spare:
-            self.pool.give(extent.start, spare)
-            extent.base, extent.start, extent.pages = extent.base + spare * PAGE, extent.start + spare, extent.pages - spare
+        spare = (self.base(length) - extent.base) // PAGE
+        if spare > 0:
+            gone, extent.runs = cut(extent.runs, spare)
+            extent.base += spare * PAGE
+            self._let_go(gone, rows=1)
 
-    def _reserve(self, extent: Extent, length: int, end: int) -> list:
-        """Pages for positions up to `end`; a move where the row's run cannot be continued in place."""
+    def _part(self, extent: Extent, length: int) -> list[Move]:
+        """Own pages where others read what the next token, after going back, would be written over."""
+        index, offset = divmod(length - extent.base, PAGE)
+        for page, held in ((index, offset), (index + 1, 0)):  # going back can leave one page
+            if self.shares.pages and page < extent.pages and not self.shares.writable(extent.page(page), held):
+                extent.runs, left = cut(extent.runs, page)
+                self._let_go(left, rows=1)
+                start = self.pool.take(sum(count for _, count in left))
+                extent.add(start, sum(count for _, count in left))
+                return [(((left[0][0] * PAGE, held),), start * PAGE)] if held else []
+        return []
+
+    def _reserve(self, extent: Extent, length: int, end: int) -> list[Move]:
+        """Pages for positions up to `end`; a move where the row's last run cannot be continued in place."""
         more = -(-(end - extent.end) // PAGE)
         if more <= 0:
             return []
-        wanted = extent.pages + more
-        if extent.pages and self.pool.extend(extent.start + extent.pages, more, int(wanted * GROWTH)):
-            extent.pages = wanted
+        own = self._own(extent)
+        if extent.pages and self.pool.extend(sum(extent.runs[-1]), more, int((own + more) * GROWTH)):
+            extent.add(sum(extent.runs[-1]), more)
             return []
-        return self._relocate(extent, wanted, length)
+        return self._relocate(extent, own, more, length)
 
-    def _relocate(self, extent: Extent, pages: int, length: int) -> list:
-        old, held = (extent.start, extent.pages), length - extent.base
-        wanted = int(pages * GROWTH) if extent.pages else pages
-        extent.start, extent.pages = self.pool.take(wanted), wanted
-        if not old[1]:
-            return []
-        self.pool.give(*old)
-        return [(((old[0] * PAGE, held),), extent.start * PAGE)] if held else []
+    def _own(self, extent: Extent) -> int:
+        """How many pages at the row's end nobody else holds."""
+        if not self.shares.pages:
+            return extent.pages
+        pages = numbers(extent.runs)
+        return next((i for i, page in enumerate(reversed(pages)) if page in self.shares.pages), len(pages))
+
+    def _relocate(self, extent: Extent, own: int, more: int, length: int) -> list[Move]:
+        begin = extent.end - own * PAGE
+        source = extent.slots(begin, length)
+        wanted = int((own + more) * GROWTH) if extent.pages else more
+        start = self.pool.take(wanted)
+        extent.runs, left = cut(extent.runs, extent.pages - own)
+        extent.add(start, wanted)
+        self._let_go(left, rows=1)
+        return [(source, start * PAGE)] if source else []
+
+    def _extend(self, extent: Extent, more: int) -> None:
+        """Room behind a row that need not move: it follows on what it has, where that is free."""
+        if more <= 0:
+            return
+        after = sum(extent.runs[-1]) if extent.runs else None
+        free = after is not None and self.pool.extend(after, more, more)
+        extent.add(after if free else self.pool.take(more), more)
+
+    def _let_go(self, runs: PageRuns, rows: int = 0, snapshots: int = 0) -> None:
+        for start, count in runs:
+            if not self.shares.pages:
+                self.pool.give(start, count)
+                continue
+            freed = self.shares.freed(range(start, start + count), rows, snapshots)
+            for begin, size in joined([(page, 1) for page in freed]):
+                self.pool.give(begin, size)

@@ -3,13 +3,12 @@
 Every state extends by T tokens for B rows at their own positions, goes back by a few, and gives and takes snapshots.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import mlx.core as mx
 
-from ..kernels.pages import Pages, Rows, Span
+from ..kernels.pages import PAGE, Pages, Rows
 from ..kernels.resident import resident
 from .paging import REWIND, Extent, Paging
 
@@ -140,21 +139,21 @@ class Recurrent:
         return sum(array.nbytes for array in [*self.arrays, *self.trail.values()])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Snapshot:
-    """The state of one sequence at some length, by itself: its rows can go on, and close, without it."""
+    """The state of one sequence at some length: its row can go on, and close, without it. `Memory.drop` ends it.
+
+    extents   the pages of each geometry, held together with rows and other snapshots
+    states    the arrays of each recurrent state
+    """
 
     length: int
-    states: tuple[Any, ...]  # one a layer state: (first position, keys, values), or a recurrent state's arrays
+    extents: dict[int | None, Extent]
+    states: tuple[dict[str, mx.array], ...]
 
     @property
     def arrays(self) -> list[mx.array]:
-        parts = [s.values() if isinstance(s, dict) else s[1:] for s in self.states]
-        return [array for part in parts for array in part]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(array.nbytes for array in self.arrays)
+        return [array for state in self.states for array in state.values()]
 
 
 class Memory:
@@ -170,13 +169,12 @@ class Memory:
 
     def open(self, expected: int = 0) -> Row:
         """A new sequence, with room for `expected` tokens from the start."""
-        return self._row(0, lambda paging: paging.open(expected))
+        return self._row(0, {window: paging.open(expected) for window, paging in self.paging.items()})
 
-    def _row(self, length: int, extent: Callable[[Paging], Extent]) -> Row:
+    def _row(self, length: int, extents: dict[int | None, Extent]) -> Row:
         if not self.free_slots:
             self.free_slots, self.slots = [self.slots], self.slots + 1
-        slot = self.free_slots.pop()
-        return Row(length, {window: extent(paging) for window, paging in self.paging.items()}, slot)
+        return Row(length, extents, self.free_slots.pop())
 
     def close(self, row: Row) -> None:
         for window, extent in row.extents.items():
@@ -210,29 +208,38 @@ class Memory:
                 state.rewind(row.slot, count)
         row.length -= count
 
-    def snapshot(self, row: Row) -> Snapshot:
-        return Snapshot(row.length, tuple(self._taken(state, row) for state in self.states))
+    def snapshot(self, row: Row, length: int | None = None) -> Snapshot:
+        """At the row's length, or, where no layer is recurrent, at a smaller one up to which it was computed."""
+        length = row.length if length is None else length
+        assert length == row.length or not self.recurrent, "a recurrent state is known where it stands"
+        extents = {window: paging.keep(row.extents[window], length) for window, paging in self.paging.items()}
+        return Snapshot(length, extents, tuple(state.take(row.slot) for state in self.recurrent))
 
-    def _taken(self, state: Pages | Recurrent, row: Row):
-        if isinstance(state, Recurrent):
-            return state.take(row.slot)
-        span = self._span(state, row.extents[state.window], row.length)
-        return span.first, *state.take(span)
+    def drop(self, snapshot: Snapshot) -> None:
+        for window, kept in snapshot.extents.items():
+            self.paging[window].drop(kept)
 
-    def _span(self, pages: Pages, extent: Extent, length: int) -> Span:
-        return self.paging[pages.window].span(extent, max(0, length - REWIND), length)
+    def resumes(self, snapshot: Snapshot, length: int) -> bool:
+        """Whether `restore` can give the first `length` tokens of what the snapshot holds."""
+        if length == snapshot.length:
+            return True
+        reaches = all(p.base(length) >= snapshot.extents[w].base for w, p in self.paging.items())
+        return 0 < length < snapshot.length and not self.recurrent and reaches
 
-    def restore(self, snapshot: Snapshot) -> Row:
-        """A new sequence that stands where the snapshot was taken."""
-        row = self._row(snapshot.length, lambda paging: paging.resume(snapshot.length))
-        for state, taken in zip(self.states, snapshot.states, strict=True):
-            if isinstance(state, Recurrent):
-                state.put(row.slot, taken)
-                continue
-            first, keys, values = taken
-            extent = row.extents[state.window]
-            where = Rows((Span(first, ((extent.slot(first), snapshot.length - first),)),), self.paging[state.window].slots)
-            state.write(keys[None], values[None], where)
+    def restore(self, snapshot: Snapshot, length: int | None = None, expected: int = 0) -> Row:
+        """A new sequence that stands where the snapshot was taken, or at `length`, with room for `expected` tokens.
+
+        It shares the snapshot's pages; of the last one, if another row has gone on in it, it gets a copy.
+        """
+        length = snapshot.length if length is None else length
+        assert self.resumes(snapshot, length), f"{length} tokens cannot be taken from a snapshot of {snapshot.length}"
+        made = {w: p.resume(snapshot.extents[w], length, expected) for w, p in self.paging.items()}
+        row = self._row(length, {window: extent for window, (extent, _) in made.items()})
+        for pages in self.pages:
+            if made[pages.window][1]:
+                pages.copy(made[pages.window][1], self.paging[pages.window].slots)
+        for state, taken in zip(self.recurrent, snapshot.states, strict=True):
+            state.put(row.slot, taken)
         return row
 
     @property
@@ -251,3 +258,16 @@ class Memory:
             pages.slot_bytes * (tokens if pages.window is None else min(tokens, 2 * self.paging[pages.window].kept(tokens)))
             for pages in self.pages
         )
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of pages that only snapshots hold; their recurrent states come besides."""
+        return sum(paging.shares.kept * self._page_bytes(window) for window, paging in self.paging.items())
+
+    @property
+    def repeated_bytes(self) -> int:
+        """What rows have together, counted once for each row but the first: `row_bytes` of all of them has it all."""
+        return sum(paging.shares.repeated * self._page_bytes(window) for window, paging in self.paging.items())
+
+    def _page_bytes(self, window: int | None) -> int:
+        return PAGE * sum(pages.slot_bytes for pages in self.pages if pages.window == window)

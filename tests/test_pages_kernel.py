@@ -22,7 +22,7 @@ def tokens(rng, count, dtype):
 def read(memory, row):
     """Keys and values that the pages hold for a row, from the first position that is still needed."""
     pages = memory.pages[0]
-    span = memory._span(pages, row.extents[pages.window], row.length)
+    span = memory.paging[pages.window].span(row.extents[pages.window], max(0, row.length - REWIND), row.length)
     return span.first, mx.stack(pages.read(span))
 
 
