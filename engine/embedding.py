@@ -121,9 +121,14 @@ class Embedding:
 
 
 def room(scheduler: "Scheduler", rows: int, length: int) -> bool:
-    """Whether so many rows of such a length fit beside what runs and is being read."""
+    """Whether so many rows of such a length fit beside what runs and is being read; kept prefixes give way."""
     wanted = rows * scheduler.memory.row_bytes(length)
-    return scheduler.state_bytes(scheduler.filling) + wanted <= scheduler.room
+    filling = scheduler.filling
+    if scheduler.state_bytes(filling) - scheduler.prefixes.nbytes + wanted > scheduler.room:
+        return False
+    while scheduler.state_bytes(filling) + wanted > scheduler.room and scheduler.prefixes.evict():
+        pass
+    return True
 
 
 def checked(tokens: list[int], context: int, name: str) -> list[int]:

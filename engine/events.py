@@ -25,8 +25,9 @@ class TokenLogprob:
 class Usage:
     prompt_tokens: int
     completion_tokens: int
-    cached_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt: they were not computed again
     reasoning_tokens: int = 0
+    kept_tokens: int = 0  # of the prompt: they were computed, and later prompts find them
 
 
 @dataclass(slots=True)
@@ -36,11 +37,13 @@ class FastPaths:
     kernels       the machine that Smelt's own kernels ran on ("metal", "cuda"); None: plain MLX operations
     traced_steps  decode steps that ran as one trace, the others were built op by op
     rows          answers that were decoded together, at most
+    prefix        how much of the prompt the prefix cache held, and what it stopped at; None: there is no such cache
     """
 
     kernels: str | None = None
     traced_steps: int = 0
     rows: int = 0
+    prefix: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

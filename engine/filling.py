@@ -1,7 +1,8 @@
 """How a prompt is read: in chunks that hang on its positions alone, each in slices of layers that hang on the time.
 
 The chunks' borders are multiples of `Limits.chunk`, whatever else is running: a matrix product's rounding may change with
-its number of rows, so that a prompt read in other chunks could get another answer. What bounds how long the running
+its number of rows, so that a prompt read in other chunks could get another answer. Besides, a chunk ends where the prefix
+cache keeps the state, and the first one begins where a kept state stood. What bounds how long the running
 streams wait is that a tick takes a chunk through some layers only, and the next tick goes on there.
 """
 
@@ -46,11 +47,11 @@ class Pace:
 
 
 class Chunk:
-    """Some tokens of a sequence's prompt, on their way through the layers."""
+    """Some tokens of a sequence's prompt, none from `border` on, on their way through the layers."""
 
-    def __init__(self, model, memory, sequence, most: int):
+    def __init__(self, model, memory, sequence, most: int, border: int):
         context, self.start = sequence.context, sequence.prefilled
-        self.tokens = min(most - self.start % most, len(context) - self.start)
+        self.tokens = min(most - self.start % most, border - self.start)
         self.end = self.start + self.tokens
         self.layers, self.done = len(model.blocks), 0
         self.hidden: mx.array | None = None  # of the last token, after `done` layers

@@ -17,6 +17,7 @@ from ..models.state import Step
 from .budget import Budget, Share
 from .filling import Chunk, Pace
 from .prefill_trace import PrefillTrace
+from .prefixes import Prefixes
 from .sampler import Sampler, mask_of
 from .sequence import Prefilled, Sequence, Token
 from .step import TracedStep
@@ -29,6 +30,9 @@ CLEAR_EVERY = 256  # steps after which MLX's cache of free buffers is emptied
 class Limits:
     """rows decoded together; tokens of a prompt that are read together; bytes that all states together may take, shared
     with other models; whether every part of a prefill is timed.
+
+    prefix_entries  sequences that the prefix cache keeps; 0: there is none
+    prefix_bytes    that they may take; None: as many as state_bytes leaves
     """
 
     rows: int = 64
@@ -36,6 +40,8 @@ class Limits:
     state_bytes: int = 1 << 62
     share: Share = field(default_factory=lambda: Budget().share())
     trace: bool = False
+    prefix_entries: int = 0
+    prefix_bytes: int | None = None
 
 
 @dataclass
@@ -57,6 +63,7 @@ class Scheduler:
         self.model, self.limits = model, limits
         self.memory = model.memory()
         self.traced = TracedStep(model, self.memory)
+        self.prefixes = Prefixes(self.memory, limits.prefix_entries if model.traceable else 0, limits.prefix_bytes)
         self.pace = Pace(limits.chunk, len(model.blocks))
         self.trace = PrefillTrace(model) if limits.trace else None
         self.waiting: deque[Sequence] = deque()
@@ -120,7 +127,7 @@ class Scheduler:
 
     def release(self, sequence: Sequence) -> None:
         self.settle(sequence)
-        self.memory.close(sequence.row)
+        self.prefixes.close(sequence, sequence.prefilled if sequence is self.filling else sequence.row.length)
         sequence.row = None
         self.first.pop(sequence, None)
 
@@ -198,19 +205,20 @@ class Scheduler:
         if not self.waiting or len(self.running) >= self.limits.rows:
             return False
         sequence = self.waiting[0]
-        share = self.limits.share
-        if (self.running or self.lent or share.elsewhere) and self.state_bytes(sequence) > self.room:
+        if not self.room_for(sequence):
             return False
         self.waiting.popleft()
         sequence.started = sequence.started or time.monotonic()
         sequence.paths.kernels = None if launch.unavailable("linear") else launch.machine()
-        sequence.row = self.memory.open(len(sequence.context) + min(sequence.max_tokens, GROWTH_TOKENS))
+        sequence.row = self.prefixes.open(sequence, len(sequence.context) + min(sequence.max_tokens, GROWTH_TOKENS))
         self.filling = sequence
         return True
 
     def fill(self, sequence: Sequence, work: int) -> int:
         """Read on with a prompt, to the end of a chunk at most; how much work that was."""
-        chunk = self.chunk = self.chunk or Chunk(self.reader(sequence), self.memory, sequence, self.limits.chunk)
+        if self.chunk is None:
+            self.chunk = Chunk(self.reader(sequence), self.memory, sequence, self.limits.chunk, self.prefixes.border(sequence))
+        chunk = self.chunk
         before = chunk.done
         upto = min(chunk.layers, before + max(1, work // chunk.tokens))
         while chunk.done < upto:
@@ -230,6 +238,7 @@ class Scheduler:
 
     def close_chunk(self, sequence: Sequence, chunk: Chunk, layers: int) -> None:
         sequence.prefilled, self.chunk = chunk.end, None
+        self.prefixes.reached(sequence)
         if chunk.end == len(sequence.context):
             self.begin(sequence, chunk.hidden)
         else:
@@ -275,15 +284,37 @@ class Scheduler:
         return not (self.running or self.limits.share.beside)
 
     def state_bytes(self, joining: Sequence | None = None) -> int:
-        used = self.lent + sum(self.memory.row_bytes(s.row.length + 1) for s in self.running)
+        """What rows and kept prefixes take; pages that several hold are counted once."""
+        filling = [] if self.filling in (None, joining) else [self.filling]
+        used = self.lent + sum(self.memory.row_bytes(s.row.length + 1) for s in [*self.running, *filling])
+        used += self.prefixes.nbytes - self.memory.repeated_bytes
         if joining is not None:
             used += self.memory.row_bytes(len(joining.context) + min(joining.max_tokens, GROWTH_TOKENS))
         return used
 
+    def room_for(self, sequence: Sequence) -> bool:
+        """Whether it can be let in; where that is enough, kept prefixes give way to it. One alone always is."""
+        alone, limit = not (self.running or self.lent or self.limits.share.elsewhere), self.room
+        if self.state_bytes(sequence) <= limit:
+            return True
+        _, held = self.prefixes.credit(sequence)
+        if not alone and self.state_bytes(sequence) - self.prefixes.nbytes - held > limit:
+            return False
+        while self.state_bytes(sequence) - self.prefixes.credit(sequence)[0] > limit:
+            if not self.prefixes.evict():
+                return alone
+        return True
+
     def make_room(self) -> None:
-        """Where the next token would exceed the limit, the youngest row gives way and is read again later."""
+        """Where the next token would exceed the limit, kept prefixes give way, then the youngest row, which is read
+        again later.
+        """
         spare = 0 if self.limits.share.elsewhere else 1  # alone, one row may have it all
-        while len(self.running) > spare and self.state_bytes() > self.room:
+        while self.state_bytes() > self.room:
+            if self.prefixes.evict():
+                continue
+            if len(self.running) <= spare:
+                return
             sequence = self.running.pop()
             self.release(sequence)
             self.preempted.append(sequence)

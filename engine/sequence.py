@@ -47,6 +47,8 @@ class Sequence:
     put          hands one of the tuples above to the caller
     deadline     monotonic time after which the completion ends with "length"; None: never
     guide        says which tokens may come; None: all may
+    borders      where parts of the prompt end, such as messages: other prompts may begin with the same parts
+    cached       tokens of the prompt whose state was known; `kept` those whose state is known from now on
     """
 
     prompt: list[int]
@@ -57,11 +59,15 @@ class Sequence:
     put: Callable[[Any], None]
     deadline: float | None = None
     guide: Guide | None = None
+    borders: tuple[int, ...] = ()
+    cached: int = 0
+    kept: int = 0
     cancelled: bool = False
     row: Any = None
     prefilled: int = 0
     submitted: int = 0  # draws handed to the device, read or not
     generated: list[int] = field(default_factory=list)
+    end: int | None = None  # the end token that was drawn
     finished: bool = False
     arrived: float = field(default_factory=time.monotonic)
     started: float | None = None
@@ -72,6 +78,11 @@ class Sequence:
     def context(self) -> list[int]:
         """What its state must be built from: the prompt, and after a preemption what was generated since."""
         return self.prompt + self.generated if self.generated else self.prompt
+
+    @property
+    def known(self) -> list[int]:
+        """All tokens that were read or drawn."""
+        return self.context if self.end is None else [*self.context, self.end]
 
     @property
     def tokens_wanted(self) -> int:
@@ -98,6 +109,7 @@ class Sequence:
         if self.decoding is None:
             self.decoding = time.monotonic()
         if token.id in self.end_ids:
+            self.end = token.id
             self.finish("stop")
             return
         self.generated.append(token.id)

@@ -148,7 +148,7 @@ class Choice:
         spent = done[1:] if done else (s.started - s.arrived, s.decoding - s.started, now - s.decoding)
         timings = Timings(*spent, self.template_s, replace(s.paths))
         thought = 0 if self.reasoning is None else self.reasoning.count
-        usage = Usage(len(s.prompt), self.completion, reasoning_tokens=thought)
+        usage = Usage(len(s.prompt), self.completion, s.cached, thought, s.kept)
         return Finished(reason, usage, timings, self.index, stop)
 
     def _logprob(self, token: Token) -> TokenLogprob:

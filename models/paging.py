@@ -170,6 +170,14 @@ class Paging:
             self.shares.count(page, snapshots=1, read=min(PAGE, length - base - i * PAGE))
         return Extent(base, runs)
 
+    def shorten(self, kept: Extent, length: int) -> Extent:
+        """What a snapshot at a smaller length reads; the other pages are let go."""
+        base = self.base(length)
+        before, runs = cut(kept.runs, (base - kept.base) // PAGE)
+        runs, after = cut(runs, -(-(length - base) // PAGE))
+        self._let_go((*before, *after), snapshots=1)
+        return Extent(base, runs)
+
     def drop(self, kept: Extent) -> None:
         self._let_go(kept.runs, snapshots=1)
 
@@ -186,6 +194,11 @@ class Paging:
         self._extend(extent, max(-(-self.kept(expected) // PAGE), whole + (rest > 0)) - extent.pages)
         copied = rest > 0 and not claimed
         return extent, [(((others[0][0] * PAGE, rest),), extent.slot(length - rest))] if copied else []
+
+    def whole(self, kept: Extent, length: int) -> list[int]:
+        """The pages of a snapshot that its first `length` tokens fill."""
+        base = self.base(length)
+        return numbers(cut(cut(kept.runs, (base - kept.base) // PAGE)[1], (length - base) // PAGE)[0])
 
     # Steps
 

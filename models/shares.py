@@ -54,3 +54,7 @@ class Shares:
     def claimable(self, page: int, offset: int) -> bool:
         """May a row that does not hold the page yet?"""
         return self.pages[page].rows == 0 and self.writable(page, offset)
+
+    def unused(self, pages: Iterable[int]) -> bool:
+        """Does a snapshot have one of its pages without any row?"""
+        return any(self.pages[page].rows == 0 for page in pages)

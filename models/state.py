@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from ..kernels.pages import PAGE, Pages, Rows
 from ..kernels.resident import resident
-from .paging import REWIND, Extent, Paging
+from .paging import REWIND, Extent, Paging, numbers
 
 
 @dataclass(eq=False)
@@ -215,9 +215,22 @@ class Memory:
         extents = {window: paging.keep(row.extents[window], length) for window, paging in self.paging.items()}
         return Snapshot(length, extents, tuple(state.take(row.slot) for state in self.recurrent))
 
+    def shortened(self, snapshot: Snapshot, length: int) -> Snapshot:
+        """In its place one of the first `length` tokens, from which it `resumes`."""
+        short = {window: paging.shorten(snapshot.extents[window], length) for window, paging in self.paging.items()}
+        return Snapshot(length, short, ())
+
     def drop(self, snapshot: Snapshot) -> None:
         for window, kept in snapshot.extents.items():
             self.paging[window].drop(kept)
+
+    def alone(self, snapshot: Snapshot) -> bool:
+        """Whether the snapshot has pages that no row has."""
+        return any(p.shares.unused(numbers(snapshot.extents[w].runs)) for w, p in self.paging.items())
+
+    def exact(self, length: int) -> bool:
+        """Whether a sequence of `length` tokens is known at its snapshots only: it is recurrent, or a window moved on."""
+        return bool(self.recurrent) or any(paging.base(length) > 0 for paging in self.paging.values())
 
     def resumes(self, snapshot: Snapshot, length: int) -> bool:
         """Whether `restore` can give the first `length` tokens of what the snapshot holds."""
@@ -268,6 +281,15 @@ class Memory:
     def repeated_bytes(self) -> int:
         """What rows have together, counted once for each row but the first: `row_bytes` of all of them has it all."""
         return sum(paging.shares.repeated * self._page_bytes(window) for window, paging in self.paging.items())
+
+    def shared_bytes(self, snapshot: Snapshot, length: int) -> tuple[int, int]:
+        """Of the whole pages that `restore` would share, and of those among them that rows have."""
+        shared = held = 0
+        for window, paging in self.paging.items():
+            pages = paging.whole(snapshot.extents[window], length)
+            shared += len(pages) * self._page_bytes(window)
+            held += sum(paging.shares.pages[page].rows > 0 for page in pages) * self._page_bytes(window)
+        return shared, held
 
     def _page_bytes(self, window: int | None) -> int:
         return PAGE * sum(pages.slot_bytes for pages in self.pages if pages.window == window)

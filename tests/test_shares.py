@@ -62,6 +62,13 @@ class Program:
             row = self.memory.restore(snapshot, length, self.rng.choice([0, ROOM]))
             self.rows.append((row, tokens[:length]))
 
+    def shorten(self):
+        i = self.rng.randrange(len(self.snapshots))
+        snapshot, tokens = self.snapshots[i]
+        length = self.rng.randint(1, len(tokens))
+        if self.memory.resumes(snapshot, length):
+            self.snapshots[i] = (self.memory.shortened(snapshot, length), tokens[:length])
+
     def drop(self):
         self.memory.drop(self.snapshots.pop(self.rng.randrange(len(self.snapshots)))[0])
 
@@ -69,7 +76,7 @@ class Program:
         for _ in range(turns):
             able = ["open"]
             able += ["extend", "extend", "extend", "rewind", "keep", "close"] if self.rows else []
-            able += ["resume", "resume", "drop"] if self.snapshots else []
+            able += ["resume", "resume", "shorten", "drop"] if self.snapshots else []
             getattr(self, self.rng.choice(able))()
             self.check()
         return self
