@@ -94,5 +94,9 @@ def auto_or(read: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: None if text == "auto" else read(text)
 
 
+def off_or(read: Callable[[str], int]) -> Callable[[str], int]:
+    return lambda text: 0 if text == "off" else read(text)
+
+
 def ranged(name: str) -> Callable[[str], float]:
     return number(*BOUNDS[name])

@@ -6,7 +6,7 @@ feature off, so that a script written for mlx-serve runs where it does not ask f
 
 import math
 
-from .flag import CHAT, RUN, SERVE, Flag, auto_or, integer, number, ranged, size, words_of
+from .flag import CHAT, RUN, SERVE, Flag, auto_or, integer, number, off_or, ranged, size, words_of
 
 LOG_LEVELS = {"error": "ERROR", "warn": "WARNING", "info": "INFO", "debug": "DEBUG"}
 
@@ -33,6 +33,21 @@ MODEL_FLAGS = (
         "N",
         "512; with CUDA 2048, on a CPU 128",
         differs="8192",
+    ),
+    Flag(
+        ("--prefix-cache-entries",),
+        "sequences whose states are kept for prompts that begin alike; 0 keeps none",
+        auto_or(integer(0)),
+        "N",
+        "auto: 64, or --max-concurrent",
+        differs="1, or --max-concurrent",
+    ),
+    Flag(
+        ("--prefix-cache-mem",),
+        "memory for them; 0 or `off`: what running answers leave",
+        off_or(size),
+        "SIZE",
+        "2GB",
     ),
     Flag(
         ("--warmup-eager",),
@@ -208,7 +223,6 @@ GENERAL_FLAGS = (
 )
 
 SPECULATION, KV_QUANT = "speculative decoding", "a quantised KV cache"
-PREFIXES = "the prefix cache"
 
 ABSENT_FLAGS = (
     Flag(("--no-vision",), "read no images; this version reads none"),
@@ -237,10 +251,6 @@ ABSENT_FLAGS = (
         absent=KV_QUANT,
         off=("auto", "dense"),
     ),
-    Flag(
-        ("--prefix-cache-entries",), "prompts remembered", integer(0), "N", "0", absent=PREFIXES, off=(0,), differs="1"
-    ),
-    Flag(("--prefix-cache-mem",), "memory for them", size, "SIZE", "0", absent=PREFIXES, off=(0,), differs="2GB"),
 )
 
 FLAGS = (*MODEL_FLAGS, *RESIDENCY_FLAGS, *SAMPLING_FLAGS, *THINKING_FLAGS, *RUN_FLAGS, *SERVE_FLAGS, *GENERAL_FLAGS, *ABSENT_FLAGS)

@@ -80,6 +80,8 @@ def options_of(values: Mapping[str, Any], command: str) -> Options:
         ctx_size=values.get("ctx_size"),
         max_concurrent=values.get("max_concurrent", 64) if command == SERVE else 1,
         prefill_chunk=values.get("prefill_chunk"),
+        prefix_entries=values.get("prefix_cache_entries"),
+        prefix_bytes=values.get("prefix_cache_mem", 2 << 30) or None,
         timeout_s=values.get("timeout", 300.0),
         max_tokens=values.get("max_tokens", 100 if command == RUN else None),
         sampling=sampling,

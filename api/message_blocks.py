@@ -1,7 +1,7 @@
 """The messages, blocks and tools of Anthropic's dialect, made what chat templates expect.
 
 The blocks of one message become several where templates want it so: each tool_result is a message of the role `tool`,
-before what else its user said. `cache_control` on blocks has no effect: there is no cache of prompts in this version.
+before what else its user said. `cache_control` changes nothing of the prompt, which is kept in any case.
 """
 
 from collections.abc import Callable, Iterable
@@ -30,6 +30,14 @@ def messages(name: str, value: Any) -> Conversation:
     turns = [turn_of(f"{name}[{index}]", item) for index, item in enumerate(value)]
     found = frozenset(reference for turn in turns for reference in turn.references)
     return Conversation([message for turn in turns for message in turn.messages()], found)
+
+
+def marked(body: Any) -> bool:
+    """Whether any part of a request has a mark for the cache."""
+    if isinstance(body, dict):
+        parts = [body[name] for name in ("system", "tools", "messages", "content") if name in body]
+        return body.get("cache_control") is not None or any(marked(part) for part in parts)
+    return isinstance(body, list) and any(marked(part) for part in body)
 
 
 def turn_of(name: str, value: Any) -> "Turn":

@@ -48,7 +48,7 @@ class Renderer:
         if self.begun:
             return []
         self.begun = True
-        message = self.message([], None, None, usage(Usage(event.prompt_tokens, 1)))
+        message = self.message([], None, None, usage(Usage(event.prompt_tokens, 1), False))
         return [{"type": "message_start", "message": message}, {"type": "ping"}]
 
     def message(self, content: list, reason: str | None, stop: str | None, used: dict) -> dict[str, Any]:
@@ -105,7 +105,8 @@ class Renderer:
         empty = self.switch("text", {"type": "text", "text": ""}) if self.block < 0 else []  # at least one block
         reason = STOP_REASONS.get(event.reason, "stop_sequence" if event.stop is not None else "end_turn")
         delta = {"stop_reason": reason, "stop_sequence": event.stop}
-        last = {"type": "message_delta", "delta": delta, "usage": usage(event.usage), "timings": timings(self.over)}
+        used = usage(event.usage, self.call.marked)
+        last = {"type": "message_delta", "delta": delta, "usage": used, "timings": timings(self.over)}
         return [*empty, *self.switch(None), last, {"type": "message_stop"}]
 
     def failed(self, event) -> Iterable[dict]:
@@ -154,11 +155,14 @@ def arguments(text: str) -> dict:
         return {"INVALID_JSON": text}
 
 
-def usage(used: Usage) -> dict[str, Any]:
-    """Anthropic's `input_tokens` leaves out what the cache held; the sum of the three is the prompt."""
+def usage(used: Usage, marked: bool) -> dict[str, Any]:
+    """Anthropic's `input_tokens` leaves out what the cache held, and what it keeps now where the caller marked a part
+    of the prompt for it; the sum of the three is the prompt.
+    """
+    created = used.kept_tokens if marked else 0
     return {
-        "input_tokens": used.prompt_tokens - used.cached_tokens,
-        "cache_creation_input_tokens": 0,
+        "input_tokens": used.prompt_tokens - used.cached_tokens - created,
+        "cache_creation_input_tokens": created,
         "cache_read_input_tokens": used.cached_tokens,
         "output_tokens": used.completion_tokens,
         "output_tokens_details": {"thinking_tokens": used.reasoning_tokens},

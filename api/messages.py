@@ -127,7 +127,12 @@ CONVERSATION = (
         NO_EFFECT,
     ),
     Parameter("speed", rules.only("standard", why="there is one speed"), "the pace of the answer", NO_EFFECT),
-    Parameter("cache_control", rules.mapping, "there is no cache of prompts in this version", NO_EFFECT),
+    Parameter(
+        "cache_control",
+        rules.mapping,
+        "every prompt is kept while there is room; where a part is marked, here or on its block, `usage` tells as"
+        " `cache_creation_input_tokens` what was",
+    ),
     Parameter("mcp_servers", rules.refused("Smelt calls no servers: give their tools as tools"), "remote tools"),
     Parameter(
         "thread", rules.refused("conversations are not kept here: send the whole", NoThreads), "a kept conversation"
@@ -171,6 +176,7 @@ class Call:
     model: str | None
     single_call: bool
     show_thinking: bool
+    marked: bool  # some part of the prompt is to be cached
 
 
 def parse(body: Mapping[str, Any], enable_thinking: bool | None = None, table: Table = TABLE) -> Call:
@@ -186,6 +192,7 @@ def parse(body: Mapping[str, Any], enable_thinking: bool | None = None, table: T
         model=given.get("model"),
         single_call=choice.get("disable_parallel_tool_use") is True,
         show_thinking=given.get("thinking", {}).get("shown", True),
+        marked=message_blocks.marked(body),
     )
 
 

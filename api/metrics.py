@@ -22,6 +22,7 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "generations": ("finished choices, by what ended them", ("reason",)),
     "prompt_tokens": ("tokens of prompts", ()),
     "cached_prompt_tokens": ("those of them that the prefix cache held", ()),
+    "cached_prompts": ("prompts of which it held a part", ()),
     "completion_tokens": ("tokens generated", ()),
     "reasoning_tokens": ("those of them that were thinking", ()),
     "embedding_tokens": ("tokens of texts that were made vectors", ()),
@@ -77,6 +78,7 @@ class Metrics:
         if first:
             self.count("prompt_tokens", amount=used.prompt_tokens)
             self.count("cached_prompt_tokens", amount=used.cached_tokens)
+            self.count("cached_prompts", amount=used.cached_tokens > 0)
             self.observe("template", timed.template_s)
             self.observe("queue", timed.queue_s)
             self.observe("prefill", timed.prefill_s)
@@ -135,6 +137,8 @@ class Collector:
         values = {
             "rows_running": ("choices that are being read or generated", [(name, s["running"]) for name, s, _ in now]),
             "rows_waiting": ("choices that wait for a place", [(name, s["waiting"]) for name, s, _ in now]),
+            "prefix_cache_entries": ("sequences that are kept", [(name, s["prefix_entries"]) for name, s, _ in now]),
+            "prefix_cache_bytes": ("that they take besides rows", [(name, s["prefix_bytes"]) for name, s, _ in now]),
             "model_bytes_resident": ("of the weights of each loaded model", [(name, size) for name, _, size in now]),
         }
         for name, (doc, rows) in values.items():

@@ -142,6 +142,7 @@ def fast_paths(each: list[FastPaths]) -> dict[str, Any]:
         "kernels": each[0].kernels,
         "traced_steps": max(paths.traced_steps for paths in each),
         "rows": max(paths.rows for paths in each),
+        "prefix": each[0].prefix,
     }
 
 

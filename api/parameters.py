@@ -173,10 +173,8 @@ UNUSED = (
     Parameter("user", rules.string, "who asks", NO_EFFECT),
     Parameter("metadata", rules.mapping, "notes of the caller", NO_EFFECT),
     Parameter("safety_identifier", rules.string, "who asks", NO_EFFECT),
-    Parameter("prompt_cache_key", rules.string, "there is no cache of prompts in this version", NO_EFFECT),
-    Parameter(
-        "prompt_cache_retention", rules.string, "there is no cache of prompts in this version", NO_EFFECT
-    ),
+    Parameter("prompt_cache_key", rules.string, "kept prompts are found by how they begin", NO_EFFECT),
+    Parameter("prompt_cache_retention", rules.string, "prompts are kept while there is room", NO_EFFECT),
     Parameter("prompt_cache_options", rules.mapping, "the same", NO_EFFECT),
     Parameter("service_tier", rules.one_of("auto", "default"), "there is one tier", NO_EFFECT),
     Parameter("store", rules.only(False, why="chat completions are not stored"), "nothing is stored", NO_EFFECT),

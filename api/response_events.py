@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from ..engine import events
@@ -160,7 +161,7 @@ class WarmUp(Renderer):
         return [] if isinstance(event, quiet) else super().render(event)
 
     def finished(self, event: Finished) -> Iterable[dict]:
-        read = Usage(event.usage.prompt_tokens, 0, event.usage.cached_tokens)
+        read = replace(event.usage, completion_tokens=0, reasoning_tokens=0)
         body = self.body("completed", usage=usage(read), timings=timings([event]))
         self.keep(body)
         return [*self.begin(), self.emit("response.completed", response=body)]
@@ -169,7 +170,7 @@ class WarmUp(Renderer):
 def usage(used: Usage) -> dict[str, Any]:
     return {
         "input_tokens": used.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": used.cached_tokens, "cache_write_tokens": 0},
+        "input_tokens_details": {"cached_tokens": used.cached_tokens, "cache_write_tokens": used.kept_tokens},
         "output_tokens": used.completion_tokens,
         "output_tokens_details": {"reasoning_tokens": used.reasoning_tokens},
         "total_tokens": used.prompt_tokens + used.completion_tokens,

@@ -181,7 +181,7 @@ COMPACT_TABLE = Table(
         INPUT,
         PREVIOUS,
         Parameter("instructions", rules.string, "they are sent again with the next request", NO_EFFECT),
-        Parameter("prompt_cache_key", rules.string, "there is no cache of prompts in this version", NO_EFFECT),
+        Parameter("prompt_cache_key", rules.string, "kept prompts are found by how they begin", NO_EFFECT),
         Parameter("service_tier", rules.string, "no model is asked", NO_EFFECT),
         Parameter("image", rules.refused("images cannot be read here"), "how images are read"),
         *NOTES,

@@ -7,6 +7,7 @@ import mlx.core as mx
 
 from ..kernels import launch
 from .budget import Share, longest
+from .options import Options
 from .scheduler import Limits
 
 HEADROOM = 2 << 30  # bytes beyond weights and states that may be wired on a Mac
@@ -14,6 +15,7 @@ LEAST_CONTEXT = 512
 # Prompt tokens read together: as many as a layer takes about 0.1 s for, which is what streams wait for at least.
 # NVIDIA H100: 14,000 to 16,000 tokens a second of a 4B model, with chunks as large as that.
 CHUNKS = {"cuda": 2048, "metal": 512, "cpu": 128}
+PREFIXES = 64  # sequences that the prefix cache keeps, or more for more rows: bytes run out before, but for short ones
 
 
 def free_bytes() -> int:
@@ -65,18 +67,21 @@ def default_chunk() -> int:
     return CHUNKS[launch.machine()]
 
 
-def plan(model, ctx_size: int | None, rows: int, chunk: int | None, share: Share) -> Limits:
+def plan(model, options: Options, share: Share) -> Limits:
     """Of a scheduler, beside the other models of the share's budget; the share gets its context window.
 
     On a Mac also wires what the models need, never the whole machine.
     """
     budget = share.budget.measure(free_bytes())
+    ctx_size, rows = options.ctx_size, options.max_concurrent
     context = context_window(model, ctx_size, budget)
+    entries = max(PREFIXES, rows) if options.prefix_entries is None else options.prefix_entries
     share.memory, share.context, share.window, share.promised = model.memory(), context, context, bool(ctx_size)
     keep_promises(share)
     states = sum(each.memory.row_bytes(each.window) for each in share.budget.shares if each.memory is not None)
     wire(mx.get_active_memory() + states + HEADROOM)
-    return Limits(rows=rows, chunk=chunk or default_chunk(), state_bytes=budget, share=share)
+    chunk = options.prefill_chunk or default_chunk()
+    return Limits(rows, chunk, budget, share, prefix_entries=entries, prefix_bytes=options.prefix_bytes)
 
 
 def keep_promises(share: Share) -> None:

@@ -15,6 +15,9 @@ class Options:
     ctx_size            tokens of the context window; None computes it from the architecture and the memory
     max_concurrent      rows decoded together; more requests wait
     prefill_chunk       prompt tokens read together; None: as suits the machine
+    prefix_entries      sequences whose states are kept for prompts that begin alike; 0: none, None: as many as fit, which is
+                        64 or, if it is more, max_concurrent
+    prefix_bytes        that they may take at most; None: what the rows that run leave
     timeout_s           wall time of a request, unless it says otherwise; then it ends with finish_reason "length"
     max_tokens          completion tokens of a request that does not say; None leaves what the context window leaves
     sampling            the flags' sampling parameters, by the names of `Sampling`; a request's own go before, the
@@ -30,6 +33,8 @@ class Options:
     ctx_size: int | None = None
     max_concurrent: int = 64
     prefill_chunk: int | None = None
+    prefix_entries: int | None = None
+    prefix_bytes: int | None = 2 << 30
     timeout_s: float = 300.0
     max_tokens: int | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)

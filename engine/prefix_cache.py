@@ -36,6 +36,7 @@ class PrefixCache:
         self.memory, self.entries, self.limit = memory, entries, limit
         self.tree, self.clock = Tree(), itertools.count(1)
         self.state_bytes = 0  # of the snapshots' recurrent states
+        self.kept = 0  # sequences; as `nbytes` read by other threads
 
     @property
     def nbytes(self) -> int:
@@ -111,6 +112,7 @@ class PrefixCache:
         while len(leaves) > self.entries:
             self.drop(min(leaves, key=lambda node: node.used))
             leaves = self.tree.leaves()
+        self.kept = len(leaves)
         while self.limit is not None and self.nbytes > self.limit and self.evict():
             pass
 
@@ -122,6 +124,7 @@ class PrefixCache:
         for node in sorted(self.tree.values(), key=lambda node: node.used):
             if node.value.states or self.memory.alone(node.value):
                 self._halve(node)
+                self.kept = len(self.tree.leaves())
                 return True
         return False
 

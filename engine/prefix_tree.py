@@ -101,8 +101,8 @@ class Tree:
         return [node for node in self.values() if not node.children]
 
 
-def common(one: array, other: array) -> int:
-    """How many first tokens are the same."""
+def common(one: array | str, other: array | str) -> int:
+    """How many of the first tokens, or characters, are the same."""
     low, high = 0, min(len(one), len(other))
     if one[:high] == other[:high]:
         return high

@@ -33,7 +33,7 @@ class Prefixes:
 
     @property
     def entries(self) -> int:
-        return 0 if self.cache is None else len(self.cache.tree.leaves())
+        return 0 if self.cache is None else self.cache.kept
 
     # A prompt is read
 

@@ -165,7 +165,7 @@ class Service:
 
         o = self.options
         checked.check(model, self.folder, source.home(), TURNS.pass_on)
-        plan = limits.plan(model, o.ctx_size, o.max_concurrent, o.prefill_chunk, self.share)
+        plan = limits.plan(model, o, self.share)
         if o.warmup:
             warm(model, plan, TURNS.pass_on)
         if o.prefill_trace:
@@ -188,6 +188,7 @@ class Service:
         began = time.monotonic()
         rendered = None if request.messages is None else self.render(request)
         prompt = self.prompt_of(request, rendered)
+        borders = () if rendered is None else self.borders_of(request, rendered, prompt)
         template_s = time.monotonic() - began
         context = self.context
         room = context - len(prompt)
@@ -201,7 +202,7 @@ class Service:
         queue: SimpleQueue = SimpleQueue()
         guides = self.guides.make(request, rendered, self.budget_of(request, rendered))
         sequences = [
-            Sequence(prompt, sampling, seed + i, limit, self.end_ids, put_with(queue, i), deadline, guide)
+            Sequence(prompt, sampling, seed + i, limit, self.end_ids, put_with(queue, i), deadline, guide, borders)
             for i, guide in enumerate(guides)
         ]
         choices = [self.choice(i, s, request, rendered, template_s) for i, s in enumerate(sequences)]
@@ -300,6 +301,18 @@ class Service:
             **request.template_kwargs,
         )
 
+    def borders_of(self, request: "Request", rendered: str, prompt: list[int]) -> tuple[int, ...]:
+        """Where messages of the prompt end, if the model's state is kept there."""
+        from .chat_borders import borders
+
+        memory = self.share.memory
+        if self.options.prefix_entries == 0 or memory is None or not memory.exact(len(prompt)):
+            return ()
+        render = lambda messages: self.template.render(  # noqa: E731
+            messages, request.tools, add_generation_prompt=False, **request.template_kwargs
+        )
+        return borders(request.messages, rendered, prompt, render, self.tokenizer.token_bytes)
+
     def sampling_of(self, request: "Request") -> "Sampling":
         from .request import Sampling
 
@@ -331,9 +344,10 @@ class Service:
     def stats(self) -> dict[str, int]:
         scheduler = self.engine.scheduler
         if scheduler is None:
-            return {"running": 0, "waiting": 0, "steps": 0}
+            return {"running": 0, "waiting": 0, "steps": 0, "prefix_entries": 0, "prefix_bytes": 0}
         busy = len(scheduler.running) + (scheduler.filling is not None)
-        return {"running": busy, "waiting": len(scheduler.waiting), "steps": scheduler.steps}
+        known = {"prefix_entries": scheduler.prefixes.entries, "prefix_bytes": scheduler.prefixes.nbytes}
+        return {"running": busy, "waiting": len(scheduler.waiting), "steps": scheduler.steps, **known}
 
 
 def served_name(model: str | None) -> str:

@@ -197,7 +197,8 @@ class FakeService:
         return {"active_bytes": 1 << 20, "peak_bytes": 3 << 20}
 
     def stats(self):
-        return self.memory() | {"running": len([s for s in self.streams if s.parts]), "waiting": 0}
+        rows = {"running": len([s for s in self.streams if s.parts]), "waiting": 0}
+        return self.memory() | rows | {"prefix_entries": 2, "prefix_bytes": 4096}
 
 
 def at(event, index):

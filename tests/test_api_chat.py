@@ -69,7 +69,7 @@ def test_whole():
     assert body["timings"]["prompt_n"] == 4 and body["timings"]["cache_n"] == 3
     assert body["timings"]["predicted_per_second"] == 50.0
     assert (body["timings"]["queue_ms"], body["timings"]["template_ms"]) == (1, 2)
-    assert body["timings"]["fast_paths"] == {"kernels": "metal", "traced_steps": 4, "rows": 3}
+    assert body["timings"]["fast_paths"] == {"kernels": "metal", "traced_steps": 4, "rows": 3, "prefix": None}
     assert service.streams[0].cancelled.is_set()
 
 

@@ -156,4 +156,5 @@ def test_text_routes(house):
     assert "Hi" in prompt
     counted = post("/v1/messages/count_tokens", model="m", messages=ASK["messages"])["input_tokens"]
     message = post("/v1/messages", model="m", max_tokens=4, messages=ASK["messages"])
-    assert message["usage"]["input_tokens"] == counted and message["stop_reason"] == "max_tokens"
+    used = message["usage"]
+    assert used["input_tokens"] + used["cache_read_input_tokens"] == counted and message["stop_reason"] == "max_tokens"

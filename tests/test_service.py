@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -63,7 +64,7 @@ def test_which_fast_paths_an_answer_took(service):
     alone = end(ask(service)).timings.paths
     kernels = None if launch.unavailable("linear") else launch.machine()
     traced = service.engine.scheduler.traced.worthwhile
-    assert alone == FastPaths(kernels, 23 if traced else 0, rows=1)
+    assert replace(alone, prefix=None) == FastPaths(kernels, 23 if traced else 0, rows=1)
     assert end(ask(service, n=3), 2).timings.paths.rows == 3
 
 
