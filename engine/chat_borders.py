@@ -31,7 +31,7 @@ def borders(
         except BadRequest:  # the template may want what was left out
             continue
         found.add(place(tokens, rendered, same, token_bytes))
-    return tuple(sorted(found - {0, len(tokens)}))
+    return tuple(sorted(found - {0}))
 
 
 def variants(messages: Messages) -> Iterator[Messages]:

@@ -12,8 +12,8 @@ from .sequence import Sequence
 log = logging.getLogger(__name__)
 
 TAIL = 30  # tokens before the end of a prompt of unknown parts: its last tokens may be others when it goes on
-LEAST = 32  # tokens between two snapshots of a prompt, and before the first: fewer are read faster than restored
-STRIDE, STRIDES = 2048, 8  # tokens between snapshots of a long prompt, and how many of these at most
+LEAST = 32  # tokens before a snapshot: fewer are read about as fast as restored
+STRIDE, STRIDES = 2048, 8  # tokens between snapshots of a long prompt besides, and how many of these at most
 
 
 class Prefixes:
@@ -56,13 +56,10 @@ class Prefixes:
         length = len(sequence.context)
         if not self.memory.exact(length):
             return []
-        own = [p for p in sequence.borders if p < length] or [max(0, length - TAIL)]
+        own = sequence.borders or [max(0, length - TAIL)]
         stride = max(STRIDE, length // STRIDES)
-        chosen: list[int] = []
-        for p in sorted({*own, *range(stride, length, stride)}, key=lambda p: (p in own, p), reverse=True):
-            if p >= LEAST and all(abs(p - other) >= LEAST for other in chosen):
-                chosen.append(p)
-        return sorted(p for p in chosen if p > sequence.prefilled)
+        between = [p for p in range(stride, length, stride) if all(abs(p - other) >= LEAST for other in own)]
+        return sorted(p for p in {*own, *between} if p >= LEAST and p > sequence.prefilled)
 
     def border(self, sequence: Sequence) -> int:
         """Where the next chunk of the prompt has to end at the latest."""
@@ -75,7 +72,7 @@ class Prefixes:
         done, length, before = sequence.prefilled, len(sequence.context), self.last
         border = self.borders[:1] == [done]
         self.borders, self.last = self.borders[border:], None
-        if (done < length) == self.memory.exact(length):
+        if border or (done < length) == self.memory.exact(length):
             lasting = border or done == length
             node = self.keep(sequence.context[:done], sequence.row, lasting)
             self.last = None if lasting else node
@@ -85,7 +82,7 @@ class Prefixes:
     def keep(self, tokens: list[int], row: Row, lasting: bool = True) -> Node | None:
         node = self.cache.keep(tokens, row, lasting)
         if node is not None and node.value.states:
-            mx.async_eval(node.value.arrays)  # now, while nobody writes over what they are copied from
+            mx.async_eval(node.value.arrays)  # a copy that waits would hold the pool, which the next step then had to copy
         return node
 
     # A row ends

@@ -168,17 +168,26 @@ def test_every_flag_of_mlx_serve_is_known():
     assert set(theirs.split()) <= {name for flag in flags.FLAGS for name in flag.names}
 
 
+@pytest.mark.parametrize("given, entries, most", [
+    ((), None, 2 << 30), (("auto", "0"), None, None), (("0", "off"), 0, None), (("7", "2GB"), 7, 2 << 30)
+])  # fmt: skip
+def test_the_prefix_cache_as_mlx_serve_has_it(given, entries, most):
+    line = [word for pair in zip(("--prefix-cache-entries", "--prefix-cache-mem"), given, strict=False) for word in pair]
+    options = flags.options_of(values(SERVE, *line), SERVE)
+    assert (options.prefix_entries, options.prefix_bytes) == (entries, most)
+
+
 def test_flags_become_options_and_settings(monkeypatch):
     line = """--model m --model-dir a --model-dir b --ctx-size 4096 --max-concurrent 4 --max-queue 2
     --prefill-chunk 512 --timeout 9 --max-tokens 50 --temp 0.5 --top-p 0.9 --top-k 40 --min-p 0.1 --repeat-penalty 1.1
     --presence-penalty 0.2 --frequency-penalty 0.3 --seed 7 --no-warmup-eager --host 0.0.0.0 --port 80
     --api-key k --cors-origin x --max-body-mb 1 --keep-alive-secs 3
-    --drain-secs 4 --reasoning-budget 0"""
+    --drain-secs 4 --reasoning-budget 0 --prefix-cache-entries 5 --prefix-cache-mem 3MB"""
     given = values(SERVE, *line.split())
     options, settings = flags.options_of(given, SERVE), flags.settings_of(given)
     assert (options.model, options.model_dirs, options.ctx_size, options.max_concurrent) == ("m", ("a", "b"), 4096, 4)
     assert (options.prefill_chunk, options.timeout_s, options.max_tokens, options.warmup) == (512, 9, 50, False)
-    assert options.download
+    assert options.download and (options.prefix_entries, options.prefix_bytes) == (5, 3 << 20)
     assert options.sampling == {
         "temperature": 0.5,
         "top_p": 0.9,

@@ -222,11 +222,11 @@ def test_a_sequence_has_a_bounded_number_of_snapshots(load):
     assert 1 < len(scheduler.prefixes.cache.tree.values()) <= PATH
 
 
-def test_borders_that_are_close_count_once(load):
+def test_where_the_state_of_a_prompt_is_kept(load):
     scheduler = fresh(load("lfm2"))
     one = Run(PROMPT[:300], 1)
     one.sequence.borders = (LEAST - 1, 120, 130, 290)
-    assert scheduler.prefixes.wanted(one.sequence) == [130, 290]
+    assert scheduler.prefixes.wanted(one.sequence) == [120, 130, 290]
     one.sequence.borders = ()
     assert scheduler.prefixes.wanted(one.sequence) == [300 - TAIL]
     long = Run(PROMPT * 30, 1)
