@@ -79,7 +79,8 @@ def plan(model, options: Options, share: Share) -> Limits:
     share.memory, share.context, share.window, share.promised = model.memory(), context, context, bool(ctx_size)
     keep_promises(share)
     states = sum(each.memory.row_bytes(each.window) for each in share.budget.shares if each.memory is not None)
-    wire(mx.get_active_memory() + states + HEADROOM)
+    kept = min(options.prefix_bytes or HEADROOM, budget) if entries else 0
+    wire(mx.get_active_memory() + states + kept + HEADROOM)
     chunk = options.prefill_chunk or default_chunk()
     return Limits(rows, chunk, budget, share, prefix_entries=entries, prefix_bytes=options.prefix_bytes)
 
