@@ -192,10 +192,14 @@ class Pages:
         return gathered(self.keys, span.runs), gathered(self.values, span.runs)
 
     def copy(self, moves: list[Move], slots: int) -> None:
-        """Copy runs to other slots of the pool, which is given `slots`; the device does it when it comes to it."""
+        """Copy runs to other slots of the pool, which is given `slots`.
+
+        Where kernels do it, whoever reads the pool in the next step need not wait for the copy: it is done before.
+        """
         self.prepare(Rows((), slots))
         if self.in_place:
             self.written = pages_kernel.copied(self, moves)
+            mx.eval(self.written)
         else:
             self.keys, self.values = (moved(pool, moves) for pool in self.held)
 
