@@ -12,6 +12,7 @@ from ..kernels.pages import PAGE
 from ..models.state import Memory, Row, Snapshot
 from .prefix_tree import Found, Node, Tree
 
+LEAST = 32  # tokens of a state that is kept: fewer are read about as fast as restored
 PATH = 16  # snapshots that one sequence has at most: of a recurrent model each may take as much as 1,000 tokens
 
 
@@ -49,6 +50,8 @@ class PrefixCache:
         """The longest state that a sequence of these tokens can start from; at least the last is to be read."""
         found = self.tree.find(tokens[:-1])
         node, length = self._best(found)
+        if length < LEAST:
+            node, length = None, 0
         if node is not None:
             node.used = next(self.clock)
         differs = found.differs and found.matched < len(tokens) - 1

@@ -5,14 +5,13 @@ import logging
 import mlx.core as mx
 
 from ..models.state import Memory, Row
-from .prefix_cache import Match, PrefixCache
+from .prefix_cache import LEAST, Match, PrefixCache
 from .prefix_tree import Node
 from .sequence import Sequence
 
 log = logging.getLogger(__name__)
 
 TAIL = 30  # tokens before the end of a prompt of unknown parts: its last tokens may be others when it goes on
-LEAST = 32  # tokens before a snapshot: fewer are read about as fast as restored
 STRIDE, STRIDES = 2048, 8  # tokens between snapshots of a long prompt besides, and how many of these at most
 
 
@@ -91,7 +90,7 @@ class Prefixes:
         """The sequence's row ends. What it holds, `computed` tokens, is kept."""
         row, known = sequence.row, sequence.known
         computed = min(computed, len(known))
-        if self.cache is not None and computed and (computed == row.length or not self.memory.recurrent):
+        if self.cache is not None and computed >= LEAST and (computed == row.length or not self.memory.recurrent):
             self.keep(known[:computed], row)
         self.memory.close(row)
         if self.cache is not None:
@@ -116,5 +115,6 @@ def told(match: Match, length: int) -> str:
         return f"0 of {length} tokens: nothing that is kept begins like the prompt"
     why = "the prompt goes on otherwise" if match.differs else "what is kept ends there"
     end = "the whole prompt is kept" if match.matched == length - 1 else f"from token {match.matched} on {why}"
-    where = "" if match.length == match.matched else f"; the last state before is at {match.length}"
+    before = f"the last state before is at {match.length}" if match.length else f"no state of {LEAST} tokens is before"
+    where = "" if match.length == match.matched else f"; {before}"
     return f"{match.length} of {length} tokens: {end}{where}"

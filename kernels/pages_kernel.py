@@ -79,5 +79,5 @@ def copied(pages, moves) -> mx.array:
     k, v, done = gather(pages, [run for runs, _ in moves for run in runs])
     sizes = [(slot, sum(count for _, count in runs)) for runs, slot in moves]
     slots = mx.concatenate([mx.arange(slot, slot + count, dtype=mx.int32) for slot, count in sizes])
-    size = mx.array([pages.keys.shape[1], slots.size], mx.int32)
+    size = constant((pages.keys.shape[1], slots.size), mx.int32)
     return put(pages, k[None], v[None], slots, size, done)

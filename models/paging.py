@@ -164,7 +164,7 @@ class Paging:
 
     def keep(self, extent: Extent, length: int) -> Extent:
         """The pages that a snapshot at `length` reads: they stay as they are until `drop`."""
-        base = self.base(length)
+        base = max(extent.base, self.base(length))  # a row that went back has not all that it could go back by again
         runs = cut(cut(extent.runs, -(-(length - extent.base) // PAGE))[0], (base - extent.base) // PAGE)[1]
         for i, page in enumerate(numbers(runs)):
             self.shares.count(page, snapshots=1, read=min(PAGE, length - base - i * PAGE))
@@ -172,7 +172,7 @@ class Paging:
 
     def shorten(self, kept: Extent, length: int) -> Extent:
         """What a snapshot at a smaller length reads; the other pages are let go."""
-        base = self.base(length)
+        base = max(kept.base, self.base(length))
         before, runs = cut(kept.runs, (base - kept.base) // PAGE)
         runs, after = cut(runs, -(-(length - base) // PAGE))
         self._let_go((*before, *after), snapshots=1)
@@ -183,8 +183,7 @@ class Paging:
 
     def resume(self, kept: Extent, length: int, expected: int) -> tuple[Extent, list[Move]]:
         """A row that has the first `length` tokens of a snapshot, with room for `expected`; and what to copy for it."""
-        base = self.base(length)
-        assert base >= kept.base, "the snapshot does not reach back so far"
+        base = max(kept.base, self.base(length))
         runs, (whole, rest) = cut(kept.runs, (base - kept.base) // PAGE)[1], divmod(length - base, PAGE)
         claimed = rest > 0 and self.shares.claimable(cut(runs, whole)[1][0][0], rest)
         shared, others = cut(runs, whole + claimed)
@@ -197,7 +196,7 @@ class Paging:
 
     def whole(self, kept: Extent, length: int) -> list[int]:
         """The pages of a snapshot that its first `length` tokens fill."""
-        base = self.base(length)
+        base = max(kept.base, self.base(length))
         return numbers(cut(cut(kept.runs, (base - kept.base) // PAGE)[1], (length - base) // PAGE)[0])
 
     # Steps

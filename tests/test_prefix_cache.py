@@ -8,8 +8,8 @@ import pytest
 from runner import Run, run
 from smelt import models
 from smelt.engine import scheduler as module
-from smelt.engine.prefix_cache import PATH
-from smelt.engine.prefixes import LEAST, TAIL
+from smelt.engine.prefix_cache import LEAST, PATH
+from smelt.engine.prefixes import TAIL
 from smelt.engine.scheduler import Limits, Scheduler
 
 PROMPT = [(7 * i * i + 3 * i) % 300 for i in range(400)]
@@ -95,10 +95,10 @@ def test_an_answer_that_is_written_otherwise_in_the_next_prompt_is_read_from_the
 def test_a_dense_model_goes_on_at_any_token(load):
     model, scheduler = load("llama"), fresh(load("llama"))
     answered(scheduler, PROMPT[:200])
-    for matched in (1, 63, 64, 65, 150):
+    for matched in (1, 31, 32, 63, 64, 65, 150):
         prompt = PROMPT[:matched] + OTHER[200:230]
         one = answered(scheduler, prompt)
-        assert one.sequence.cached == matched and one.tokens == cold(model, prompt)
+        assert one.sequence.cached == (0 if matched < LEAST else matched) and one.tokens == cold(model, prompt)
 
 
 @pytest.mark.parametrize("kind", [*DENSE, *EXACT])
