@@ -147,3 +147,24 @@ def test_who_writes_to_pages_next_waits_for_a_traced_step(tmp_path, monkeypatch)
         step = scheduler.pending[0]
     assert len(given) == len(model.blocks)
     assert all(mx.array_equal(after, step.arrays[0].view(mx.uint8)) for after in given)
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "lfm2"])
+def test_a_row_goes_on_in_pages_that_another_writes_to(tmp_path, name):
+    """The second has the first one's pages, of which it copies a part of the last, and both decode together."""
+    model, first, second = load(tmp_path, name), [*PROMPT, *PROMPT[:20]], [*PROMPT, *PROMPT[:10], 7, 8, 9]
+
+    def answers(entries):
+        model.forget()
+        scheduler, runs = Scheduler(model, Limits(prefix_entries=entries)), [Run(first, 6), Run(second, 4)]
+        runs[0].sequence.borders = runs[1].sequence.borders = (len(PROMPT) + 10,)
+        for one in runs:
+            scheduler.add(one.sequence)
+        while not scheduler.idle:
+            scheduler.tick()
+        return [one.sequence.generated for one in runs], runs[1].sequence.cached
+
+    with kernels_run():
+        warm, cached = answers(4)
+        cold, none = answers(0)
+    assert warm == cold and (cached, none) == (len(PROMPT) + 10, 0)
