@@ -7,6 +7,7 @@ from ..kernels.resident import Growing
 from .shares import Shares
 
 REWIND = 8  # a row can go back by so many positions: the longest rejected draft
+SPARE = 8  # pages that a row is given at once where they need not follow on those it has: few runs, few pages unused
 GROWTH = 1.5  # spare room given to a row that had to move, so that moving costs a constant a token
 
 PageRuns = tuple[tuple[int, int], ...]  # (first page, pages), in the order of positions
@@ -201,13 +202,13 @@ class Paging:
 
     # Steps
 
-    def place(self, rows: list[tuple[Extent, int]], new: int) -> Rows:
-        """Make room for `new` tokens after each row's length."""
+    def place(self, rows: list[tuple[Extent, int]], new: int, scattered: bool = False) -> Rows:
+        """Make room for `new` tokens after each row's length. scattered: a row's pages may be anywhere, none need move."""
         moves: list[Move] = []
         for extent, length in rows:
             self._forget(extent, length)
             moves += self._part(extent, length)
-            moves += self._reserve(extent, length, length + new)
+            moves += self._reserve(extent, length, length + new, scattered)
         spans = tuple(self.span(extent, length, length + new) for extent, length in rows)
         return Rows(spans, self.slots, tuple(moves), self.growing.setdefault(len(rows), Growing()))
 
@@ -236,7 +237,7 @@ class Paging:
                 return [(((left[0][0] * PAGE, held),), start * PAGE)] if held else []
         return []
 
-    def _reserve(self, extent: Extent, length: int, end: int) -> list[Move]:
+    def _reserve(self, extent: Extent, length: int, end: int, scattered: bool) -> list[Move]:
         """Pages for positions up to `end`; a move where the row's last run cannot be continued in place."""
         more = -(-(end - extent.end) // PAGE)
         if more <= 0:
@@ -244,6 +245,9 @@ class Paging:
         own = self._own(extent)
         if extent.pages and self.pool.extend(sum(extent.runs[-1]), more, int((own + more) * GROWTH)):
             extent.add(sum(extent.runs[-1]), more)
+            return []
+        if scattered:
+            extent.add(self.pool.take(max(more, SPARE)), max(more, SPARE))
             return []
         return self._relocate(extent, own, more, length)
 

@@ -188,7 +188,7 @@ class Memory:
         step = Step(
             position=resident(mx.array([row.length for row in rows], mx.int32)),
             new=new,
-            rows={w: p.place([(row.extents[w], row.length) for row in rows], new) for w, p in self.paging.items()},
+            rows={w: self._place(w, rows, new) for w in self.paging},
             slots=tuple(row.slot for row in rows),
             fresh=tuple(row.length == 0 for row in rows),
             keep=keep,
@@ -196,6 +196,11 @@ class Memory:
         for row in rows:
             row.length += new
         return step
+
+    def _place(self, window: int | None, rows: Sequence[Row], new: int) -> Rows:
+        """Kernels that write in place read pages wherever they are; plain operations would have to join them."""
+        in_place = next(pages for pages in self.pages if pages.window == window).in_place
+        return self.paging[window].place([(row.extents[window], row.length) for row in rows], new, in_place)
 
     def rewind(self, row: Row, count: int) -> None:
         """Forget the last `count` tokens: the next step writes over them.

@@ -12,6 +12,7 @@ from smelt.models.paging import REWIND
 from smelt.models.shares import Shares
 from smelt.models.state import Memory
 
+WINDOWS = [(None,), (40,), (None, 100), (None, 40, 200)]
 ROOM = 300  # tokens that a row may be given room for
 
 
@@ -22,8 +23,11 @@ def memory(*windows):
 class Program:
     """A memory, and what its rows and snapshots should hold: lists of one number a position."""
 
-    def __init__(self, seed, *windows):
+    def __init__(self, seed, *windows, scattered=False):
         self.rng, self.memory = random.Random(seed), memory(*windows)
+        for paging in self.memory.paging.values():
+            place = paging.place
+            paging.place = lambda rows, new, in_place, place=place: place(rows, new, scattered)
         self.rows, self.snapshots, self.written = [], [], 0
 
     def open(self):
@@ -110,10 +114,10 @@ def pages_of(extent):
 
 
 @settings(max_examples=60, deadline=None)
-@example(seed=29711720, windows=(40,))  # a snapshot of a row that had gone back
-@given(seed=st.integers(0, 10**9), windows=st.sampled_from([(None,), (40,), (None, 100), (None, 40, 200)]))
-def test_rows_and_snapshots_hold_their_own_whatever_others_do(seed, windows):
-    program = Program(seed, *windows).run(50)
+@example(seed=29711720, windows=(40,), scattered=False)  # a snapshot of a row that had gone back
+@given(seed=st.integers(0, 10**9), windows=st.sampled_from(WINDOWS), scattered=st.booleans())
+def test_rows_and_snapshots_hold_their_own_whatever_others_do(seed, windows, scattered):
+    program = Program(seed, *windows, scattered=scattered).run(50)
     for row, _ in program.rows:
         program.memory.close(row)
     for snapshot, _ in program.snapshots:
@@ -154,6 +158,15 @@ def test_what_goes_on_alone_follows_on_in_place():
     again = m.restore(snapshot, expected=500)
     assert len(again.extents[None].runs) == 1
     assert not m.step([again], 200).rows[None].moves and len(again.extents[None].runs) == 1
+
+
+def test_pages_that_kernels_read_anywhere_never_move():
+    paging = memory(None).paging[None]
+    rows, moves = [paging.open(0), paging.open(0)], 0
+    for length in range(0, 4000, 10):
+        moves += sum(len(paging.place([(extent, length)], 10, scattered=True).moves) for extent in rows)
+    assert moves == 0 and all(extent.end >= 4000 and len(extent.runs) <= 8 for extent in rows)
+    assert paging.pool.pages <= 2 * (4000 // PAGE + 8)
 
 
 def test_only_one_row_goes_on_in_the_last_page():
