@@ -44,7 +44,7 @@ MODEL_FLAGS = (
     ),
     Flag(
         ("--prefix-cache-mem",),
-        "memory for them; 0 or `off`: what running answers leave",
+        "memory for those of a model; 0 or `off`: what running answers leave",
         off_or(size),
         "SIZE",
         "2GB",

@@ -38,7 +38,7 @@ def test_what_is_counted():
     assert found['smelt_generations_total{reason="failed"}'] == 1
     assert found["smelt_prompt_tokens_total"] == 21 and found["smelt_cached_prompt_tokens_total"] == 9
     assert found["smelt_cached_prompts_total"] == 3
-    assert (found["smelt_prefix_cache_entries"], found["smelt_prefix_cache_bytes"]) == (2, 4096)
+    assert [found[f'smelt_prefix_cache_{name}{{model="fake"}}'] for name in ("entries", "bytes")] == [2, 4096]
     assert found["smelt_completion_tokens_total"] == 20
     assert found[f'smelt_http_requests_total{{route="{PATH}",status="200"}}'] == 3
     assert found[f'smelt_http_requests_total{{route="{PATH}",status="400"}}'] == 1
