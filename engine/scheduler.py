@@ -63,7 +63,8 @@ class Scheduler:
         self.model, self.limits = model, limits
         self.memory = model.memory()
         self.traced = TracedStep(model, self.memory)
-        self.prefixes = Prefixes(self.memory, limits.prefix_entries if model.traceable else 0, limits.prefix_bytes)
+        entries = limits.prefix_entries if model.traceable else 0  # else keys hang on how long their row was then
+        self.prefixes = Prefixes(self.memory, entries, limits.prefix_bytes)
         self.pace = Pace(limits.chunk, len(model.blocks))
         self.trace = PrefillTrace(model) if limits.trace else None
         self.waiting: deque[Sequence] = deque()

@@ -263,6 +263,12 @@ def test_no_cache_keeps_nothing(load):
     assert scheduler.memory.kept_bytes == 0
 
 
+def test_keys_that_turn_with_the_length_are_not_kept(tmp_path):
+    scheduler = fresh(models.load(checkpoints.make(tmp_path, "llama_dynamic")))
+    runs = [answered(scheduler, PROMPT[:100]) for _ in range(2)]
+    assert [r.sequence.cached for r in runs] == [0, 0] and scheduler.prefixes.nbytes == 0
+
+
 def test_what_is_told_of_a_match(load):
     scheduler = fresh(load("lfm2"))
     tell = lambda prompt, **fields: answered(scheduler, prompt, **fields).sequence.paths.prefix  # noqa: E731
