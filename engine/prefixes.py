@@ -44,7 +44,7 @@ class Prefixes:
         row = self.cache.restore(match, expected) if match.length else self.memory.open(expected)
         sequence.prefilled = match.length
         if not sequence.generated:  # else it was read before, and gave way
-            sequence.cached, sequence.kept = match.length, len(context) - match.length
+            sequence.cached, sequence.kept = match.length, len(context) - 1 - match.length  # the last is always read
             sequence.paths.prefix = told(match, len(context))
             log.info("prefix cache: %s", sequence.paths.prefix)
         self.borders, self.last = self.wanted(sequence), None

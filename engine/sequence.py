@@ -48,7 +48,7 @@ class Sequence:
     deadline     monotonic time after which the completion ends with "length"; None: never
     guide        says which tokens may come; None: all may
     borders      where parts of the prompt end, such as messages: other prompts may begin with the same parts
-    cached       tokens of the prompt whose state was known; `kept` those whose state is known from now on
+    cached       tokens of the prompt whose state was known; `kept` those that the same prompt would find besides
     """
 
     prompt: list[int]

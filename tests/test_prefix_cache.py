@@ -71,7 +71,7 @@ def empty(scheduler):
 def test_the_next_turn_is_read_from_the_end_of_the_last_and_answers_the_same(load, kind, fields):
     model, scheduler = load(kind), fresh(load(kind))
     first = answered(scheduler, PROMPT[:200], **fields)
-    assert first.sequence.cached == 0 and first.sequence.kept == 200
+    assert first.sequence.cached == 0 and first.sequence.kept == 199
     turn = PROMPT[:200] + first.tokens + OTHER[:40]
     second = answered(scheduler, turn, **fields)
     assert second.sequence.cached >= 200 + len(first.tokens) - 1

@@ -93,12 +93,12 @@ def test_every_dialect_tells_what_was_cached(houses):
         first, then = (warm.post("/v1/messages", system=given, **ask)["usage"] for _ in range(2))
         total = sum(first[name] for name in COUNTED)
         assert total == sum(then[name] for name in COUNTED) and then["cache_read_input_tokens"] > total / 2
-        created = total - then["cache_read_input_tokens"] if marked else 0
-        assert then["cache_creation_input_tokens"] == created
+        created = total - then["cache_read_input_tokens"] - 1 if marked else 0
+        assert then["cache_creation_input_tokens"] == created and then["input_tokens"] >= 1
     told = warm.post("/v1/responses", instructions=SYSTEM, input="Name a lake.", max_output_tokens=4)["usage"]
     details = told["input_tokens_details"]
     assert details["cached_tokens"] > 60
-    assert details["cached_tokens"] + details["cache_write_tokens"] == told["input_tokens"] == total
+    assert details["cached_tokens"] + details["cache_write_tokens"] + 1 == told["input_tokens"] == total
     plain = cold.post("/v1/responses", instructions=SYSTEM, input="Name a lake.", max_output_tokens=4)["usage"]
     assert plain["input_tokens_details"] == {"cached_tokens": 0, "cache_write_tokens": 0}
 
