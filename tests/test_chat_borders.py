@@ -1,5 +1,7 @@
 """Where the parts of rendered conversations end: what the next turn, or another conversation, begins with."""
 
+from array import array
+
 import chat_templates as t
 import pytest
 import tiny
@@ -28,13 +30,8 @@ def found(name, messages, **variables):
 
 
 def shared(name, tokens, messages, **variables):
-    return common(tokens_array(tokens), tokens_array(tokens_of(t.template(name).render(messages, **variables))))
-
-
-def tokens_array(tokens):
-    from array import array
-
-    return array("i", tokens)
+    other = tokens_of(t.template(name).render(messages, **variables))
+    return common(array("i", tokens), array("i", other))
 
 
 @pytest.mark.parametrize("name", sorted(t.ALL))

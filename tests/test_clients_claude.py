@@ -48,7 +48,7 @@ def test_a_request_in_the_middle_of_a_session(house):
     kinds = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
     begun = got[0]["message"]["usage"]
     assert usage["output_tokens"] <= 6 and sum(usage[kind] for kind in kinds) == begun["input_tokens"] > 1000
-    assert usage["input_tokens"] > 0  # Claude Code would go on with the first event's, and count the prompt twice
+    assert usage["input_tokens"] > 0  # a client may take 0 for "as told before", and count the prompt twice
     assert got[0]["message"]["model"] == "claude-sonnet-4-5-20250929"
 
 
