@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..engine.events import Event, Failed, Finished, Progress, Started
+from ..engine.events import Event, Failed, FastPaths, Finished, Progress, Started
 from .body import read_json
 from .errors import as_request_error, send
 from .house import Gate, House
@@ -82,6 +82,7 @@ class Running:
             self.open_choices -= 1
             self.metrics.finished(event, first=event.index % self.per_prompt == 0)
             log_finished(event, seconds, self.ident)
+            log_drafts(event.timings.paths, self.ident)
         elif isinstance(event, Failed):
             self.open_choices = 0
             self.metrics.count("generations", "failed")
@@ -112,6 +113,22 @@ def log_finished(event: Finished, seconds: float, ident: str) -> None:
         read,
         written,
         event.reason,
+        ident,
+    )
+
+
+def log_drafts(paths: FastPaths, ident: str) -> None:
+    """One line an answer that was drafted, as mlx-serve writes it."""
+    if not paths.drafts:
+        return
+    log.info(
+        "[spec-stats] mode=%s attempts=%d accepts=%d avg_per_round=%.2f per_draft_pct=%.1f runtime_disabled=%s %s",
+        paths.speculation,
+        paths.drafts,
+        paths.accepted,
+        paths.accepted / paths.drafts,
+        100 * paths.accepted / paths.drafted,
+        str(paths.disabled).lower(),
         ident,
     )
 

@@ -12,7 +12,19 @@ from ..engine.request import Request
 from . import conversation, rules
 from .errors import Missing, Unsupported
 from .openai_chunks import Chunks, Head, fold_choices
-from .parameters import ABSENT, ANSWER, EFFORTS_TOLD, NO_EFFECT, SAMPLING, TOP_LOGPROBS, UNUSED, Parameter, Table, read
+from .parameters import (
+    ABSENT,
+    ANSWER,
+    DRAFTING,
+    EFFORTS_TOLD,
+    NO_EFFECT,
+    SAMPLING,
+    TOP_LOGPROBS,
+    UNUSED,
+    Parameter,
+    Table,
+    read,
+)
 from .rules import Rule
 from .shapes import EXTENSIONS, SHAPES, offered, response_format, shape_of, strict_names, tool_use
 
@@ -29,6 +41,12 @@ def check_tool_choice(name: str, value: Any) -> str | dict[str, str]:
 def check_modalities(name: str, value: Any) -> None:
     if rules.expect(name, value, list) != ["text"]:
         raise Unsupported(f"{name} is {rules.shown(value)}; this model answers in text only", name)
+
+
+def prediction(name: str, value: Any) -> str:
+    """{type: content, content} -> the text."""
+    rules.one_of("content").check(f"{name}.type", rules.require(rules.expect(name, value, dict), "type", name + "."))
+    return conversation.content(f"{name}.content", rules.require(value, "content", name + "."))
 
 
 TABLE = Table(
@@ -86,6 +104,12 @@ TABLE = Table(
             NO_EFFECT,
         ),
         *UNUSED,
+        *DRAFTING,
+        Parameter(
+            "prediction",
+            Rule("`{type: content, content}`, the content a string or an array of text parts", prediction),
+            "what the answer will be like, a file to be edited for instance: drafts come from there. The answer is the same",
+        ),
         *ABSENT,
         Parameter(
             "functions", rules.refused("send tools instead; OpenAI dropped functions in 2023"), "tools' old name"
@@ -96,9 +120,6 @@ TABLE = Table(
             "tool_choice's old name",
         ),
         Parameter("audio", rules.refused("this model answers in text only"), "spoken answers"),
-        Parameter(
-            "prediction", rules.refused("drafting from a given text is not in this version of Smelt"), "predicted text"
-        ),
         Parameter("moderation", rules.refused("Smelt has no model for moderation"), "checking the content"),
         Parameter("web_search_options", rules.refused("Smelt does not search the web"), "web search"),
     ),
@@ -155,6 +176,8 @@ def request(given, enable_thinking: bool | None) -> Request:
         shape=shape_of(given, *SHAPES),
         tool_use=use,
         reasoning_budget=given.get("reasoning_budget_tokens"),
+        prediction=given.get("prediction"),
+        **given.drafting,
     )
 
 

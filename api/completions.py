@@ -14,7 +14,7 @@ from ..engine.request import Request
 from . import rules
 from .errors import Missing, WrongType
 from .openai_chunks import Chunks, Head, fold_choices
-from .parameters import ABSENT, ANSWER, SAMPLING, TOP_LOGPROBS, UNUSED, Parameter, Table, read
+from .parameters import ABSENT, ANSWER, DRAFTING, SAMPLING, TOP_LOGPROBS, UNUSED, Parameter, Table, read
 from .rules import Rule
 from .shapes import EXTENSIONS, SHAPES, response_format, shape_of
 
@@ -65,6 +65,7 @@ TABLE = Table(
             "suffix", rules.refused("filling in the middle is not in this version of Smelt"), "text after the gap"
         ),
         *UNUSED,
+        *DRAFTING,
         *ABSENT,
     ),
 )
@@ -113,6 +114,7 @@ def request(prompt: Prompt, given) -> Request:
         stop=given.get("stop", ()),
         n=given.get("n", 1),
         shape=shape_of(given, *SHAPES),
+        **given.drafting,
     )
 
 

@@ -6,6 +6,7 @@ feature off, so that a script written for mlx-serve runs where it does not ask f
 
 import math
 
+from ..engine.speculation import MOST_DRAFTED
 from .flag import CHAT, RUN, SERVE, Flag, auto_or, integer, number, off_or, ranged, size, words_of
 
 LOG_LEVELS = {"error": "ERROR", "warn": "WARNING", "info": "INFO", "debug": "DEBUG"}
@@ -222,17 +223,26 @@ GENERAL_FLAGS = (
     Flag(("--log-file",), "say it to this file, too", str, "FILE"),
 )
 
-SPECULATION, KV_QUANT = "speculative decoding", "a quantised KV cache"
+DRAFTING_FLAGS = (
+    Flag(("--pld",), "prompt lookup: draft what followed the same words before; answers are the same", default="on"),
+    Flag(("--no-pld",), "do without", value=False),
+    Flag(("--pld-draft-len",), "tokens drafted a step", integer(1, MOST_DRAFTED), "N", "5"),
+    Flag(("--pld-key-len",), "tokens that must have come before", integer(1, 16), "N", "3"),
+    Flag(("--drafter",), "a folder or org/name of Gemma 4's assistant, which drafts for the Gemma 4 of --model", str, "DIR", "none"),
+    Flag(("--no-drafter",), "no drafting model"),
+    Flag(
+        ("--draft-block-size",),
+        "tokens of its round, the newest one and those drafted",
+        auto_or(integer(2, MOST_DRAFTED + 1)),
+        "N",
+        "auto: 2, 4 or 8, by the model",
+    ),
+)
+
+KV_QUANT = "a quantised KV cache"
 
 ABSENT_FLAGS = (
     Flag(("--no-vision",), "read no images; this version reads none"),
-    Flag(("--pld",), "prompt lookup decoding", absent=SPECULATION, default="off", differs="on"),
-    Flag(("--no-pld",), "no prompt lookup decoding"),
-    Flag(("--pld-draft-len",), "tokens drafted a step", integer(1), "N", absent=SPECULATION),
-    Flag(("--pld-key-len",), "tokens that have to match", integer(1), "N", absent=SPECULATION),
-    Flag(("--drafter",), "a drafting model", str, "DIR", absent=SPECULATION),
-    Flag(("--no-drafter",), "no drafting model"),
-    Flag(("--draft-block-size",), "tokens drafted a round", auto_or(integer(1)), "N", absent=SPECULATION, off=(None,)),
     Flag(
         ("--kv-quant",),
         "bits of the KV cache",
@@ -253,4 +263,4 @@ ABSENT_FLAGS = (
     ),
 )
 
-FLAGS = (*MODEL_FLAGS, *RESIDENCY_FLAGS, *SAMPLING_FLAGS, *THINKING_FLAGS, *RUN_FLAGS, *SERVE_FLAGS, *GENERAL_FLAGS, *ABSENT_FLAGS)
+FLAGS = (*MODEL_FLAGS, *RESIDENCY_FLAGS, *SAMPLING_FLAGS, *THINKING_FLAGS, *RUN_FLAGS, *SERVE_FLAGS, *DRAFTING_FLAGS, *GENERAL_FLAGS, *ABSENT_FLAGS)

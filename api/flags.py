@@ -86,6 +86,11 @@ def options_of(values: Mapping[str, Any], command: str) -> Options:
         max_tokens=values.get("max_tokens", 100 if command == RUN else None),
         sampling=sampling,
         reasoning_budget=budget if budget > 0 else None,
+        pld=either(values, "pld", True),
+        pld_draft_len=values.get("pld_draft_len", 5),
+        pld_key_len=values.get("pld_key_len", 3),
+        drafter=drafter(values),
+        draft_block=values.get("draft_block_size"),
         warmup=either(values, "warmup_eager", command == SERVE),
         prefill_trace=values.get("prefill_trace", False),
     )
@@ -111,6 +116,12 @@ def settings_of(values: Mapping[str, Any]) -> Settings:
         drain_s=values.get("drain_secs", 30.0),
         enable_thinking=thinking(values),
     )
+
+
+def drafter(values: Mapping[str, Any]) -> str | None:
+    if "drafter" in values and "no_drafter" in values:
+        raise Refused("--drafter and --no-drafter were both given")
+    return values.get("drafter")
 
 
 def thinking(values: Mapping[str, Any]) -> bool | None:

@@ -13,7 +13,7 @@ from ..engine.errors import BadRequest
 from ..engine.request import Request, Shape
 from . import message_blocks, rules, shapes
 from .errors import Missing, NoThreads, Unsupported
-from .parameters import ABSENT, EFFORTS_TOLD, NO_EFFECT, SAMPLING, Parameter, Table, read
+from .parameters import ABSENT, DRAFTING, EFFORTS_TOLD, NO_EFFECT, SAMPLING, Parameter, Table, read
 from .rules import Rule
 
 ATTRIBUTION = re.compile(r"\Ax-anthropic-billing-header:[^\n]*\n?")
@@ -163,6 +163,7 @@ TABLE = Table(
             "the older name of `output_config.format`",
         ),
         Parameter("container", rules.refused("Smelt runs no code"), "code execution"),
+        *DRAFTING,
         *ABSENT,
     ),
 )
@@ -221,6 +222,7 @@ def request(given, choice: Mapping[str, Any], enable_thinking: bool | None) -> R
         shape=shape(given),
         tool_use=use,
         reasoning_budget=given.get("thinking", {}).get("budget"),
+        **given.drafting,
     )
 
 

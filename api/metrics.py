@@ -25,6 +25,8 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "cached_prompts": ("prompts of which it held a part", ()),
     "completion_tokens": ("tokens generated", ()),
     "reasoning_tokens": ("those of them that were thinking", ()),
+    "drafted_tokens": ("tokens that were guessed, to be verified several at once", ()),
+    "accepted_tokens": ("those of them that were right", ()),
     "embedding_tokens": ("tokens of texts that were made vectors", ()),
 }
 HISTOGRAMS = {
@@ -74,6 +76,8 @@ class Metrics:
         self.count("generations", event.reason)
         self.count("completion_tokens", amount=used.completion_tokens)
         self.count("reasoning_tokens", amount=used.reasoning_tokens)
+        self.count("drafted_tokens", amount=timed.paths.drafted)
+        self.count("accepted_tokens", amount=timed.paths.accepted)
         self.observe("decode", timed.decode_s)
         if first:
             self.count("prompt_tokens", amount=used.prompt_tokens)

@@ -12,6 +12,7 @@ from .errors import as_request_error, encode, openai_envelope
 from .version import VERSION
 
 DONE = b"data: [DONE]\n\n"
+DETAILS = ("reasoning_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def usage(over: list[Finished], per_prompt: int) -> dict[str, Any]:
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": sum(done.usage.cached_tokens for done in read)},
-        "completion_tokens_details": {"reasoning_tokens": sum(done.usage.reasoning_tokens for done in over)},
+        "completion_tokens_details": {name: sum(getattr(done.usage, name) for done in over) for name in DETAILS},
     }
 
 
@@ -126,12 +127,15 @@ def timings(over: list[Finished], per_prompt: int = 1) -> dict[str, Any]:
     cached = sum(done.usage.cached_tokens for done in read)
     computed = sum(done.usage.prompt_tokens for done in read) - cached
     written = sum(done.usage.completion_tokens for done in over)
+    drafted = sum(done.timings.paths.drafted for done in over)
+    accepted = sum(done.timings.paths.accepted for done in over)
     return {
         "queue_ms": milliseconds(max(done.timings.queue_s for done in over)),
         "template_ms": milliseconds(sum(done.timings.template_s for done in read)),
         "cache_n": cached,
         **spent("prompt", computed, max(done.timings.prefill_s for done in read)),
         **spent("predicted", written, max(done.timings.decode_s for done in over)),
+        **({"draft_n": drafted, "draft_n_accepted": accepted} if drafted else {}),
         "fast_paths": fast_paths([done.timings.paths for done in over]),
     }
 
@@ -143,6 +147,7 @@ def fast_paths(each: list[FastPaths]) -> dict[str, Any]:
         "traced_steps": max(paths.traced_steps for paths in each),
         "rows": max(paths.rows for paths in each),
         "prefix": each[0].prefix,
+        "speculation": next((paths.speculation for paths in each if paths.speculation), None),
     }
 
 

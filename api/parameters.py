@@ -23,7 +23,7 @@ BOUNDS = {name: (low, high) for name, low, high in LIMITS}
 class Parameter:
     """
     name     as `read` returns it; `aliases` are read as it is, and both at once must agree
-    group    "sampling" and "template" go to the engine, "" is handled by the dialect, NO_EFFECT is dropped
+    group    "sampling", "template" and "drafting" go to the engine, "" is handled by the dialect, NO_EFFECT is dropped
     """
 
     name: str
@@ -55,11 +55,12 @@ class Table:
 
 @dataclass(slots=True)
 class Given:
-    """What a body gave: `values` for the dialect, `sampling` and `template` for the engine."""
+    """What a body gave: `values` for the dialect, `sampling`, `template` and `drafting` for the engine."""
 
     values: dict[str, Any]
     sampling: dict[str, Any]
     template: dict[str, Any]
+    drafting: dict[str, Any]
 
     def get(self, name: str, default: Any = None) -> Any:
         return self.values.get(name, default)
@@ -67,8 +68,8 @@ class Given:
 
 def read(table: Table, body: Mapping[str, Any]) -> Given:
     """The parameters of a body, checked. null means what leaving the parameter out means."""
-    given = Given({}, {}, {})
-    groups = {"sampling": given.sampling, "template": given.template}
+    given = Given({}, {}, {}, {})
+    groups = {"sampling": given.sampling, "template": given.template, "drafting": given.drafting}
     for name, value in body.items():
         parameter = table.find(name)
         if value is not None:
@@ -180,20 +181,23 @@ UNUSED = (
     Parameter("store", rules.only(False, why="chat completions are not stored"), "nothing is stored", NO_EFFECT),
 )
 
-# Features of mlx-serve and others that a request may switch off but, in this version, not on.
-ABSENT = (
+DRAFTING = (
     Parameter(
         "enable_pld",
-        rules.only(False, why="speculative decoding is not in this version of Smelt"),
-        "prompt lookup",
-        NO_EFFECT,
+        rules.boolean,
+        "draft by prompt lookup, whatever the prompt looks like, or do not; the answer is the same",
+        "drafting",
     ),
     Parameter(
         "enable_drafter",
-        rules.only(False, why="speculative decoding is not in this version of Smelt"),
-        "a drafting model",
-        NO_EFFECT,
+        rules.boolean,
+        "draft by the model of `--drafter`, or do not; left out: unless the model is a mixture. The answer is the same",
+        "drafting",
     ),
+)
+
+# Features of mlx-serve and others that a request may switch off but, in this version, not on.
+ABSENT = (
     Parameter(
         "kv_quant",
         rules.only("off", 0, why="a quantised KV cache is not in this version of Smelt"),

@@ -11,6 +11,7 @@ from .errors import Missing, Unsupported
 from .parameters import (
     ABSENT,
     ANSWER,
+    DRAFTING,
     EFFORTS_TOLD,
     NO_EFFECT,
     SAMPLING,
@@ -170,6 +171,7 @@ TABLE = Table(
                   "shortening as one goes"),
         Parameter("moderation", rules.refused("Smelt has no model for moderation"), "checking the content"),
         Parameter("response_format", rules.refused("send text.format"), "chat's name of text.format"),
+        *DRAFTING,
         *ABSENT,
     ),
 )  # fmt: skip
@@ -272,6 +274,7 @@ def request(
         continue_final=last["role"] == "assistant" and bool(last["content"]) and not last.get("tool_calls"),
         shape=(given.get("text") or {}).get("shape"),
         tool_use=tools.use(given.get("tool_choice", "auto"), given.get("parallel_tool_calls") is False),
+        **given.drafting,
     )
 
 

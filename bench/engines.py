@@ -82,7 +82,7 @@ class Smelt:
         if scheduler.traced.worthwhile:
             drawn = scheduler.traced(sampler, tokens, step)
         else:
-            drawn = sampler(self.model.logits(self.model(tokens[:, None], step)[:, -1]))
+            drawn = sampler(self.model.logits(self.model(tokens[:, None], step)))
         found = dispatches([*drawn, *scheduler.memory.arrays])
         sequence.cancelled = True
         self.run()

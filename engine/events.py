@@ -23,10 +23,14 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
+    """The last two are of drafts, where the request came with a prediction of its answer."""
+
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0  # of the prompt: they were not computed again
     reasoning_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
     kept_tokens: int = 0  # of the prompt: they were computed, and later prompts find them
 
 
@@ -37,12 +41,21 @@ class FastPaths:
     kernels       the machine that Smelt's own kernels ran on ("metal", "cuda"); None: plain MLX operations
     traced_steps  decode steps that ran as one trace, the others were built op by op
     rows          answers that were decoded together, at most
+    speculation   what drafted last: "pld" (prompt lookup) or "drafter"; None: nothing did
+    drafts        steps that verified a draft
+    drafted       tokens of these; `accepted` those that were right
+    disabled      drafts did not pay, and are off
     prefix        how much of the prompt the prefix cache held, and what it stopped at; None: there is no such cache
     """
 
     kernels: str | None = None
     traced_steps: int = 0
     rows: int = 0
+    speculation: str | None = None
+    drafts: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    disabled: bool = False
     prefix: str | None = None
 
 

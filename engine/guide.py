@@ -6,10 +6,11 @@ read; `waits` tells from these alone whether the next draw can do without it.
 
 from collections import deque
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
 
-from .errors import EngineFailed
+from .errors import EngineFailed, RequestError
 from .reasoning import ReasoningState
 
 MOST_BLANKS = 2  # tokens of line ends between the reasoning and an answer that a grammar rules
@@ -25,6 +26,7 @@ class Matcher(Protocol):
     def is_stopped(self) -> bool: ...
     def is_error(self) -> bool: ...
     def get_error(self) -> str: ...
+    def deep_copy(self) -> "Matcher": ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,14 @@ class Guide:
         self.check()
         self.ended = self.matcher.is_stopped()
 
+    def fork(self) -> "Guide":
+        """Another one that goes on from here, to see what would come."""
+        other = copy(self)
+        other.forced = self.forced.copy()
+        other.reasoning = copy(self.reasoning)
+        other.matcher = None if self.matcher is None else self.matcher.deep_copy()
+        return other
+
     def check(self) -> None:
         if self.matcher.is_error():
             raise EngineFailed(f"the grammar cannot be followed: {told_of(self.matcher.get_error())}")
@@ -169,3 +179,20 @@ class Guide:
         if self.reasoning is not None and self.reasoning.inside and not self.forced and self.spent():
             lead = self.spelling.lead if self.reasoning.count else ()
             self.forced.extend((*lead, *self.spelling.closing))
+
+
+def along(guide: Guide, mask: bytes | None, draft: list[int]) -> list[bytes | None]:
+    """The masks after each token of a draft, the guide's own being `mask`: up to a token that does not fit, or ends it."""
+    ahead, masks = guide.fork(), []
+    for token in draft:
+        if mask is not None and not mask[token >> 3] >> (token & 7) & 1:
+            break
+        try:
+            ahead.take(token)
+            mask = None if ahead.ended else ahead.mask()
+        except RequestError:  # told when the token before it was drawn, if it is
+            break
+        if ahead.ended:
+            break
+        masks.append(mask)
+    return masks

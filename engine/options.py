@@ -23,6 +23,10 @@ class Options:
     sampling            the flags' sampling parameters, by the names of `Sampling`; a request's own go before, the
                         checkpoint's generation_config.json comes after
     reasoning_budget    tokens of reasoning at most, of a request that does not say; None: no limit
+    pld                 draft by prompt lookup, of a request that does not say
+    pld_draft_len       tokens of such a draft at most; `pld_key_len`: tokens that must have come before
+    drafter             a folder, or org/name, of a model that drafts for this one; None: none
+    draft_block         tokens of a round of it, the newest one included; None: what suits the model
     prefill_trace       time every part of each prompt's reading, and write it to the log
     warmup              run one short prefill and step after loading, so that the first request does not pay for compilation
     """
@@ -39,6 +43,11 @@ class Options:
     max_tokens: int | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     reasoning_budget: int | None = None
+    pld: bool = True
+    pld_draft_len: int = 5
+    pld_key_len: int = 3
+    drafter: str | None = None
+    draft_block: int | None = None
     warmup: bool = True
     prefill_trace: bool = False
 

@@ -42,7 +42,7 @@ class PrefixCache:
     @property
     def nbytes(self) -> int:
         """What the device would have more of without the cache."""
-        return self.memory.kept_bytes + self.state_bytes
+        return self.memory.snapshot_bytes + self.state_bytes
 
     # Reading
 

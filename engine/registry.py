@@ -165,7 +165,7 @@ class Registry:
         self.aliases = {name: self.default for name, model in usable.items() if same(model.path, mine)}
         kept = {n: r for n, r in self.models.items() if r.asked or r.service or r.users or r.found == usable.get(n)}
         new = {
-            name: Resident(name, replace(self.options, model=str(model.path), download=False), found=model)
+            name: Resident(name, replace(self.options, model=str(model.path), download=False, drafter=None), found=model)
             for name, model in usable.items()
             if name not in kept
         }

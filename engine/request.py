@@ -119,6 +119,9 @@ class Request:
     shape                    what the answer's text must be; with tools that may be called, an answer without calls
     tool_use                 how tools are called
     reasoning_budget         tokens of reasoning at most, then it is closed; -1 for no limit, None: the server's
+    enable_pld               draft by prompt lookup, or do not; None: as the server does
+    enable_drafter           draft by the drafting model, or do not; None: as suits the model
+    prediction               what the answer will be like: drafts come from there
     arrived                  monotonic time from which `timeout_s` counts: waiting for a model to be loaded is part of it
     """
 
@@ -136,6 +139,9 @@ class Request:
     shape: Shape | None = None
     tool_use: ToolUse = ToolUse()
     reasoning_budget: int | None = None
+    enable_pld: bool | None = None
+    enable_drafter: bool | None = None
+    prediction: str | None = None
     arrived: float = field(default_factory=time.monotonic, compare=False)
 
     def __post_init__(self):

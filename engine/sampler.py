@@ -8,6 +8,7 @@ import numpy as np
 from ..kernels import sample as kernel
 from ..kernels.resident import resident
 from .request import Sampling
+from .rounds import Round
 from .sequence import Sequence
 
 FLOATS = {
@@ -81,14 +82,21 @@ def table_row(s: Sequence, window: int, vocab: int, ring: int) -> np.ndarray:
     return row
 
 
-def mask_of(sequences: list[Sequence], vocab: int) -> mx.array | None:
-    """[B, ceil(V / 32)] uint32 of what each row may draw next, now that its last token was read; None: all may all."""
-    rows = [s.mask() for s in sequences]
-    if all(row is None for row in rows):
+def mask_of(sequences: list[Sequence], vocab: int, round: Round | None = None) -> mx.array | None:
+    """[B, T, ceil(V / 32)] uint32 of what each row may draw next, now that its last token was read, and behind each token
+    of its draft, which is cut where nothing can come after it; None: all may all.
+    """
+    drafts, width = (round.drafts, round.width) if round else ([[]] * len(sequences), 1)
+    free = round.assisted if round else ()  # rows that need no mask
+    rows = [[None] * (len(d) + 1) if i in free else sequences[i].masks(d) for i, d in enumerate(drafts)]
+    if round:
+        round.drafts = [draft[: len(row) - 1] for draft, row in zip(drafts, rows, strict=True)]
+    each = [mask for row in rows for mask in row + [None] * (width - len(row))]
+    if all(mask is None for mask in each):
         return None
-    width = -(-vocab // 32)
-    packed = b"".join(b"\xff" * (4 * width) if row is None else row for row in rows)
-    return mx.array(memoryview(packed).cast("I")).reshape(len(rows), width)
+    words = -(-vocab // 32)
+    packed = b"".join(b"\xff" * (4 * words) if mask is None else mask for mask in each)
+    return mx.array(memoryview(packed).cast("I")).reshape(len(rows), width, words)
 
 
 class Sampler:
@@ -98,7 +106,7 @@ class Sampler:
     """
 
     def __init__(self, sequences: list[Sequence], vocab: int, unread: list[mx.array | None] | None = None):
-        self.sequences = sequences
+        self.sequences, self.vocab = sequences, vocab
         self.plan = plan_of([s.sampling for s in sequences])
         self.parameters = parameters_of(sequences, vocab, self.plan)
         self.history = None
@@ -107,13 +115,19 @@ class Sampler:
             self.history = with_unread(history_of(sequences, vocab), sequences, unread, vocab)
 
     def __call__(self, logits: mx.array, mask: mx.array | None = None) -> list[mx.array]:
-        """logits [B, V] -> [tokens [B]] and, where some row wants them, its logprob, the best ids and their logprobs.
+        """logits [B, T, V] -> [tokens [B T]] and, where some row wants them, its logprob, the best ids and their logprobs.
 
-        mask  [B, ceil(V / 32)] uint32 of the tokens that may be drawn; None: all
+        T > 1: behind tokens that are drafted, of which the history takes every draw. mask [B, T, ceil(V / 32)] uint32
+        of the tokens that may be drawn; None: all
         """
         plan = self.plan if mask is None else replace(self.plan, mask=True)
-        drawn, self.history = kernel.sampled(logits, self.parameters, self.position(), plan, self.history, mask)
+        drawn, self.history = kernel.sampled_along(logits, self.parameters, self.position(), plan, self.history, mask)
         return drawn
+
+    def recount(self) -> None:
+        """Take the history anew from what was read: a draft's rejected draws are in it."""
+        if self.history is not None:
+            self.history = history_of(self.sequences, self.vocab)
 
     def position(self) -> mx.array:
         """[B] uint32: of the tokens to be drawn."""

@@ -3,7 +3,7 @@
 A tick submits one decode step for all running rows, at most one chunk of prompt tokens, and only then reads what the
 step before has drawn: the device always has the next step before the host waits for the last one. Where a row's next
 token must fit a grammar, the step is submitted in two parts: the forward, and, after the last draws were read and the
-grammar told what fits, the draw.
+grammar told what fits, the draw. Where rows have drafts, the step verifies them (rounds.py).
 """
 
 import time
@@ -13,13 +13,17 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 
 from ..kernels import launch
+from ..kernels.resident import resident
 from ..models.state import Step
+from .assistant import Assistant
 from .budget import Budget, Share
 from .filling import Chunk, Pace
+from .pending import Pending
 from .prefill_trace import PrefillTrace
 from .prefixes import Prefixes
+from .rounds import Round, drafted, positions
 from .sampler import Sampler, mask_of
-from .sequence import Prefilled, Sequence, Token
+from .sequence import Prefilled, Sequence
 from .step import TracedStep
 
 GROWTH_TOKENS = 512  # completion tokens that must fit, besides the prompt, for a sequence to be let in
@@ -44,14 +48,6 @@ class Limits:
     prefix_bytes: int | None = None
 
 
-@dataclass
-class Pending:
-    """Draws on their way: arrays as `Sampler` returns them, a row for each sequence."""
-
-    sequences: list[Sequence]
-    arrays: list[mx.array]
-
-
 def read(arrays: list[mx.array]) -> list[list]:
     """The one place where the engine waits for the device."""
     mx.eval(arrays)
@@ -65,6 +61,8 @@ class Scheduler:
         self.traced = TracedStep(model, self.memory)
         entries = limits.prefix_entries if model.traceable else 0  # else keys hang on how long their row was then
         self.prefixes = Prefixes(self.memory, entries, limits.prefix_bytes)
+        self.assistant = Assistant(model.drafter) if model.drafter else None
+        self.hidden: mx.array | None = None  # [B, T, D] of the last step
         self.pace = Pace(limits.chunk, len(model.blocks))
         self.trace = PrefillTrace(model) if limits.trace else None
         self.waiting: deque[Sequence] = deque()
@@ -128,9 +126,12 @@ class Scheduler:
 
     def release(self, sequence: Sequence) -> None:
         self.settle(sequence)
+        self.withdraw(sequence)
         self.prefixes.close(sequence, sequence.prefilled if sequence is self.filling else sequence.row.length)
         sequence.row = None
         self.first.pop(sequence, None)
+        if self.assistant:
+            self.assistant.forget(sequence)
 
     def settle(self, sequence: Sequence) -> None:
         """Wait for what is left of a prompt: a row that takes its pages over does not wait for writes to them."""
@@ -140,30 +141,63 @@ class Scheduler:
         elif sequence in self.first:
             mx.eval(self.first[sequence])
 
+    def withdraw(self, sequence: Sequence) -> None:
+        """Take back the draft of a step that was not read, so that no more is in the state than was drawn for sure."""
+        for pending in (*self.due, *self.pending):
+            if pending.round and sequence in pending.sequences:
+                self.memory.rewind(sequence.row, pending.round.width - 1)
+
     # Decoding
 
     def decode(self) -> None:
-        """Submit one token for every running row that still wants one."""
+        """Submit one token for every running row that still wants one, or as many as are drafted."""
+        if any(pending.round for pending in self.due):
+            self.deliver_due()  # where the rows stand now
         self.make_room()
         rows = [s for s in self.running if not s.finished and s.submitted < s.max_tokens]
         if not rows:
             return
         if self.sampler is None or self.sampler.sequences != rows:
             self.compose(rows)
-        step = self.memory.step([s.row for s in rows], 1)
-        if any(s.waits for s in rows):
-            self.draw(rows, self.sampler, self.logits(step))
-        elif self.traced.worthwhile:
-            self.expect(rows, self.sampler, self.traced(self.sampler, self.tokens, step))
-        else:
-            self.expect(rows, self.sampler, self.sampler(self.logits(step)))
+        round = drafted(rows, self.traced.worthwhile, self.assistant) if self.model.traceable else None
+        self.submit(rows, round)
         for sequence in rows:
             sequence.paths.rows = max(sequence.paths.rows, len(rows))
             sequence.paths.traced_steps += self.traced.worthwhile
-        self.tokens = self.pending[-1].arrays[0]
         self.steps += 1
         if self.steps % CLEAR_EVERY == 0:
             mx.clear_cache()
+
+    def submit(self, rows: list[Sequence], round: Round | None) -> None:
+        tokens, width = self.tokens[:, None], 1
+        if round:
+            self.assist(rows, round)
+            tokens, width = mx.concatenate([tokens, round.tokens()], axis=1), round.width
+        step = self.memory.step([s.row for s in rows], width, keep=width > 1)
+        if any(s.waits(width - 1) for s in rows):
+            self.draw(rows, self.logits(tokens, step), round)
+        elif self.traced.worthwhile:
+            self.expect(rows, self.sampler, self.traced(self.sampler, tokens, step), round)
+        else:
+            self.expect(rows, self.sampler, self.sampler(self.logits(tokens, step)), round)
+        self.tokens = None if round else self.pending[-1].arrays[0]
+        if self.assistant:
+            self.keep_hidden(rows, round)
+
+    def assist(self, rows: list[Sequence], round: Round) -> None:
+        """Have the drafter draft for the rows that it serves."""
+        if round.assisted:
+            served, count = [rows[i] for i in round.assisted], max(len(round.drafts[i]) for i in round.assisted)
+            round.made = self.assistant.draft(served, self.tokens[mx.array(round.assisted)], self.memory, count)
+
+    def keep_hidden(self, rows: list[Sequence], round: Round | None) -> None:
+        """Of the step just submitted, what the drafter goes on from: of a round, it is known when that was read."""
+        hidden = self.traced.hidden if self.traced.worthwhile else self.hidden
+        if round:
+            round.hidden = hidden
+        else:
+            for i, sequence in enumerate(rows):
+                self.assistant.note(sequence, hidden[i, 0])
 
     def compose(self, rows: list[Sequence]) -> None:
         """A new batch out of rows of the last one and rows that join; their newest tokens may still be lazy."""
@@ -173,24 +207,29 @@ class Scheduler:
         self.tokens = mx.stack(newest)
         self.sampler = Sampler(rows, self.model.vocab, unread)
 
-    def logits(self, step: Step) -> mx.array:
-        """[B, V] of the tokens after `self.tokens`."""
+    def logits(self, tokens: mx.array, step: Step) -> mx.array:
+        """[B, T, V] of the tokens after `tokens` [B, T]."""
         if self.traced.worthwhile:
-            return self.traced.logits(self.tokens, step)
-        return self.model.logits(self.model(self.tokens[:, None], step)[:, -1])
+            return self.traced.logits(tokens, step)
+        self.hidden = self.model(tokens, step)
+        return self.model.logits(self.hidden)
 
-    def draw(self, rows: list[Sequence], sampler: Sampler, logits: mx.array) -> None:
+    def draw(self, rows: list[Sequence], logits: mx.array, round: Round | None) -> None:
         """Start computing the logits; meanwhile read the last draws, and let the grammars say what may come next."""
         mx.async_eval(logits)
         self.deliver_due()
-        self.expect(rows, sampler, sampler(logits, mask_of(rows, self.model.vocab)))
+        self.expect(rows, self.sampler, self.sampler(logits, mask_of(rows, self.model.vocab, round)), round)
 
-    def expect(self, rows: list[Sequence], sampler: Sampler, arrays: list[mx.array]) -> None:
+    def expect(
+        self, rows: list[Sequence], sampler: Sampler, arrays: list[mx.array], round: Round | None = None
+    ) -> None:
         """Start computing a draw, and with it all that the host will ever read of it."""
+        if round and round.made is not None:
+            arrays = [*arrays, round.made]
         mx.async_eval(arrays, [] if sampler.history is None else list(vars(sampler.history).values()))
         for sequence in rows:
             sequence.submitted += 1
-        self.pending.append(Pending(rows, arrays))
+        self.pending.append(Pending(rows, arrays, round))
 
     # Reading prompts
 
@@ -247,13 +286,15 @@ class Scheduler:
 
     def begin(self, sequence: Sequence, hidden: mx.array) -> None:
         """The prompt is read: draw the first token, and decode from the next tick on."""
-        sampler, logits = Sampler([sequence], self.model.vocab), self.model.logits(hidden[:, -1])
-        if sequence.waits:
+        sampler, logits = Sampler([sequence], self.model.vocab), self.model.logits(hidden[:, -1:])
+        if sequence.waits():
             mx.async_eval(logits)
         if self.trace is not None:
             self.trace.note("head", logits)
         self.expect([sequence], sampler, sampler(logits, mask_of([sequence], self.model.vocab)))
         self.first[sequence] = self.pending[-1].arrays[0][0]
+        if self.assistant:
+            self.assistant.note(sequence, hidden[0, -1])
         if self.trace is not None:
             self.trace.note("draw", self.first[sequence])
             self.trace.tell()
@@ -288,6 +329,8 @@ class Scheduler:
         """What rows and kept prefixes take; pages that several hold are counted once."""
         filling = [] if self.filling in (None, joining) else [self.filling]
         used = self.lent + sum(self.memory.row_bytes(s.row.length + 1) for s in [*self.running, *filling])
+        if any(s.speculation for s in self.running):
+            used += self.memory.kept_bytes(positions())
         used += self.prefixes.nbytes - self.memory.repeated_bytes
         if joining is not None:
             used += self.memory.row_bytes(len(joining.context) + min(joining.max_tokens, GROWTH_TOKENS))
@@ -334,20 +377,17 @@ class Scheduler:
             self.deliver(self.due.popleft())
 
     def deliver(self, pending: Pending) -> None:
-        values = read(pending.arrays)
-        for i, sequence in enumerate(pending.sequences):
-            if not sequence.finished:
-                sequence.accept(token_of(sequence, values, i))
+        pending.hand_over(read(pending.arrays), self.memory, self.assistant)
+        if pending.round is not None:
+            self.after_round(pending.sequences)
+
+    def after_round(self, sequences: list[Sequence]) -> None:
+        """All draws are read: the next step begins with what the host knows."""
+        self.memory.forget_kept()
+        self.sampler.recount()
+        self.tokens = resident(mx.array([(s.generated or [0])[-1] for s in sequences], mx.uint32))
 
     def fail(self, error: Exception) -> None:
         """Every sequence is told; the next ones start from an empty memory."""
         for sequence in self.all() + self.preempted:
             sequence.fail(error)
-
-
-def token_of(sequence: Sequence, values: list[list], i: int) -> Token:
-    wanted = sequence.sampling.top_logprobs
-    if wanted is None:
-        return Token(values[0][i])
-    tokens, chosen, ids, best = values
-    return Token(tokens[i], chosen[i], tuple(zip(ids[i][:wanted], best[i][:wanted], strict=True)))

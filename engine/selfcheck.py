@@ -11,10 +11,12 @@ from collections.abc import Callable
 import mlx.core as mx
 
 from ..kernels import ahead, launch, linear_kernel
+from .lookup import Lookup
 from .request import Sampling
 from .sampler import Sampler
 from .scheduler import Limits, Scheduler
 from .sequence import Sequence, Token
+from .speculation import Speculation
 from .step import TracedStep
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ OPS = (
 NEEDED = {"qk_norm_rope": ("pages",), "self_attention": ("pages",)}  # they write to them
 PROMPT = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233)
 STEPS = (8, 1, 12)  # tokens: for most kernels the most that they take, and one; for those that walk along prompts, more
+VERIFIED = 6  # tokens of a row in a step that verifies drafts, by default
 DRAWS = (
     {"temperature": 0.0, "top_logprobs": 3},
     {"temperature": 0.0, "presence_penalty": 1.0, "repetition_penalty": 1.5, "logit_bias": {2: 3.0}},
@@ -75,6 +78,8 @@ def compile_ahead(model) -> None:
         for rows in range(2, linear_kernel.MAX_ROWS + 1):
             planned(model, (1, 1), rows)
             drawing(model, GREEDY * rows)
+        for rows in range(1, linear_kernel.MAX_ROWS // 2 + 1):  # what verifies drafts
+            planned(model, (1, min(VERIFIED, linear_kernel.MAX_ROWS // rows)), rows, keep=True)
     ahead.compile_behind(variants)
 
 
@@ -85,13 +90,13 @@ def logits(model) -> mx.array:
     return found
 
 
-def planned(model, steps: tuple[int, ...] = STEPS, rows: int = 1) -> mx.array:
+def planned(model, steps: tuple[int, ...] = STEPS, rows: int = 1, keep: bool = False) -> mx.array:
     """The same, of equal rows, to be computed."""
     model.forget()
     memory = model.memory()
     opened, found = [memory.open() for _ in range(rows)], []
     for count in steps:
-        hidden = model(mx.array([PROMPT[:count]] * rows), memory.step(opened, count), last=True)
+        hidden = model(mx.array([PROMPT[:count]] * rows), memory.step(opened, count, keep), last=True)
         found.append(model.logits(hidden[:, -1]).astype(mx.float32))
     return mx.concatenate(found)
 
@@ -134,15 +139,16 @@ def drawing(model, fields: tuple[dict, ...]) -> list[mx.array]:
     """The same, to be computed."""
     rows = [Sequence(list(PROMPT), Sampling(**f), i, 1, frozenset(), lambda item: None) for i, f in enumerate(fields)]
     given = 4 * mx.random.normal((len(rows), model.vocab), key=mx.random.key(1))
-    return Sampler(rows, model.vocab)(given.astype(model.dtype))
+    return Sampler(rows, model.vocab)(given.astype(model.dtype)[:, None])
 
 
 def check_trace(model) -> None:
-    """The traced step must draw the tokens that the built one draws."""
+    """The traced step must draw the tokens that the built one draws, and with drafts those that the built one does."""
     if not TracedStep(model, model.memory()).worthwhile:
         return
     try:
-        same = drawn(model, traced=True) == drawn(model, traced=False)
+        built = drawn(model, traced=False)
+        same = all(drawn(model, True, drafts) == drawn(model, False, drafts) for drafts in ((), built))
         why = None if same else "it draws other tokens"
     except Exception as error:
         why = f"it raised {type(error).__name__}: {error}"
@@ -151,12 +157,15 @@ def check_trace(model) -> None:
         TracedStep.off = why
 
 
-def drawn(model, traced: bool, count: int = 4) -> list[int]:
+def drawn(model, traced: bool, drafts: tuple[int, ...] | list[int] = (), count: int = 4) -> list[int]:
+    """Greedy tokens; `drafts` are what is guessed of them."""
     model.forget()
     scheduler, tokens = Scheduler(model, Limits(rows=1)), []
     scheduler.traced.asked = traced
     put = lambda item: isinstance(item, Token) and tokens.append(item.id)  # noqa: E731
-    scheduler.add(Sequence(list(PROMPT), Sampling(temperature=0.0), 0, count, frozenset(), put))
+    one = Sequence(list(PROMPT), Sampling(temperature=0.0), 0, count, frozenset(), put)
+    one.speculation = Speculation(Lookup(PROMPT, 1, drafts), VERIFIED - 1)
+    scheduler.add(one)
     while not scheduler.idle:
         scheduler.tick()
     return tokens

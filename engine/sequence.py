@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from .errors import RequestError
 from .events import FastPaths
-from .guide import Guide
+from .guide import Guide, along
 from .request import Sampling
+from .speculation import Speculation
 
 
 class Token(NamedTuple):
@@ -47,6 +48,7 @@ class Sequence:
     put          hands one of the tuples above to the caller
     deadline     monotonic time after which the completion ends with "length"; None: never
     guide        says which tokens may come; None: all may
+    speculation  drafts by lookup; None: there are none
     borders      where parts of the prompt end, such as messages: other prompts may begin with the same parts
     cached       tokens of the prompt whose state was known; `kept` those that the same prompt would find besides
     """
@@ -59,6 +61,7 @@ class Sequence:
     put: Callable[[Any], None]
     deadline: float | None = None
     guide: Guide | None = None
+    speculation: Speculation | None = None
     borders: tuple[int, ...] = ()
     cached: int = 0
     kept: int = 0
@@ -90,9 +93,13 @@ class Sequence:
         return len(self.prompt) + self.max_tokens
 
     @property
-    def waits(self) -> bool:
-        """May the next draw need a mask that the tokens not read yet decide on?"""
-        return self.guide is not None and self.guide.waits(self.submitted - len(self.generated))
+    def unread(self) -> int:
+        """Draws on their way."""
+        return self.submitted - len(self.generated)
+
+    def waits(self, drafted: int = 0) -> bool:
+        """May the next draw, or one behind so many drafted tokens, need a mask that tokens not read yet decide on?"""
+        return self.guide is not None and self.guide.waits(self.unread + drafted)
 
     def mask(self) -> bytes | None:
         """Bits of the tokens that may come next, now that all drawn ones were read; None: all. Fails where none may."""
@@ -104,6 +111,13 @@ class Sequence:
             self.fail(error)
             return None
 
+    def masks(self, draft: list[int]) -> list[bytes | None]:
+        """`mask` before the draft and after each of its tokens, up to one behind which there is nothing to be drawn."""
+        first = self.mask()
+        if self.guide is None or self.finished:
+            return [first] * (len(draft) + 1)
+        return [first, *along(self.guide, first, draft)]
+
     def accept(self, token: Token) -> None:
         """Hand over one drawn token, or end."""
         if self.decoding is None:
@@ -113,11 +127,20 @@ class Sequence:
             self.finish("stop")
             return
         self.generated.append(token.id)
+        if self.speculation is not None:
+            self.speculation.take(token.id)
         self.put(token)
         if self.guide is not None:
             self.guide_by(token.id)
         if len(self.generated) >= self.max_tokens:
             self.finish("length")
+
+    def judge(self, by: str, drafted: int, accepted: int) -> None:
+        """So many of its drafted tokens were right."""
+        self.speculation.judge(by, drafted, accepted)
+        paths = self.paths
+        paths.speculation, paths.disabled = by, not (self.speculation.assisted or self.speculation.looks)
+        paths.drafts, paths.drafted, paths.accepted = paths.drafts + 1, paths.drafted + drafted, paths.accepted + accepted
 
     def guide_by(self, token: int) -> None:
         try:

@@ -28,6 +28,7 @@ from .turns import TURNS
 if TYPE_CHECKING:
     from . import parse
     from .chat import ChatTemplate
+    from .drafting import Drafting
     from .embedding import Embedding
     from .guides import Guides
     from .request import Request, Sampling
@@ -71,6 +72,7 @@ class Service:
         self.format: parse.Format | None = None  # how the checkpoint writes reasoning and tool calls
         self.end_ids: frozenset[int] = frozenset()
         self.guides: Guides | None = None
+        self.drafting: Drafting | None = None
         self.defaults: dict[str, Any] = {}
         self.text_error: Exception | None = None
         self.text_ready = threading.Event()
@@ -139,15 +141,17 @@ class Service:
             raise self.text_error or NotReady("no model was found")
         from .. import models
         from ..models import source
+        from .drafting import Drafting, assisted
 
         prepare_kernels(source.home())
-        model = models.load(self.folder, self._report)
+        model = assisted(models.load(self.folder, self._report), self.options)
         with TURNS:
             plan = self._prepare(model)
         self.text_ready.wait()
         if self.text_error is None:
             from .guides import Guides
 
+            self.drafting = Drafting(self.options, self.tokenizer, model)
             self.guides = Guides(self.tokenizer, self.format, model.vocab, self.end_ids)
         self.info = describe(self.folder, model, self.share.context, self.template)
         return model, plan
@@ -201,9 +205,10 @@ class Service:
         deadline = request.arrived + timeout_s if timeout_s else None
         queue: SimpleQueue = SimpleQueue()
         guides = self.guides.make(request, rendered, self.budget_of(request, rendered))
+        drafts = self.drafting.make(request, prompt)
         sequences = [
-            Sequence(prompt, sampling, seed + i, limit, self.end_ids, put_with(queue, i), deadline, guide, borders)
-            for i, guide in enumerate(guides)
+            Sequence(prompt, sampling, seed + i, limit, self.end_ids, put_with(queue, i), deadline, guide, speculation, borders)
+            for i, (guide, speculation) in enumerate(zip(guides, drafts, strict=True))
         ]
         choices = [self.choice(i, s, request, rendered, template_s) for i, s in enumerate(sequences)]
         stream = Stream(self.engine, queue, choices)

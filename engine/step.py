@@ -23,13 +23,14 @@ KEPT = 256  # traces, those needed last: requests may ask for any number of plan
 
 
 class TracedStep:
-    """Decodes one token for a batch of rows: the model, and the draw."""
+    """Decodes one token for a batch of rows, or verifies their drafts: the model, and the draw."""
 
     off: str | None = None  # why steps are not traced in this process, should the check at the start have found so
 
     def __init__(self, model, memory):
         self.model, self.memory = model, memory
         self.asked = True
+        self.hidden: mx.array | None = None  # [B, T, D] of the last step, where a drafter needs it
         self.functions: OrderedDict[tuple, Callable] = OrderedDict()
 
     @property
@@ -38,29 +39,32 @@ class TracedStep:
         return self.asked and self.off is None and launch.machine() != "cpu" and self.model.traceable
 
     def __call__(self, sampler: Sampler, tokens: mx.array, step: Step) -> list[mx.array]:
-        """tokens [B] -> what `Sampler` returns for the next ones; extends the memory and the sampler's history."""
+        """tokens [B, T] -> what `Sampler` returns for the next ones; extends the memory and the sampler's history."""
         drawn, history = self.run(self.arrays(tokens, step) | self.drawing(sampler), step, sampler.plan)
         if history is not None:
             sampler.history = kernel.History(**history)
         return drawn
 
     def logits(self, tokens: mx.array, step: Step) -> mx.array:
-        """tokens [B] -> logits [B, V] of the next ones, where the draw has to wait for a mask."""
+        """tokens [B, T] -> logits [B, T, V] of the next ones, where the draw has to wait for a mask."""
         return self.run(self.arrays(tokens, step), step, None)[0][0]
 
     def run(self, given: dict, step: Step, plan: kernel.Plan | None) -> tuple[list[mx.array], dict | None]:
-        function = self.function(plan, step.slots, step.fresh)
+        function = self.function(plan, step)
         kept = [state.held if state.in_place else None for state in self.memory.states]
         for state in self.memory.states:
             state.release()
-        made, states, history = function(given)
+        made, states, history, self.hidden = function(given)
         del given
         after = made[0].view(mx.uint8)  # is there when all writes are; of the type that pages_kernel.append waits for
         for state, arrays, own in zip(self.memory.states, states, kept, strict=True):
             state.hold(arrays) if own is None else state.hold(own, after)
+        for state in self.memory.recurrent:
+            state.trail_slots = step.slots if step.keep else ()
         return made, history
 
     def arrays(self, tokens: mx.array, step: Step) -> dict:
+        self.memory.forget_kept()
         for pages in self.memory.pages:
             pages.prepare(step.rows[pages.window])
         capacity = {pages.window: pages.keys.shape[1] for pages in self.memory.pages}
@@ -82,15 +86,16 @@ class TracedStep:
             "history": {} if history is None else {name: getattr(history, name) for name in HISTORY},
         }
 
-    def function(self, plan: kernel.Plan | None, slots: tuple, fresh: tuple):
+    def function(self, plan: kernel.Plan | None, step: Step):
         """Traced again by MLX for every new shape; the slots of recurrent states are part of the trace.
 
         plan  of the draw; None leaves it out and gives the logits
         """
-        key = (plan, slots, fresh) if self.memory.recurrent else (plan, len(slots))
+        slots, fresh, new = step.slots, step.fresh, step.new
+        key = (plan, new, slots, fresh) if self.memory.recurrent else (plan, new, len(slots))
         if key not in self.functions:
             model, memory, traced = self.model, self.memory, self.traced  # not self: a trace must not wait for the
-            self.functions[key] = mx.compile(lambda given: traced(model, memory, given, plan, slots, fresh))  # collector
+            self.functions[key] = mx.compile(lambda given: traced(model, memory, given, plan, slots, fresh, new))  # collector
         self.functions.move_to_end(key)
         while len(self.functions) > KEPT:
             self.functions.popitem(last=False)
@@ -101,23 +106,23 @@ class TracedStep:
         self.functions.clear()
 
     @staticmethod
-    def traced(model, memory, given: dict, plan: kernel.Plan | None, slots: tuple, fresh: tuple):
+    def traced(model, memory, given: dict, plan: kernel.Plan | None, slots: tuple, fresh: tuple, new: int):
         for state, arrays in zip(memory.states, given["states"], strict=True):
             state.hold(arrays)
         addresses = [Addresses(**a) for a in given["addresses"]]
         rows = {window: Rows((), 0, addressed=a) for window, a in zip(memory.paging, addresses, strict=True)}
-        step = Step(given["position"], 1, rows, slots, fresh)
-        hidden = model(given["tokens"][:, None], step)
-        logits = model.logits(hidden[:, -1])
+        step = Step(given["position"], new, rows, slots, fresh, keep=new > 1)
+        hidden = model(given["tokens"], step)
+        logits = model.logits(hidden)
         made, history = ([logits], None) if plan is None else draw(logits, given, plan)
         states = [[] if state.in_place else state.held for state in memory.states]
         for state in memory.states:
             state.release()
-        return made, states, history
+        return made, states, history, hidden if model.drafter else None
 
 
 def draw(logits: mx.array, given: dict, plan: kernel.Plan) -> tuple[list[mx.array], dict | None]:
     history = kernel.History(**given["history"]) if plan.penalties else None
     parameters = kernel.Parameters(**given["parameters"])
-    drawn, history = kernel.sampled(logits, parameters, given["draw"], plan, history)
+    drawn, history = kernel.sampled_along(logits, parameters, given["draw"], plan, history)
     return drawn, None if history is None else vars(history)

@@ -148,8 +148,16 @@ class Choice:
         spent = done[1:] if done else (s.started - s.arrived, s.decoding - s.started, now - s.decoding)
         timings = Timings(*spent, self.template_s, replace(s.paths))
         thought = 0 if self.reasoning is None else self.reasoning.count
-        usage = Usage(len(s.prompt), self.completion, s.cached, thought, s.kept)
+        usage = Usage(len(s.prompt), self.completion, s.cached, thought, **self._predicted(), kept_tokens=s.kept)
         return Finished(reason, usage, timings, self.index, stop)
+
+    def _predicted(self) -> dict[str, int]:
+        """Tokens drafted from the request's prediction, where it came with one."""
+        paths, speculation = self.sequence.paths, self.sequence.speculation
+        if speculation is None or not speculation.predicted:
+            return {}
+        missed = paths.drafted - paths.accepted
+        return {"accepted_prediction_tokens": paths.accepted, "rejected_prediction_tokens": missed}
 
     def _logprob(self, token: Token) -> TokenLogprob:
         top = tuple(self._named(id, logprob) for id, logprob in token.top)

@@ -111,6 +111,44 @@ def sampled(
     return reference(logits, parameters, position, plan, history, mask)
 
 
+def sampled_along(
+    logits: mx.array,
+    parameters: Parameters,
+    position: mx.array,
+    plan: Plan,
+    history: History | None = None,
+    mask: mx.array | None = None,
+) -> tuple[list[mx.array], History | None]:
+    """`sampled` for T positions of each row: logits [B, T, V], position [B] of the first, mask [B, T, ceil(V / 32)] ->
+    B T draws, a row's own after another. A position's history has the draws of the row's positions before it.
+    """
+    batch, new, vocab = logits.shape
+    if new == 1:
+        return sampled(logits[:, 0], parameters, position, plan, history, None if mask is None else mask[:, 0])
+    if plan.penalties:
+        return one_by_one(logits, parameters, position, plan, history, mask)
+    positions = (position[:, None] + mx.arange(new, dtype=mx.uint32)).flatten()
+    rows = None if mask is None else mask.flatten(0, 1)
+    return sampled(logits.reshape(batch * new, vocab), repeated(parameters, new), positions, plan, history, rows)
+
+
+def repeated(parameters: Parameters, times: int) -> Parameters:
+    """Each row's, so many times."""
+    each = {name: value for name, value in vars(parameters).items() if value is not None}
+    return Parameters(**{name: mx.repeat(value, times, axis=0) for name, value in each.items()})
+
+
+def one_by_one(logits, parameters, position, plan, history, mask) -> tuple[list[mx.array], History | None]:
+    drawn = []
+    for i in range(logits.shape[1]):
+        now = logits[:, i]
+        if drawn:  # in earnest, for a kernel that reads a table which the kernel before it has written
+            now = now * (drawn[-1][0][:, None] * 0 + 1).astype(now.dtype)
+        found, history = sampled(now, parameters, position + i, plan, history, None if mask is None else mask[:, i])
+        drawn.append(found)
+    return [mx.stack(each, axis=1).flatten(0, 1) for each in zip(*drawn, strict=True)], history
+
+
 def reference(logits, parameters, position, plan, history=None, mask=None) -> tuple[list[mx.array], History | None]:
     tokens = sample(logits, parameters, position, plan, history, mask)
     drawn = [tokens] if plan.logprobs is None else [tokens, *logprobs(logits, tokens, plan.logprobs)]

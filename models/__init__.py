@@ -31,6 +31,8 @@ FAMILIES = {
     "gemma4_unified_text": "gemma4",
 }
 
+DRAFTERS = ("gemma4_assistant", "gemma4_unified_assistant")  # model types that draft for another model
+
 
 def load(folder: Path, progress: Callable[[int, int], None] | None = None):
     """The decoder of a checkpoint folder, its weights read. `progress(done, total)` counts bytes of weights.
@@ -48,10 +50,21 @@ def load(folder: Path, progress: Callable[[int, int], None] | None = None):
     return model
 
 
+def assisted(model, folder: Path, block: int | None = None):
+    """The model with a drafter, read from a checkpoint folder. Raises CheckpointError for one of another model."""
+    from dataclasses import replace
+
+    from . import gemma4_assistant
+
+    return replace(model, drafter=gemma4_assistant.load(folder, model, block))
+
+
 def family_of(config):
     from .checkpoint import CheckpointError, text_config
 
     kinds = [config.get("model_type"), text_config(config).get("model_type")]
+    if kinds[0] in DRAFTERS:
+        raise CheckpointError(f"{kinds[0]} is a drafter: serve the model that it drafts for, with --drafter")
     name = next((FAMILIES[kind] for kind in kinds if kind in FAMILIES), None)
     if name is None:
         raise CheckpointError(

@@ -212,6 +212,10 @@ class Paging:
         spans = tuple(self.span(extent, length, length + new) for extent, length in rows)
         return Rows(spans, self.slots, tuple(moves), self.growing.setdefault(len(rows), Growing()))
 
+    def seen(self, rows: list[tuple[Extent, int]]) -> Rows:
+        """What the last token of each row saw."""
+        return Rows(tuple(self.span(extent, length - 1, length) for extent, length in rows), self.slots)
+
     def span(self, extent: Extent, length: int, end: int) -> Span:
         """What the tokens from `length` on see, up to `end`."""
         first = max(extent.base, self.first(length))

@@ -6,7 +6,7 @@ Axes: B rows, T new tokens, D model width, H heads, d head_dim, V vocabulary.
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import mlx.core as mx
 
@@ -127,6 +127,7 @@ class Decoder:
     """tokens -> hidden states -> logits. `embed_scale` multiplies embeddings, `cap` soft-caps logits (both Gemma).
 
     per_layer   tokens [B, T], their embeddings [B, T, D] -> what each block is given besides, in `Step.per_layer`
+    drafter     a model that drafts for this one (gemma4_assistant.py)
     lookup      [V] the token whose rows are looked up for a token: another one for placeholders of images and sound
     """
 
@@ -141,6 +142,7 @@ class Decoder:
     cap: float | None = None
     per_layer: Callable[[mx.array, mx.array], mx.array] | None = None
     lookup: mx.array | None = None
+    drafter: Any = None
 
     def __call__(
         self, tokens: mx.array, step: Step, last: bool = False, embeddings: mx.array | None = None
@@ -214,6 +216,7 @@ class Decoder:
             yield arrays_of(block)
         yield [*self.embedding.arrays, *arrays_of(self.per_layer), *arrays_of(self.lookup)]
         yield [*arrays_of(self.norm), *(self.head.arrays if self.head is not self.embedding else [])]
+        yield self.drafter.arrays if self.drafter else []
 
 
 def tail(x: mx.array, last: bool) -> mx.array:

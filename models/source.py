@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import DRAFTERS
 from . import source_folder as folders
 from .source_folder import SourceError, read_json
 from .source_hub import hub_cache, pull
 
-__all__ = ["BUILTIN", "Found", "SourceError", "installed", "locate", "pull"]
+__all__ = ["BUILTIN", "Found", "SourceError", "installed", "locate", "locate_drafter", "pull"]
 
 BUILTIN = Path(__file__).with_name("builtin")
 REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -60,6 +61,14 @@ def locate(
     if download and REPO_ID.fullmatch(found.name if found else name):
         return pull(found.name if found else name, on_progress=on_progress, force=force)
     raise SourceError(unfinished(found) if found else not_installed(name, model_dirs))
+
+
+def locate_drafter(name: str, model_dirs: Iterable[str | Path] = (), *, download=False) -> Path:
+    """The same of a drafter, which reads its target's tokens: a folder of it needs no tokenizer."""
+    folder = Path(name).expanduser()
+    if read_json(folder / "config.json").get("model_type") in DRAFTERS:
+        return folder
+    return locate(name, model_dirs, download=download)
 
 
 def builtin() -> Path:

@@ -5,6 +5,8 @@ import re
 import struct
 from pathlib import Path
 
+from . import DRAFTERS
+
 INDEX = "model.safetensors.index.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 NUMBERED = re.compile(r"(.+)-(\d+)-of-(\d+)\.safetensors")
@@ -84,6 +86,8 @@ def supported_types() -> list[str]:
 
 def refusal(config: dict) -> str | None:
     """Why Smelt does not run a checkpoint with this config.json; None when it does."""
+    if config.get("model_type") in DRAFTERS:
+        return "it is a drafter: serve the model that it drafts for, with --drafter"
     types = supported_types()
     if not {config.get("model_type"), architecture(config)} & set(types):
         return f"model_type {architecture(config)!r} is not supported; supported are {', '.join(types)}"

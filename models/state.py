@@ -81,7 +81,8 @@ class Recurrent:
     def write(self, step: Step, states: dict[str, mx.array], trail: dict[str, mx.array] | None = None) -> None:
         """states [B, *shape] after the step; with step.keep also `trail` [B, T, *shape], the states after each token."""
         assert (trail is not None) == step.keep, "a step that keeps its states needs all of them"
-        self.trail, self.trail_slots = (trail or {}), (step.slots if trail else ())
+        if trail or not set(self.trail_slots).isdisjoint(step.slots):
+            self.trail, self.trail_slots = (trail or {}), (step.slots if trail else ())
         for name, state in states.items():
             pool = self.pools[name]
             state = state.astype(pool.dtype)
@@ -91,8 +92,8 @@ class Recurrent:
                 pool[places(step.slots)] = state
 
     def rewind(self, slot: int, count: int) -> None:
-        """Back to the state before the last `count` tokens of the last step, which must have kept them."""
-        assert slot in self.trail_slots, "the last step did not keep this row's states: it cannot go back"
+        """Back to the state before the last `count` tokens of the row's last step, which must have kept them."""
+        assert slot in self.trail_slots, "the row's last step did not keep its states: it cannot go back"
         i = self.trail_slots.index(slot)
         for name, trail in self.trail.items():
             self.pools[name][slot] = trail[i, trail.shape[1] - 1 - count].astype(self.pools[name].dtype)
@@ -120,11 +121,14 @@ class Recurrent:
 
     @property
     def held(self) -> list[mx.array]:
-        """What `hold` takes back."""
-        return self.arrays
+        """What `hold` takes back; the states that a step kept are the later half."""
+        return [*self.arrays, *self.trail.values()]
 
-    def hold(self, arrays: list[mx.array]) -> None:
-        self.pools = dict(zip(self.shapes, arrays, strict=True))
+    def hold(self, arrays: list[mx.array], kept: tuple[int, ...] = ()) -> None:
+        """kept  slots of the rows whose states are among the arrays"""
+        pools, trail = arrays[: len(self.shapes)], arrays[len(self.shapes) :]
+        self.pools = dict(zip(self.shapes, pools, strict=True))
+        self.trail, self.trail_slots = dict(zip(self.shapes, trail, strict=False)), kept
 
     def release(self) -> None:
         """Let go of the pools, so that whoever has them now can write in place; what a draft kept is over."""
@@ -202,16 +206,31 @@ class Memory:
         in_place = next(pages for pages in self.pages if pages.window == window).in_place
         return self.paging[window].place([(row.extents[window], row.length) for row in rows], new, in_place)
 
+    def behind(self, rows: Sequence[Row]) -> Step:
+        """For a drafter, which reads and does not write: the place of each row's next token, and what the last one saw."""
+        return Step(
+            position=resident(mx.array([row.length for row in rows], mx.int32)),
+            new=1,
+            rows={w: p.seen([(row.extents[w], row.length) for row in rows]) for w, p in self.paging.items()},
+            slots=tuple(row.slot for row in rows),
+            fresh=(False,) * len(rows),
+        )
+
     def rewind(self, row: Row, count: int) -> None:
         """Forget the last `count` tokens: the next step writes over them.
 
-        A model with recurrent layers can only go back within the last step, which must have been made with `keep`.
+        A model with recurrent layers can only go back within the row's last step, which must have been made with `keep`.
         """
         assert 0 <= count <= min(REWIND, row.length), f"cannot go back {count} of {row.length}, at most {REWIND}"
         if count:
             for state in self.recurrent:
                 state.rewind(row.slot, count)
         row.length -= count
+
+    def forget_kept(self) -> None:
+        """No row will go back within the last step any more."""
+        for state in self.recurrent:
+            state.trail, state.trail_slots = {}, ()
 
     def snapshot(self, row: Row, length: int | None = None) -> Snapshot:
         """At the row's length, or, where no layer is recurrent, at a smaller one up to which it was computed."""
@@ -269,6 +288,10 @@ class Memory:
     def nbytes(self) -> int:
         return sum(state.nbytes for state in self.states)
 
+    def kept_bytes(self, tokens: int) -> int:
+        """What a step keeps of so many tokens until it is known which of them count."""
+        return tokens * sum(state.row_bytes for state in self.recurrent)
+
     def row_bytes(self, tokens: int) -> int:
         """What one sequence of `tokens` tokens needs; a sliding layer holds its window, and as much to move into."""
         constant = sum(state.row_bytes for state in self.recurrent)
@@ -278,7 +301,7 @@ class Memory:
         )
 
     @property
-    def kept_bytes(self) -> int:
+    def snapshot_bytes(self) -> int:
         """Of pages that only snapshots hold; their recurrent states come besides."""
         return sum(paging.shares.kept * self._page_bytes(window) for window, paging in self.paging.items())
 

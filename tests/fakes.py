@@ -15,7 +15,7 @@ from smelt.engine.options import ModelInfo, Options
 
 WORDS = ("Hello", " from", " the", " fake", ".")
 INFO = ModelInfo("fake", 4096, 257, 2, 64, "4-bit", 1000, created=1_700_000_000, tools=True, trained_context=8192, disk_bytes=1200)
-TIMES = Timings(0.001, 0.01, 0.1, 0.002, FastPaths("metal", 4, 3))
+TIMES = Timings(0.001, 0.01, 0.1, 0.002, FastPaths("metal", 4, 3, "pld", 4, 9, 6))
 
 
 def used(prompt=7, completion=len(WORDS), cached=3, reasoning=0):

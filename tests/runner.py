@@ -10,11 +10,12 @@ from smelt.engine.sequence import Done, Lost, Prefilled, Sequence, Token
 class Run:
     """A sequence and what came back for it."""
 
-    def __init__(self, prompt, max_tokens=8, sampling=None, seed=0, end_ids=(), deadline=None, guide=None, **fields):
+    def __init__(self, prompt, max_tokens=8, sampling=None, seed=0, end_ids=(), deadline=None, guide=None, speculation=None, **fields):
         self.queue = SimpleQueue()
         sampling = sampling or Sampling(**{"temperature": 0.0, **fields})
         ends = frozenset(end_ids)
-        self.sequence = Sequence(list(prompt), sampling, seed, max_tokens, ends, self.queue.put, deadline, guide)
+        put = self.queue.put
+        self.sequence = Sequence(list(prompt), sampling, seed, max_tokens, ends, put, deadline, guide, speculation)
         self.items, self.end = [], None
 
     def wait(self, timeout_s=60):

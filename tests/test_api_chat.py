@@ -8,7 +8,17 @@ from fakes import FakeService, finished, says, words
 from smelt.api.app import create_app
 from smelt.api.settings import Settings
 from smelt.engine.errors import ContextExceeded, EngineFailed, NotReady, Overloaded
-from smelt.engine.events import Failed, Progress, Reasoning, Started, Text, ToolArguments, ToolClosed, ToolOpened
+from smelt.engine.events import (
+    Failed,
+    Finished,
+    Progress,
+    Reasoning,
+    Started,
+    Text,
+    ToolArguments,
+    ToolClosed,
+    ToolOpened,
+)
 
 PATH = "/v1/chat/completions"
 HELLO = {"model": "some-name", "messages": [{"role": "user", "content": "Hi"}]}
@@ -64,13 +74,38 @@ def test_whole():
         "completion_tokens": 5,
         "total_tokens": 12,
         "prompt_tokens_details": {"cached_tokens": 3},
-        "completion_tokens_details": {"reasoning_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
     }
     assert body["timings"]["prompt_n"] == 4 and body["timings"]["cache_n"] == 3
     assert body["timings"]["predicted_per_second"] == 50.0
     assert (body["timings"]["queue_ms"], body["timings"]["template_ms"]) == (1, 2)
-    assert body["timings"]["fast_paths"] == {"kernels": "metal", "traced_steps": 4, "rows": 3, "prefix": None}
+    paths = {"kernels": "metal", "traced_steps": 4, "rows": 3, "prefix": None, "speculation": "pld"}
+    assert body["timings"]["fast_paths"] == paths
+    assert (body["timings"]["draft_n"], body["timings"]["draft_n_accepted"]) == (9, 6)
     assert service.streams[0].cancelled.is_set()
+
+
+def test_drafts_are_asked_for():
+    client, service = client_of()
+    parts = [{"type": "text", "text": "def f():"}, {"type": "text", "text": "    pass"}]
+    post(client, enable_pld=False)
+    post(client, prediction={"type": "content", "content": "abc"}, enable_pld=True)
+    post(client, prediction={"type": "content", "content": parts})
+    asked = [(request.enable_pld, request.prediction) for request in service.requests]
+    assert asked == [(False, None), (True, "abc"), (None, "def f():\n    pass")]
+
+
+def test_what_came_of_a_prediction_is_told():
+    from smelt.engine.events import Usage
+
+    done = Finished("stop", Usage(5, 9, accepted_prediction_tokens=6, rejected_prediction_tokens=2))
+    client, _ = client_of(says(Started(5), Text("a"), done))
+    details = post(client).json["usage"]["completion_tokens_details"]
+    assert details == {"reasoning_tokens": 0, "accepted_prediction_tokens": 6, "rejected_prediction_tokens": 2}
 
 
 def test_streamed_is_what_whole_is():
@@ -356,7 +391,11 @@ WRONG = [
     ({"tools": [{"type": "function", "function": {"name": ""}}]}, "tools[0].function.name"),
     ({"tools": [{"type": "function", "function": {"name": "f", "strict": "yes"}}]}, "tools[0].function.strict"),
     ({"kv_quant": 4}, "kv_quant"),
-    ({"enable_pld": True}, "enable_pld"),
+    ({"enable_pld": "yes"}, "enable_pld"),
+    ({"prediction": "text"}, "prediction"),
+    ({"prediction": {"content": "text"}}, "prediction.type"),
+    ({"prediction": {"type": "content"}}, "prediction.content"),
+    ({"prediction": {"type": "content", "content": [{"type": "image_url"}]}}, "prediction.content[0].type"),
     ({"store": True}, "store"),
     ({"service_tier": "flex"}, "service_tier"),
     ({"functions": []}, "functions"),

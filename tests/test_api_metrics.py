@@ -40,6 +40,7 @@ def test_what_is_counted():
     assert found["smelt_cached_prompts_total"] == 3
     assert [found[f'smelt_prefix_cache_{name}{{model="fake"}}'] for name in ("entries", "bytes")] == [2, 4096]
     assert found["smelt_completion_tokens_total"] == 20
+    assert found["smelt_drafted_tokens_total"] == 36 and found["smelt_accepted_tokens_total"] == 24
     assert found[f'smelt_http_requests_total{{route="{PATH}",status="200"}}'] == 3
     assert found[f'smelt_http_requests_total{{route="{PATH}",status="400"}}'] == 1
     assert found['smelt_http_requests_total{route="none",status="404"}'] == 1

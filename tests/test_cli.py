@@ -17,7 +17,7 @@ from smelt.api.terminal import Bar, size
 from smelt.api.version import VERSION
 from smelt.engine.errors import ContextExceeded
 from smelt.engine.events import Progress, Reasoning, Started, Text
-from smelt.engine.options import Residency
+from smelt.engine.options import Options, Residency
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -157,6 +157,20 @@ def readable(flag, text):
 
 def test_flags_that_switch_absent_features_off_are_fine():
     assert values(SERVE, "--no-pld", "--no-vision", "--no-drafter", "--kv-quant", "off")
+
+
+def test_flags_of_drafts():
+    assert flags.options_of(values(RUN), RUN) == flags.options_of(values(RUN, "--pld"), RUN)
+    options = flags.options_of(values(SERVE, "--no-pld", "--pld-draft-len", "7", "--pld-key-len", "2"), SERVE)
+    assert (options.pld, options.pld_draft_len, options.pld_key_len) == (False, 7, 2)
+    assert Options().pld and (Options().pld_draft_len, Options().pld_key_len) == (5, 3)
+    options = flags.options_of(values(SERVE, "--drafter", "d", "--draft-block-size", "5"), SERVE)
+    assert (options.drafter, options.draft_block) == ("d", 5)
+    auto = flags.options_of(values(SERVE, "--no-drafter", "--draft-block-size", "auto"), SERVE)
+    assert (auto.drafter, auto.draft_block) == (None, None)
+    for line in (["--drafter", "d", "--no-drafter"], ["--draft-block-size", "9"], ["--pld", "--no-pld"], ["--pld-draft-len", "8"], ["--pld-key-len", "0"]):
+        with pytest.raises(Refused):
+            flags.options_of(values(SERVE, *line), SERVE)
 
 
 def test_every_flag_of_mlx_serve_is_known():

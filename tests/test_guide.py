@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from smelt.engine.errors import EngineFailed
-from smelt.engine.guide import Guide, Spelling
+from smelt.engine.guide import Guide, Spelling, along
 from smelt.engine.parse import Parser
 from smelt.engine.parse.reasoning import CHANNEL, THINK, Tags
 from smelt.engine.reasoning import ReasoningState
@@ -47,6 +47,9 @@ class Braces:
 
     def get_error(self):
         return "no"
+
+    def deep_copy(self):
+        return copy.copy(self)
 
 
 def spelled(token):
@@ -189,3 +192,43 @@ def test_a_block_may_open_anywhere_only_where_marks_mean_nothing_else():
 
 def test_families_say_what_stands_around_the_closing_mark():
     assert (THINK.lead, THINK.after) == ("\n", "\n\n") and (CHANNEL.lead, CHANNEL.after) == ("", "")
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    draft=st.lists(st.integers(0, len(WORDS) - 1), max_size=7), matcher=st.booleans(), opened=st.booleans(),
+    budget=st.sampled_from([None, 0, 2, 4]), before=st.sampled_from([[], ["a"], ["a", "b"]]),
+)  # fmt: skip
+def test_masks_along_a_draft_are_those_of_its_tokens_taken(draft, matcher, opened, budget, before):
+    """Up to one that does not fit or ends it; and the guide stays where it was."""
+    made = guide(matcher, budget, opened)
+    if opened and not made.forced:
+        for word in before:
+            made.take(ID[word]) if not made.forced else None
+    state = made.mask(), list(made.forced), made.reasoning.count, made.reasoning.inside
+    found, mask, expected = along(made, made.mask(), draft), made.mask(), []
+    assert (made.mask(), list(made.forced), made.reasoning.count, made.reasoning.inside) == state
+    for token in draft:
+        if mask is not None and not mask[token >> 3] >> (token & 7) & 1:
+            break
+        made.take(token)
+        if made.ended:
+            break
+        mask = made.mask()
+        expected.append(mask)
+    assert found == expected
+
+
+def test_a_draft_behind_which_nothing_fits_is_cut_there():
+    made = feed(guide(opened=False, spelling=Spelling(len(WORDS), SPELLING.ends)), "{")
+    made.matcher.next = lambda: "a" if made.matcher.text == "{" else ""
+    made.matcher.deep_copy = lambda: stuck(made.matcher)
+    assert along(made, made.mask(), [ID["a"], ID["a"]]) == []
+
+
+def stuck(matcher):
+    """A copy after whose next token nothing fits."""
+    other = Braces()
+    other.text = matcher.text
+    other.next = lambda: "a" if other.text == matcher.text else ""
+    return other

@@ -199,7 +199,7 @@ def test_snapshots_of_recurrent_states_are_counted(load):
     nodes = scheduler.prefixes.cache.tree.values()
     assert [node.end for node in sorted(nodes, key=lambda n: n.end)][:3] == [100, 200, 300]
     state = sum(s.row_bytes for s in scheduler.memory.recurrent)
-    assert scheduler.prefixes.nbytes == scheduler.memory.kept_bytes + len(nodes) * state
+    assert scheduler.prefixes.nbytes == scheduler.memory.snapshot_bytes + len(nodes) * state
     limited = fresh(load("lfm2"), prefix_bytes=2 * state)
     answered(limited, PROMPT, borders=(100, 200, 300))
     assert limited.prefixes.nbytes <= 2 * state
@@ -260,7 +260,7 @@ def test_no_cache_keeps_nothing(load):
     scheduler = fresh(load("llama"), prefix_entries=0)
     runs = [answered(scheduler, PROMPT[:100]) for _ in range(2)]
     assert [(r.sequence.cached, r.sequence.kept, r.sequence.paths.prefix) for r in runs] == [(0, 0, None)] * 2
-    assert scheduler.memory.kept_bytes == 0
+    assert scheduler.memory.snapshot_bytes == 0
 
 
 def test_keys_that_turn_with_the_length_are_not_kept(tmp_path):

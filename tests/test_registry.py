@@ -105,10 +105,11 @@ def test_names_and_who_answers():
 
 
 def test_only_what_is_on_the_disk_is_loaded_and_nothing_is_downloaded():
-    with House(Options(model="a", download=True, timeout_s=20, max_tokens=7)) as house:
+    with House(Options(model="a", download=True, timeout_s=20, max_tokens=7, drafter="/d")) as house:
         house.answer("org/b")
         (service,) = house.made["org/b"]
         assert service.options.model == "/models/org/b" and not service.options.download
+        assert service.options.drafter is None and house.made["a"][0].options.drafter == "/d"
         assert service.options.max_tokens == 7 and house.made["a"][0].options.download
 
 

@@ -22,7 +22,7 @@ def sequence(seed=0, prompt=(1, 2, 3), generated=(), **fields):
 
 
 def draw(logits, *sequences):
-    return Sampler(list(sequences), logits.shape[-1])(logits)
+    return Sampler(list(sequences), logits.shape[-1])(logits[:, None])
 
 
 def numpy_kept(logits, temperature, top_k, top_p, min_p):
@@ -191,3 +191,30 @@ def test_extreme_logits(dtype, extreme):
     for fields in ({"top_p": 0.9}, {"top_k": 1}, {"min_p": 1.0}, {}):
         token = draw(logits, sequence(temperature=0.01, **fields))[0].item()
         assert logits[0, token].item() == mx.max(logits).item()
+
+
+@pytest.mark.parametrize("penalties", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_positions_in_a_row_are_drawn_as_one_after_another(penalties, masked):
+    """Each with its own key, and with the draws before it in its history."""
+    fields = {"repetition_penalty": 1.3, "repetition_window": 3, "presence_penalty": 0.4} if penalties else {}
+    rows = [sequence(seed=i, temperature=t, top_logprobs=2, generated=[4], **fields) for i, t in enumerate((0.0, 0.8, 1.4))]
+    logits = mx.random.normal((3, 5, VOCAB), key=mx.random.key(3)) * 2
+    mask = mx.random.randint(0, 2**32 - 1, (3, 5, 4), mx.uint32, key=mx.random.key(4)) if masked else None
+    together = [array.tolist() for array in Sampler(rows, VOCAB)(logits, mask)]
+    for i, row in enumerate(rows):
+        sampler = Sampler([row], VOCAB)
+        for j in range(5):
+            alone = sampler(logits[i : i + 1, j : j + 1], None if mask is None else mask[i : i + 1, j : j + 1])
+            assert [array[0].tolist() for array in alone] == [array[5 * i + j] for array in together]
+            row.submitted += 1
+        row.submitted -= 5
+
+
+def test_a_history_counted_anew_has_what_was_read():
+    row = sequence(temperature=0.0, presence_penalty=1.0, generated=[8])
+    sampler = Sampler([row], VOCAB)
+    sampler(mx.zeros((1, 4, VOCAB)))  # four draws of a draft, one of which is kept
+    row.generated.append(9)
+    sampler.recount()
+    assert counts(sampler.history, 0) == (counted([8, 9]), counted([1, 2, 3, 8, 9]))

@@ -1,5 +1,7 @@
 """Rows whose next token must fit: the forward never waits for the mask, and other rows are none the wiser."""
 
+import copy
+
 import checkpoints
 import checkpoints_lfm2
 import mlx.core as mx
@@ -22,6 +24,11 @@ class Stairs:
     def __init__(self, until=None, free=0, empty_after=None):
         self.until, self.free, self.empty_after, self.ended = until, free, empty_after, False
         self.seen, self.masks = [], 0
+
+    def fork(self):
+        other = copy.copy(self)
+        other.seen = list(self.seen)
+        return other
 
     def waits(self, unread):
         return len(self.seen) + unread >= self.free

@@ -123,6 +123,22 @@ def test_a_trace_that_fails_is_not_used(model, monkeypatch):
     assert not TracedStep(model, model.memory()).worthwhile
 
 
+@pytest.mark.parametrize("wrong", [1, 2])
+def test_a_trace_that_is_wrong_is_not_used(model, monkeypatch, wrong):
+    """Of one token, or only where drafts are verified."""
+    trace = TracedStep.traced
+
+    def traced(model, memory, given, plan, slots, fresh, new):
+        made, *rest = trace(model, memory, given, plan, slots, fresh, new)
+        return [(made[0] + 1) % model.vocab if (new > 1) == (wrong > 1) else made[0], *made[1:]], *rest
+
+    monkeypatch.setattr(launch, "machine", lambda: "cuda")
+    monkeypatch.setenv("SMELT_KERNELS", "reference")
+    monkeypatch.setattr(TracedStep, "traced", staticmethod(traced))
+    selfcheck.check_trace(model)
+    assert TracedStep.off == "it draws other tokens"
+
+
 def test_on_a_cpu_there_is_nothing_to_check(model, monkeypatch):
     monkeypatch.setattr(selfcheck, "logits", lambda model: pytest.fail("computed"))
     selfcheck.check(model)

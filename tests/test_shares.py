@@ -141,12 +141,12 @@ def test_a_prefix_of_many_rows_is_held_once():
     snapshot = m.snapshot(row)
     others = [m.restore(snapshot, expected=50 * PAGE + 10) for _ in range(8)]
     assert m.paging[None].pool.pages <= 50 + 8 * 2
-    assert m.repeated_bytes == 8 * 50 * PAGE * 8 and m.kept_bytes == 0
+    assert m.repeated_bytes == 8 * 50 * PAGE * 8 and m.snapshot_bytes == 0
     for each in (row, *others):
         m.close(each)
-    assert (m.kept_bytes, m.repeated_bytes) == (50 * PAGE * 8, 0)
+    assert (m.snapshot_bytes, m.repeated_bytes) == (50 * PAGE * 8, 0)
     m.drop(snapshot)
-    assert m.kept_bytes == 0
+    assert m.snapshot_bytes == 0
 
 
 def test_what_goes_on_alone_follows_on_in_place():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from smelt.kernels.pages import PAGE, Pages, gathered
 from smelt.models.paging import REWIND, Pool
-from smelt.models.state import Memory
+from smelt.models.state import Memory, Recurrent
 
 
 def memory(*windows):
@@ -110,3 +110,38 @@ def test_rewind_is_bounded():
     put(m, [row], [[0.0] * 20])
     with pytest.raises(AssertionError, match="cannot go back 9"):
         m.rewind(row, REWIND + 1)
+
+
+def stepped(m, rows, values, keep):
+    """Recurrent states whose value is the last token's."""
+    step = m.step(rows, len(values[0]), keep)
+    (state,) = m.states
+    state.read(step)
+    trail = {"x": mx.array(values, mx.float32)[..., None]} if keep else None
+    state.write(step, {"x": mx.array([row[-1:] for row in values], mx.float32)}, trail)
+
+
+def test_other_rows_steps_leave_what_a_draft_kept():
+    """A prompt is read between a draft and the verdict on it; only the row's own next step ends that."""
+    m = Memory([Recurrent({"x": ((1,), mx.float32)})])
+    (state,) = m.states
+    one, two = m.open(), m.open()
+    stepped(m, [one], [[1, 2, 3, 4]], keep=True)
+    stepped(m, [two], [[9, 8]], keep=False)
+    m.rewind(one, 2)
+    assert state.take(one.slot)["x"].item() == 2 and state.take(two.slot)["x"].item() == 8
+    stepped(m, [one], [[5]], keep=False)
+    with pytest.raises(AssertionError, match="did not keep its states"):
+        m.rewind(one, 1)
+    stepped(m, [one, two], [[1, 2], [3, 4]], keep=True)
+    m.forget_kept()
+    assert not state.trail and m.nbytes == 8
+
+
+def test_a_drafter_sees_what_the_last_token_saw():
+    m = memory(None, 8)
+    row = m.open()
+    put(m, [row], [list(map(float, range(20)))])
+    step = m.behind([row])
+    assert held(m, step, 0) == [(0, list(range(20))), (12, list(range(12, 20)))]
+    assert step.position.tolist() == [20] and row.length == 20

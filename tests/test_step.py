@@ -50,7 +50,7 @@ def test_traces_do_not_grow_without_end(tmp_path, monkeypatch):
     scheduler = Scheduler(model, Limits(rows=1))
     for top_k in (1, 2, 3, 4, 5, 2):
         run(scheduler, Run(PROMPT[:10], 3, temperature=1.0, top_k=top_k))
-    assert [plan.top_k for plan, _ in scheduler.traced.functions] == [4, 5, 2]
+    assert [plan.top_k for plan, *_ in scheduler.traced.functions] == [4, 5, 2]
 
 
 def test_a_model_that_needs_the_host_is_not_traced(tmp_path):

@@ -6,6 +6,7 @@ in which every token is what it stands for inside the string, until the quote th
 """
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 from .vocabulary import QuotedNames
@@ -16,6 +17,11 @@ class Quoted:
 
     def __init__(self, text: Any, names: QuotedNames):
         self.text, self.names, self.half, self.ended = text, names, False, False
+
+    def deep_copy(self) -> "Quoted":
+        other = copy(self)
+        other.text = self.text.deep_copy()
+        return other
 
     def compute_bitmask(self) -> bytes:
         mask = bytearray(self.text.compute_bitmask())
@@ -50,8 +56,11 @@ class Nested:
         self.place = first
 
     def deep_copy(self) -> "Nested":
-        assert self.inner is None, "only a grammar's beginning is copied"
-        return Nested(self.outer.deep_copy(), self.inners, self.first, self.names)
+        """The inners are only ever copied."""
+        other = copy(self)
+        other.outer = self.outer.deep_copy()
+        other.inner = None if self.inner is None else self.inner.deep_copy()
+        return other
 
     def compute_bitmask(self) -> bytes:
         return (self.inner or self.outer).compute_bitmask()
