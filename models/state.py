@@ -149,7 +149,7 @@ class Snapshot:
     """The state of one sequence at some length, by itself: its rows can go on, and close, without it."""
 
     length: int
-    states: tuple[Any, ...]  # one a layer state: (first position, keys, values), or a recurrent state's arrays
+    states: tuple[Any, ...]  # one a layer state: (first position, *pools' heads), or a recurrent state's arrays
 
     @property
     def arrays(self) -> list[mx.array]:
@@ -248,10 +248,10 @@ class Memory:
             if isinstance(state, Recurrent):
                 state.put(row.slot, taken)
                 continue
-            first, keys, values = taken
+            first, *heads = taken
             extent = row.extents[state.window]
             where = Rows((Span(first, ((extent.slot(first), snapshot.length - first),)),), self.paging[state.window].slots)
-            state.write(keys[None], values[None], where)
+            state.store([x[None] for x in heads], where)
         return row
 
     @property
