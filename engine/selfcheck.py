@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 OPS = (
     "embed", "linear", "attention", "pages", "qk_norm_rope", "self_attention",
     "router", "experts", "short_conv", "gated_delta", "mamba2",
-    "gated_group_norm", "add_norm", "sample",
+    "gated_group_norm", "add_norm", "sample", "packed_qk_norm_rope", "packed_attention",
 )  # fmt: skip
-NEEDED = {"qk_norm_rope": ("pages",), "self_attention": ("pages",)}  # they write to them
+NEEDED = {op: ("pages",) for op in ("qk_norm_rope", "self_attention", "packed_qk_norm_rope", "packed_attention")}  # they write to them
 PROMPT = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233)
 STEPS = (8, 1, 12)  # tokens: for most kernels the most that they take, and one; for those that walk along prompts, more
 VERIFIED = 6  # tokens of a row in a step that verifies drafts, by default

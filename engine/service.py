@@ -18,6 +18,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from . import kv_cache
 from .budget import Budget
 from .describe import describe
 from .engine import Engine
@@ -168,7 +169,9 @@ class Service:
         from .prefill_trace import SLOWER
 
         o = self.options
+        kv_cache.prepare(model, o)
         checked.check(model, self.folder, source.home(), TURNS.pass_on)
+        kv_cache.require(model, o)
         plan = limits.plan(model, o.ctx_size, o.max_concurrent, o.prefill_chunk, self.share)
         if o.warmup:
             warm(model, plan, TURNS.pass_on)
@@ -189,6 +192,7 @@ class Service:
         from .stream import Stream
 
         self.check()
+        kv_cache.agree(request.kv_quant, self.options)
         began = time.monotonic()
         rendered = None if request.messages is None else self.render(request)
         prompt = self.prompt_of(request, rendered)

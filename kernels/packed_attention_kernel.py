@@ -28,6 +28,12 @@ def covers(q, pages) -> str | None:
     return attention_kernel.covers(q, pages)
 
 
+def unfit(pages) -> str | None:
+    """Why decode steps cannot read these pages as they lie, or None."""
+    q = mx.zeros((1, pages.kv_heads, 1, pages.head_dim), pages.dtype)
+    return launch.unavailable("packed_attention") or covers(q, pages)
+
+
 def fused(q, pages, addresses, *, scale, cap) -> mx.array:
     """q [B, H, T, d] over pools that hold the keys and values of its own positions already -> [B, T, H d]."""
     from .pages import PAGE

@@ -43,13 +43,16 @@ def waited_for(pages, instead: mx.array) -> mx.array:
 
 def append(pages, heads: list[mx.array], addresses) -> mx.array:
     """heads [B, KV, T, d], of each pool, to `addresses.slots` [B T] -> a result to wait for."""
-    done = waited_for(pages, addresses.slots)
+    return put(pages, heads, addresses.slots, addresses.size, waited_for(pages, addresses.slots))
+
+
+def put(pages, heads: list[mx.array], slots, size, done) -> mx.array:
     for i in range(0, len(heads), 2):
         k, v = heads[i : i + 2]
         batch, kv_heads, new, width = k.shape
         threads = min(THREADS, -(-width // 32) * 32)
         (done,) = APPEND(
-            [k, v, addresses.slots, *pages.held[i : i + 2], addresses.size, done],
+            [k, v, slots, *pages.held[i : i + 2], size, done],
             [((1,), mx.uint8)],
             template={"T": k.dtype, "KV": kv_heads, "D": width, "THREADS": threads},
             groups=(new, batch * kv_heads, 1),

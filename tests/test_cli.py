@@ -156,7 +156,7 @@ def readable(flag, text):
 
 
 def test_flags_that_switch_absent_features_off_are_fine():
-    assert values(SERVE, "--no-pld", "--no-vision", "--no-drafter", "--kv-quant", "off", "--prefix-cache-mem", "0MB")
+    assert values(SERVE, "--no-pld", "--no-vision", "--no-drafter", "--prefix-cache-mem", "0MB")
 
 
 def test_flags_of_drafts():

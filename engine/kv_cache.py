@@ -1,0 +1,29 @@
+"""A packed KV cache as flags and requests ask for it. A model holds the keys and values of all requests one way."""
+
+from .errors import BadRequest
+from .options import Options
+
+
+def prepare(model, options: Options) -> None:
+    """Raises ValueError where the model's heads do not suit the mode."""
+    if options.kv_quant != "off":
+        model.pack_kv(options.kv_quant, options.kv_attn_mode)
+
+
+def require(model, options: Options) -> None:
+    """Raises ValueError where `fused` was asked for and decode steps cannot read packed heads as they lie."""
+    from ..kernels import packed_attention_kernel
+
+    for pages in model.pages() if options.kv_attn_mode == "fused" else ():
+        if why := packed_attention_kernel.unfit(pages):
+            raise ValueError(f"--kv-attn-mode fused is not possible here: {why}. Use auto or dense")
+
+
+def agree(asked: str | None, options: Options) -> None:
+    """Whatever a request says of the cache must be what there is."""
+    if asked is not None and asked != options.kv_quant:
+        raise BadRequest(
+            f"kv_quant is {asked}; this server holds keys and values with --kv-quant {options.kv_quant}: send"
+            f" {options.kv_quant}, or leave it out, or start a server with --kv-quant {asked}",
+            "kv_quant",
+        )
