@@ -4,10 +4,10 @@ from .errors import BadRequest
 from .options import Options
 
 
-def prepare(model, options: Options) -> None:
+def prepare(model, mode: str, reading: str = "auto") -> None:
     """Raises ValueError where the model's heads do not suit the mode."""
-    if options.kv_quant != "off":
-        model.pack_kv(options.kv_quant, options.kv_attn_mode)
+    if mode != "off":
+        model.pack_kv(mode, reading)
 
 
 def require(model, options: Options) -> None:

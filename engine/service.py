@@ -169,7 +169,7 @@ class Service:
         from .prefill_trace import SLOWER
 
         o = self.options
-        kv_cache.prepare(model, o)
+        kv_cache.prepare(model, o.kv_quant, o.kv_attn_mode)
         checked.check(model, self.folder, source.home(), TURNS.pass_on)
         kv_cache.require(model, o)
         plan = limits.plan(model, o.ctx_size, o.max_concurrent, o.prefill_chunk, self.share)

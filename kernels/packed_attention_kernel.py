@@ -82,9 +82,10 @@ def chosen_knobs(coding, rows: int) -> dict:
     """From the tables where they know these heads on this chip. What decides the order of sums does not depend on `rows`."""
     from .pages import PAGE as page
 
-    default = {"span": 2, "simds": 8, "batch": 2, "tile": 4, "chunk": 16 if coding.bits == 2 else 8}
+    default = {"span": 2, "simds": 8, "batch": 2, "tile": 4, "chunk": 8}
     knobs = launch.knobs("packed_attention", f"{coding.head_dim} {coding.title}", default)
-    lanes = lanes_of(coding.head_dim, knobs["chunk"])
+    chunk = max(knobs["chunk"], 32 // coding.bits)  # a word at least
+    lanes = lanes_of(coding.head_dim, chunk)
     together, elements, share = 32 // lanes, coding.head_dim // lanes, knobs["span"] * page
     tile, simds, batch = (knobs[name] for name in ("tile", "simds", "batch"))
     while tile > 1 and tile * elements > ELEMENTS:
@@ -93,4 +94,4 @@ def chosen_knobs(coding, rows: int) -> dict:
         simds //= 2
     while batch > 1 and (page % (together * batch) or share // simds % (together * batch)):
         batch //= 2
-    return {**knobs, "simds": simds, "batch": batch, "tile": min(rows, tile)}
+    return {"span": knobs["span"], "chunk": chunk, "simds": simds, "batch": batch, "tile": min(rows, tile)}
