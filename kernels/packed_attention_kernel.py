@@ -82,7 +82,7 @@ def chosen_knobs(coding, rows: int) -> dict:
     """From the tables where they know these heads on this chip. What decides the order of sums does not depend on `rows`."""
     from .pages import PAGE as page
 
-    default = {"span": 2, "simds": 8, "batch": 2, "tile": 4, "chunk": 8}
+    default = {"span": 2, "simds": 8, "batch": 4, "tile": 4, "chunk": 8}
     knobs = launch.knobs("packed_attention", f"{coding.head_dim} {coding.title}", default)
     chunk = max(knobs["chunk"], 32 // coding.bits)  # a word at least
     lanes = lanes_of(coding.head_dim, chunk)

@@ -1,7 +1,7 @@
 """Packed heads, by plain ops: what unpacks them, how far they are off, and what turning does to outliers.
 
 Root mean square errors of 4096 heads of 128 elements drawn from N(0, 1), float32: 0.0052 by 8 bits, 0.088 by 4, 0.086 by
-turbo4, 0.44 by turbo2. With one channel in 64 twenty times as large: 0.43 by 4 bits, 0.17 by turbo4.
+turbo4, 0.34 by turbo2. With one channel in 64 twenty times as large: 0.43 by 4 bits, 0.17 by turbo4.
 """
 
 import mlx.core as mx
@@ -30,14 +30,17 @@ def error(x, mode):
 @pytest.mark.parametrize("dtype", [F16, BF16, F32])
 @pytest.mark.parametrize("head_dim", [32, 64, 96, 192, 256])
 def test_an_element_is_off_by_half_a_step_at_most(mode, dtype, head_dim):
+    """But for the few that 2 bits leave outside."""
     code = coding(mode, head_dim)
     turned = code.turn(drawn(3, 5, head_dim, dtype=dtype)).astype(F32)
     words, grids = code.encode(drawn(3, 5, head_dim, dtype=dtype))
     assert words.dtype == mx.uint32 and grids.dtype == dtype and (words.shape[-1], grids.shape[-1]) == code.widths
     wide = code.decode(words, grids.astype(F32))
-    step = mx.repeat(grids[..., ::2].astype(F32), code.group, axis=-1)
+    step, bias = (mx.repeat(grids[..., i::2].astype(F32), code.group, axis=-1) for i in (0, 1))
     beyond = 0.5 + 2.0 ** -(8 if dtype == BF16 else 11) * 2**code.bits  # what a scale that was rounded down misses
-    assert mx.all(mx.abs(wide - turned) <= beyond * step + 1e-6).item()
+    outside = (turned < bias) | (turned > bias + (2**code.bits - 1) * step) if code.bits == 2 else mx.array(False)
+    assert mx.all(outside | (mx.abs(wide - turned) <= beyond * step + 1e-6)).item()
+    assert mx.mean(outside.astype(F32)).item() < 0.2
 
 
 @settings(max_examples=25, deadline=None)
@@ -69,7 +72,7 @@ def test_a_turn_is_not_its_own_inverse():
 
 def test_errors_are_those_that_are_told():
     x = drawn(4096, 128)
-    told = {"8": 0.0052, "4": 0.088, "turbo4": 0.086, "turbo2": 0.44}
+    told = {"8": 0.0052, "4": 0.088, "turbo4": 0.086, "turbo2": 0.34}
     assert {mode: error(x, mode) for mode in told} == pytest.approx(told, rel=0.05)
     outliers = x * mx.where(mx.arange(128) % 64 == 5, 20.0, 1.0)
     told = {"4": 0.43, "turbo4": 0.17}

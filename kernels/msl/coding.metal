@@ -70,13 +70,31 @@ METAL_FUNC void pack_head(thread float (&v)[D / 32], device uint* words, device 
   for (int g = 0; g < D / SIZE; g++) {
     float low = v[g * EACH];
     float high = low;
+    if constexpr (BITS == 2) {                          // by the mean and the deviation
+      float sum = low;
 #pragma unroll
-    for (int e = 1; e < EACH; e++) {
-      low = metal::min(low, v[g * EACH + e]);
-      high = metal::max(high, v[g * EACH + e]);
+      for (int e = 1; e < EACH; e++) {
+        sum += v[g * EACH + e];
+      }
+      float mean = simd_sum(sum) / float(SIZE);
+      float square = 0.0f;
+#pragma unroll
+      for (int e = 0; e < EACH; e++) {
+        float away = v[g * EACH + e] - mean;
+        square = metal::fma(away, away, square);
+      }
+      float reach = 1.5f * 0.9957f * metal::precise::sqrt(simd_sum(square) / float(SIZE));
+      low = mean - reach;
+      high = mean + reach;
+    } else {
+#pragma unroll
+      for (int e = 1; e < EACH; e++) {
+        low = metal::min(low, v[g * EACH + e]);
+        high = metal::max(high, v[g * EACH + e]);
+      }
+      low = simd_min(low);
+      high = simd_max(high);
     }
-    low = simd_min(low);
-    high = simd_max(high);
     T scale = T((high - low) / most);
     T bias = T(low);
     float step = float(scale) > 0.0f ? float(scale) : 1.0f;

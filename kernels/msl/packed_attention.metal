@@ -66,6 +66,21 @@ METAL_FUNC void load_packed(const device uint* words, const device T* grids, uin
   int position = bounds[2 * row + 1];
   bool seen = first < position + NEW && (WINDOW == 0 || first + SPAN * PAGE > position - WINDOW + 1);
 
+  if (!seen && !WHOLE) {                                // the merge does not use it
+    for (uint i = thread_index_in_threadgroup; i < uint(TILE * D); i += SIMDS * 32) {
+      uint r = tile * TILE + i / D;
+      size_t to = ((size_t(row) * KV + head) * threadgroups_per_grid.x + part) * R + r;
+      if (r < uint(R)) {
+        partial[to * D + i % D] = P(0.0f);
+        if (i % D == 0) {
+          stats[2 * to] = -1e30f;
+          stats[2 * to + 1] = 0.0f;
+        }
+      }
+    }
+    return;
+  }
+
   for (int t = int(simd); t < TILE; t += SIMDS) {
     uint r = metal::min(tile * TILE + t, uint(R - 1));  // rows past the end: computed, not stored
     float v[D / 32];
