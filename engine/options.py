@@ -79,6 +79,7 @@ class ModelInfo:
     tools           the chat template takes tools
     reasoning       the chat template knows thinking
     chat_template   the template's source; None where Smelt's built-in format for the family is used
+    kv_quant        how keys and values are held: one of KV_MODES
     pooling         of hidden states to embeddings, unless a request says otherwise
     """
 
@@ -97,5 +98,6 @@ class ModelInfo:
     tools: bool = False
     reasoning: bool = False
     chat_template: str | None = None
+    kv_quant: str = "off"
     pooling: str = "mean"
     disk_bytes: int = 0

@@ -154,7 +154,7 @@ class Service:
 
             self.drafting = Drafting(self.options, self.tokenizer, model)
             self.guides = Guides(self.tokenizer, self.format, model.vocab, self.end_ids)
-        self.info = describe(self.folder, model, self.share.context, self.template)
+        self.info = describe(self.folder, model, self.share.context, self.template, self.options.kv_quant)
         return model, plan
 
     def _report(self, done: int, total: int) -> None:

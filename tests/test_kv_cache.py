@@ -271,6 +271,7 @@ def test_a_request_may_name_what_there_is(service, asked):
     events = list(service.submit(Request(text="Hello", max_tokens=5, kv_quant=asked)))
     assert events[-1].usage.completion_tokens == 5
     assert all(pages.coding.title == "4-bit turned" for pages in service.engine.model.pages())
+    assert service.info.kv_quant == "turbo4"
 
 
 @pytest.mark.parametrize("asked", ["off", "4"])
