@@ -116,7 +116,7 @@ def arguments():
     parser.add_argument("--shape", choices=SHAPES, help="default: qwen3-4b on a GPU, else tiny")
     parser.add_argument("--model", type=Path, help="a checkpoint folder, for times and errors")
     parser.add_argument("--modes", choices=KV_MODES, nargs="+", default=list(KV_MODES))
-    parser.add_argument("--contexts", type=int, nargs="+", help="lengths of prompts")
+    parser.add_argument("--contexts", type=int, nargs="*", help="lengths of prompts; without any, nothing is timed")
     parser.add_argument("--rows", type=int, nargs="+", help="streams that decode together")
     parser.add_argument("--steps", type=int, help="that one value is the mean of")
     parser.add_argument("--text", type=Path, default=TEXT, help="a file to measure errors along")
