@@ -6,8 +6,12 @@ from .options import Options
 
 def prepare(model, mode: str, reading: str = "auto") -> None:
     """Raises ValueError where the model's heads do not suit the mode."""
-    if mode != "off":
+    if mode == "off":
+        return
+    try:
         model.pack_kv(mode, reading)
+    except ValueError as error:
+        raise ValueError(f"--kv-quant {mode} is not possible with this model: {error}. Use --kv-quant off") from None
 
 
 def require(model, options: Options) -> None:

@@ -25,12 +25,13 @@ from .activations import compiled
 MODES = {"4": (4, False), "8": (8, False), "turbo2": (2, True), "turbo4": (4, True)}  # bits, turned
 GROUPS = (64, 32)
 STEP = 0.9957  # deviations between two of four codes
-READINGS = ("auto", "dense", "fused")
 
 
 @dataclass(frozen=True)
 class Coding:
-    """Of one layer's heads. `reading` says who unpacks them, see packed_attention_kernel.py."""
+    """Of one layer's heads. `reading`: a kernel reads them as they lie ("auto" where there is one, "fused"), or "dense": it
+    does not.
+    """
 
     bits: int
     group: int
@@ -97,10 +98,7 @@ def coding(mode: str, head_dim: int, reading: str = "auto") -> Coding:
     bits, turned = MODES[mode]
     group = next((size for size in GROUPS if head_dim % size == 0), None)
     if group is None:
-        raise ValueError(
-            f"--kv-quant {mode} packs groups of {' or '.join(map(str, GROUPS))} elements, and this model has heads of"
-            f" {head_dim}, which are no whole number of them: use --kv-quant off"
-        )
+        raise ValueError(f"heads of {head_dim} elements are no whole groups of {' or '.join(map(str, GROUPS))}")
     return Coding(bits, group, turned, head_dim, reading)
 
 

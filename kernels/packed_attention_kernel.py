@@ -24,7 +24,7 @@ def case(q, pages) -> tuple:
 def covers(q, pages) -> str | None:
     """Why there is no kernel for this call, or None."""
     if pages.coding.reading == "dense":
-        return "--kv-attn-mode dense"
+        return "dense reading is asked for"
     return attention_kernel.covers(q, pages)
 
 
