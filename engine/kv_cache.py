@@ -4,23 +4,27 @@ from .errors import BadRequest
 from .options import Options
 
 
+class Unfit(Exception):
+    """The cache cannot be held or read as it was asked for; the message is for the user."""
+
+
 def prepare(model, mode: str, reading: str = "auto") -> None:
-    """Raises ValueError where the model's heads do not suit the mode."""
+    """Raises Unfit where the model's heads do not suit the mode."""
     if mode == "off":
         return
     try:
         model.pack_kv(mode, reading)
     except ValueError as error:
-        raise ValueError(f"--kv-quant {mode} is not possible with this model: {error}. Use --kv-quant off") from None
+        raise Unfit(f"--kv-quant {mode} is not possible with this model: {error}. Use --kv-quant off") from None
 
 
 def require(model, options: Options) -> None:
-    """Raises ValueError where `fused` was asked for and decode steps cannot read packed heads as they lie."""
+    """Raises Unfit where `fused` was asked for and decode steps cannot read packed heads as they lie."""
     from ..kernels import packed_attention_kernel
 
     for pages in model.pages() if options.kv_attn_mode == "fused" else ():
         if why := packed_attention_kernel.unfit(pages):
-            raise ValueError(f"--kv-attn-mode fused is not possible here: {why}. Use auto or dense")
+            raise Unfit(f"--kv-attn-mode fused is not possible here: {why}. Use auto or dense")
 
 
 def agree(asked: str | None, options: Options) -> None:

@@ -238,7 +238,7 @@ def test_more_context_fits(tmp_path):
 
 def test_heads_that_do_not_suit_it_are_refused(tmp_path):
     model = models.load(checkpoints.make(tmp_path, "llama"))
-    with pytest.raises(ValueError, match="--kv-quant 8 is not possible with this model: heads of 16"):
+    with pytest.raises(kv_cache.Unfit, match="--kv-quant 8 is not possible with this model: heads of 16"):
         kv_cache.prepare(model, "8")
     kv_cache.prepare(model, "off")
     assert all(pages.coding is None for pages in model.pages())
@@ -247,13 +247,13 @@ def test_heads_that_do_not_suit_it_are_refused(tmp_path):
 def test_fused_is_refused_where_it_cannot_be(tmp_path, monkeypatch):
     model = load(tmp_path, "llama")
     kv_cache.prepare(model, "4", "fused")
-    with pytest.raises(ValueError, match="--kv-attn-mode fused is not possible here: MLX computes on the CPU"):
+    with pytest.raises(kv_cache.Unfit, match="--kv-attn-mode fused is not possible here: MLX computes on the CPU"):
         kv_cache.require(model, Options(kv_quant="4", kv_attn_mode="fused"))
     kv_cache.require(model, Options(kv_quant="4"))
     with kernels_run():
         kv_cache.require(model, Options(kv_quant="4", kv_attn_mode="fused"))
         monkeypatch.setenv("SMELT_KERNELS", "-packed_attention")
-        with pytest.raises(ValueError, match="switched off by SMELT_KERNELS"):
+        with pytest.raises(kv_cache.Unfit, match="switched off by SMELT_KERNELS"):
             kv_cache.require(model, Options(kv_quant="4", kv_attn_mode="fused"))
 
 
