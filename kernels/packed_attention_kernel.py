@@ -1,13 +1,13 @@
 """`attention` for 1 to 8 tokens a row on a GPU, over pages whose heads are packed (coding.py) and stay so: attention_kernel.py
 says how the work is split and joined. Longer pieces of a prompt read unpacked copies instead ("dense").
 
-Knobs: span, simds, batch, tile as there; chunk (neighbours of a head that a lane has: 8 or 16).
+Knobs: span, simds, batch, tile, resident as there; chunk (neighbours of a head that a lane has: 8 or 16).
 """
 
 import mlx.core as mx
 
 from . import attention_kernel, launch
-from .attention_kernel import MERGE, SHARED
+from .attention_kernel import DEFAULT, MERGE, SHARED
 from .linear_kernel import float_bits
 from .packed_pages_kernel import HOME, template
 from .pages_kernel import waited_for
@@ -51,7 +51,7 @@ def fused(q, pages, addresses, *, scale, cap) -> mx.array:
         template={
             **shape, "P": q.dtype if whole else mx.float32, "WHOLE": whole, "SCALE": float_bits(scale),
             "CAPPED": cap is not None, "CAP": float_bits(cap or 1.0), "LANES": lanes_of(head_dim, knobs["chunk"]),
-            **{name.upper(): knobs[name] for name in ("tile", "simds", "batch", "chunk")}, "RESIDENT": 2,
+            **{name.upper(): knobs[name] for name in ("tile", "simds", "batch", "chunk", "resident")},
         },
         groups=(parts, kv_heads * -(-rows // knobs["tile"]), batch),
         threads=32 * knobs["simds"],
@@ -82,8 +82,7 @@ def chosen_knobs(coding, rows: int) -> dict:
     """From the tables where they know these heads on this chip. What decides the order of sums does not depend on `rows`."""
     from .pages import PAGE as page
 
-    default = {"span": 2, "simds": 8, "batch": 4, "tile": 4, "chunk": 8}
-    knobs = launch.knobs("packed_attention", f"{coding.head_dim} {coding.title}", default)
+    knobs = launch.knobs("packed_attention", f"{coding.head_dim} {coding.title}", DEFAULT | {"batch": 4, "chunk": 8})
     chunk = max(knobs["chunk"], 32 // coding.bits)  # a word at least
     lanes = lanes_of(coding.head_dim, chunk)
     together, elements, share = 32 // lanes, coding.head_dim // lanes, knobs["span"] * page
@@ -94,4 +93,4 @@ def chosen_knobs(coding, rows: int) -> dict:
         simds //= 2
     while batch > 1 and (page % (together * batch) or share // simds % (together * batch)):
         batch //= 2
-    return {"span": knobs["span"], "chunk": chunk, "simds": simds, "batch": batch, "tile": min(rows, tile)}
+    return {**knobs, "chunk": chunk, "simds": simds, "batch": batch, "tile": min(rows, tile)}
