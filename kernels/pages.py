@@ -10,6 +10,7 @@ flight reads. MLX does not know of these writes, so whoever reads takes `Pages.w
 With a coding (coding.py) heads are packed: the two pools hold words, and two more the grids of keys and of values.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -203,7 +204,7 @@ class Pages:
             mx.synchronize()  # MLX copies what it believes nobody writes
         pools = self.held or [None] * len(self.layout)
         grown = (self._grown(pool, *kind, rows.slots) for pool, kind in zip(pools, self.layout, strict=True))
-        self.hold([moved(pool, rows) for pool in grown], self.written)
+        self.hold([moved(pool, rows.moves) for pool in grown], self.written)
         if self.in_place:
             mx.eval(self.held)
 
@@ -220,7 +221,7 @@ class Pages:
 
     def read(self, span: Span) -> tuple[mx.array, mx.array]:
         """Keys and values [kv_heads, S, head_dim] of the span's positions; turned, where they are packed so."""
-        return self.unpacked(self._runs(span.runs))
+        return self.unpacked(self.raw(span.runs))
 
     def paged(self, addresses: Addresses) -> tuple[mx.array, mx.array]:
         """The same [B, kv_heads, N PAGE, head_dim] of all slots of the table's pages."""
@@ -234,8 +235,9 @@ class Pages:
             return tuple(heads)
         return tuple(self.coding.decode(*pair) for pair in zip(heads[:2], heads[2:], strict=True))
 
-    def _runs(self, runs: Runs) -> list[mx.array]:
-        return self._slots(slots_of(runs)) if self.in_place else [gathered(pool, runs) for pool in self.held]
+    def raw(self, runs: Runs) -> list[mx.array]:
+        """The heads as each pool holds them, [kv_heads, S, width]."""
+        return self._slots(pages_kernel.slots_of(runs)) if self.in_place else [gathered(pool, runs) for pool in self.held]
 
     def _slots(self, slots: mx.array) -> list[mx.array]:
         if not self.in_place:
@@ -246,16 +248,11 @@ class Pages:
     def take(self, span: Span) -> list[mx.array]:
         """A copy of the heads as the pools hold them, whatever is written later."""
         if not self.in_place:
-            return [mx.contiguous(x) for x in self._runs(span.runs)]
+            return [mx.contiguous(x) for x in self.raw(span.runs)]
         mx.synchronize()  # MLX gives no copy of what it believes nobody writes
-        copies = self._runs(span.runs)
+        copies = self.raw(span.runs)
         mx.eval(copies)
         return copies
-
-
-def slots_of(runs: Runs) -> mx.array:
-    """[S] int32"""
-    return mx.concatenate([mx.arange(slot, slot + count, dtype=mx.int32) for slot, count in runs])
 
 
 def put(pool: mx.array, new: mx.array, slots: mx.array) -> mx.array:
@@ -276,8 +273,8 @@ def written(pool: mx.array, new: mx.array, rows: Rows) -> mx.array:
     return pool
 
 
-def moved(pool: mx.array, rows: Rows) -> mx.array:
-    for runs, slot in rows.moves:
+def moved(pool: mx.array, moves: Iterable[tuple[Runs, int]]) -> mx.array:
+    for runs, slot in moves:
         old = gathered(pool, runs)
         pool[:, slot : slot + old.shape[1]] = old
     return pool

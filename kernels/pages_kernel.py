@@ -61,6 +61,11 @@ def put(pages, heads: list[mx.array], slots, size, done) -> mx.array:
     return done
 
 
+def slots_of(runs) -> mx.array:
+    """[S] int32"""
+    return mx.concatenate([mx.arange(slot, slot + count, dtype=mx.int32) for slot, count in runs])
+
+
 def gather(pages, slots: mx.array) -> tuple[list[mx.array], mx.array]:
     """Some slots, one after another: of each pool [KV, S, d], and a result to wait for."""
     found, done = [], waited_for(pages, slots)

@@ -40,7 +40,7 @@ def test_words_and_grids_are_those_of_the_coding(mode, dtype, head_dim, count):
         row = memory.open()
         pages.write(*x, memory.step([row], count).rows[None])
         assert pages.in_place
-        held = pages._runs(memory.step([row], 1).rows[None].spans[0].runs)
+        held = pages.raw(memory.step([row], 1).rows[None].spans[0].runs)
     held, code = [part[:, :count] for part in held], pages.coding
     for given, pair in zip(x[:, 0], (held[::2], held[1::2]), strict=True):
         plain, truth = code.encode(given), wide(code.turn(given))
@@ -79,8 +79,8 @@ def agree(memory, row, kept, mode):
     span = span_of(memory, row)
     alone = Memory([made(mode)])
     alone.pages[0].write(*kept[:, :, :, span.first :], alone.step([alone.open()], row.length - span.first).rows[None])
-    other = alone.pages[0]._runs(((0, row.length - span.first),))
-    return all(mx.array_equal(a, b).item() for a, b in zip(memory.pages[0]._runs(span.runs), other, strict=True))
+    other = alone.pages[0].raw(((0, row.length - span.first),))
+    return all(mx.array_equal(a, b).item() for a, b in zip(memory.pages[0].raw(span.runs), other, strict=True))
 
 
 def test_pieces_of_any_length_are_written_by_one_text():
