@@ -26,8 +26,8 @@ def tokens(count, dtype, head_dim=64):
 
 
 def span_of(memory, row):
-    pages = memory.pages[0]
-    return memory._span(pages, row.extents[pages.window], row.length)
+    window = memory.pages[0].window
+    return memory.paging[window].span(row.extents[window], max(0, row.length - REWIND), row.length)
 
 
 @pytest.mark.parametrize("mode", MODES)
