@@ -7,7 +7,8 @@
     bytes       that a token takes in all layers' pages: codes, scales and biases
     KL, top     of the model's next-token probabilities along a text, against those without quantisation: divergence in
                 nats, mean over tokens, and the share of tokens whose likeliest next one is the same
-    step@C x R  milliseconds of a step of R streams after prompts of C tokens, by the engine's scheduler: median of --repeats
+    step@C x R  milliseconds of a step of R streams after prompts of C tokens, by the engine's scheduler, once all of them
+                decode: median of --repeats, each of which reads the prompts anew
 
 Errors need a model that has learnt something: the built-in one on a text of this repository, or the checkpoint given by
 --model. Times are of random weights of a shape, or of that checkpoint; where a GPU has no kernel for a mode, or on a CPU, they
@@ -78,7 +79,7 @@ def times(folder: Path, mode: str, args) -> dict:
     for context in args.contexts:
         for rows in args.rows:
             prompts = [engines.prompt(context, engine.vocab, 100 * i) for i in range(rows)]
-            values = [1e3 * engine.step_s(prompts, args.steps) for _ in range(1 + args.repeats)][1:]
+            values = [1e3 * engine.step_s(prompts, args.steps) for _ in range(args.repeats)]
             found["steps"].append({"context": context, "rows": rows, "ms": statistics.median(values), "values": values})
     found["ways"] = [way for way in engine.ways() if "attention" in way or "pages" in way or "qk_norm_rope" in way]
     return found
@@ -127,9 +128,9 @@ def arguments():
     args = parser.parse_args()
     large = has_gpu() and not args.quick
     defaults = {
-        "shape": "qwen3-4b" if large else "tiny", "contexts": [512, 4096, 32768] if large else [32, 256],
-        "rows": [1, 8] if large else [1, 2], "steps": 32 if large else 4, "tokens": 96 if args.quick else 1024,
-        "repeats": 1 if args.quick else 3,
+        "shape": "qwen3-4b" if large else "tiny", "contexts": [512, 4096, 16384] if large else [32, 256],
+        "rows": [1, 8] if large else [1, 2], "steps": 64 if large else 4, "tokens": 96 if args.quick else 1024,
+        "repeats": 1 if args.quick else 2,
     }  # fmt: skip
     for name, value in defaults.items():
         if getattr(args, name) is None:
