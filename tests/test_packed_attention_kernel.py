@@ -144,7 +144,7 @@ def test_dense_reading_goes_to_plain_ops_and_says_so(monkeypatch):
     problem.pages.pack(coding("4", 64, "dense"))
     got, plain, _ = problem.run()
     assert same(got, plain)
-    assert [way.why for way in launch.report() if way.op == "packed_attention"] == ["dense reading is asked for"]
+    assert [way.why for way in launch._ways.values() if way.op == "packed_attention"] == ["dense reading is asked for"]
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
