@@ -13,8 +13,8 @@ from . import conversation, rules
 from .errors import Missing, Unsupported
 from .openai_chunks import Chunks, Head, fold_choices
 from .parameters import (
-    ABSENT,
     ANSWER,
+    CACHE,
     DRAFTING,
     EFFORTS_TOLD,
     NO_EFFECT,
@@ -110,7 +110,7 @@ TABLE = Table(
             Rule("`{type: content, content}`, the content a string or an array of text parts", prediction),
             "what the answer will be like, a file to be edited for instance: drafts come from there. The answer is the same",
         ),
-        *ABSENT,
+        *CACHE,
         Parameter(
             "functions", rules.refused("send tools instead; OpenAI dropped functions in 2023"), "tools' old name"
         ),
@@ -178,6 +178,7 @@ def request(given, enable_thinking: bool | None) -> Request:
         reasoning_budget=given.get("reasoning_budget_tokens"),
         prediction=given.get("prediction"),
         **given.drafting,
+        kv_quant=given.get("kv_quant"),
     )
 
 

@@ -14,7 +14,7 @@ from ..engine.request import Request
 from . import rules
 from .errors import Missing, WrongType
 from .openai_chunks import Chunks, Head, fold_choices
-from .parameters import ABSENT, ANSWER, DRAFTING, SAMPLING, TOP_LOGPROBS, UNUSED, Parameter, Table, read
+from .parameters import ANSWER, CACHE, DRAFTING, SAMPLING, TOP_LOGPROBS, UNUSED, Parameter, Table, read
 from .rules import Rule
 from .shapes import EXTENSIONS, SHAPES, response_format, shape_of
 
@@ -66,7 +66,7 @@ TABLE = Table(
         ),
         *UNUSED,
         *DRAFTING,
-        *ABSENT,
+        *CACHE,
     ),
 )
 
@@ -115,6 +115,7 @@ def request(prompt: Prompt, given) -> Request:
         n=given.get("n", 1),
         shape=shape_of(given, *SHAPES),
         **given.drafting,
+        kv_quant=given.get("kv_quant"),
     )
 
 

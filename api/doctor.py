@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..engine.options import Options
+from ..engine.options import KV_MODES, Options
 from ..engine.request import Request
 from .cli import Parser
 from .kernel_card import KernelCard
@@ -39,9 +39,12 @@ def main(words: list[str], make: Callable) -> int:
     )
     parser.add_argument("model", nargs="?", help="the model to try (default: the built-in one)")
     parser.add_argument("--model-dir", action="append", default=[], metavar="DIR", help="a further folder to look in")
+    parser.add_argument("--kv-quant", choices=KV_MODES, default="off", help="try it with the KV cache that `serve` has so")
     parser.add_argument("--json", action="store_true", help="for programs")
     given = parser.parse_args(words)
-    options = Options(model=given.model, model_dirs=tuple(given.model_dir), max_concurrent=1, warmup=False)
+    options = Options(
+        model=given.model, model_dirs=tuple(given.model_dir), max_concurrent=1, warmup=False, kv_quant=given.kv_quant
+    )
     card, results = KernelCard(options), []
     for title, check in checks(given.model_dir, Trial(options, make), card):
         results.append(outcome(title, check))

@@ -6,6 +6,7 @@ feature off, so that a script written for mlx-serve runs where it does not ask f
 
 import math
 
+from ..engine.options import KV_MODES, KV_READINGS
 from ..engine.speculation import MOST_DRAFTED
 from .flag import CHAT, RUN, SERVE, Flag, auto_or, integer, number, off_or, ranged, size, words_of
 
@@ -26,6 +27,21 @@ MODEL_FLAGS = (
         auto_or(integer(1)),
         "N",
         "auto: from the model and the memory",
+    ),
+    Flag(
+        ("--kv-quant",),
+        "bits of the KV cache: 4 or 8, or 2 or 4 after a rotation that spreads outliers (turbo2, turbo4)",
+        words_of(*KV_MODES),
+        "MODE",
+        "off",
+    ),
+    Flag(
+        ("--kv-attn-mode",),
+        "how a quantised KV cache is read: `fused` by a kernel that reads it as it lies, refused where there is none;"
+        " `dense` after unpacking it; `auto` fused where that is possible. Pieces of prompts are always read dense",
+        words_of(*KV_READINGS),
+        "MODE",
+        "auto",
     ),
     Flag(
         ("--prefill-chunk",),
@@ -239,28 +255,9 @@ DRAFTING_FLAGS = (
     ),
 )
 
-KV_QUANT = "a quantised KV cache"
 
 ABSENT_FLAGS = (
     Flag(("--no-vision",), "read no images; this version reads none"),
-    Flag(
-        ("--kv-quant",),
-        "bits of the KV cache",
-        words_of("off", "4", "8", "turbo2", "turbo4"),
-        "MODE",
-        "off",
-        absent=KV_QUANT,
-        off=("off",),
-    ),
-    Flag(
-        ("--kv-attn-mode",),
-        "how a quantised KV cache is read",
-        words_of("auto", "dense", "fused"),
-        "MODE",
-        "auto",
-        absent=KV_QUANT,
-        off=("auto", "dense"),
-    ),
 )
 
 FLAGS = (*MODEL_FLAGS, *RESIDENCY_FLAGS, *SAMPLING_FLAGS, *THINKING_FLAGS, *RUN_FLAGS, *SERVE_FLAGS, *DRAFTING_FLAGS, *GENERAL_FLAGS, *ABSENT_FLAGS)

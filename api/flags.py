@@ -91,6 +91,8 @@ def options_of(values: Mapping[str, Any], command: str) -> Options:
         pld_key_len=values.get("pld_key_len", 3),
         drafter=drafter(values),
         draft_block=values.get("draft_block_size"),
+        kv_quant=values.get("kv_quant", "off"),
+        kv_attn_mode=reading(values),
         warmup=either(values, "warmup_eager", command == SERVE),
         prefill_trace=values.get("prefill_trace", False),
     )
@@ -102,6 +104,12 @@ def residency_of(values: Mapping[str, Any]) -> Residency:
         max_bytes=values.get("max_resident_mem"),
         idle_s=values.get("idle_evict_secs", 0.0),
     )
+
+
+def reading(values: Mapping[str, Any]) -> str:
+    if values.get("kv_attn_mode") == "fused" and values.get("kv_quant", "off") == "off":
+        raise Refused("--kv-attn-mode fused reads a quantised KV cache: give --kv-quant 4, 8, turbo2 or turbo4, too")
+    return values.get("kv_attn_mode", "auto")
 
 
 def settings_of(values: Mapping[str, Any]) -> Settings:

@@ -27,7 +27,7 @@ class KernelCard:
         """Raises WrongKernel after the last line, if one is wrong. What is wrong or slower is switched off."""
         from ..engine import tune, verify
 
-        model = tune.loaded(self.options.model, self.options.model_dirs)
+        model = tune.loaded(self.options.model, self.options.model_dirs, kv_quant=self.options.kv_quant)
         verdicts = verify.verify(model, progress=Bar.on_terminal())
         self.rows = [vars(verdict) | {"ratio": verdict.ratio} for verdict in verdicts]
         if verdicts:

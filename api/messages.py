@@ -13,7 +13,7 @@ from ..engine.errors import BadRequest
 from ..engine.request import Request, Shape
 from . import message_blocks, rules, shapes
 from .errors import Missing, NoThreads, Unsupported
-from .parameters import ABSENT, DRAFTING, EFFORTS_TOLD, NO_EFFECT, SAMPLING, Parameter, Table, read
+from .parameters import CACHE, DRAFTING, EFFORTS_TOLD, NO_EFFECT, SAMPLING, Parameter, Table, read
 from .rules import Rule
 
 ATTRIBUTION = re.compile(r"\Ax-anthropic-billing-header:[^\n]*\n?")
@@ -164,7 +164,7 @@ TABLE = Table(
         ),
         Parameter("container", rules.refused("Smelt runs no code"), "code execution"),
         *DRAFTING,
-        *ABSENT,
+        *CACHE,
     ),
 )
 COUNT_TABLE = Table("POST /v1/messages/count_tokens", CONVERSATION)
@@ -223,6 +223,7 @@ def request(given, choice: Mapping[str, Any], enable_thinking: bool | None) -> R
         tool_use=use,
         reasoning_budget=given.get("thinking", {}).get("budget"),
         **given.drafting,
+        kv_quant=given.get("kv_quant"),
     )
 
 

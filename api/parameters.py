@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..engine.errors import BadRequest
+from ..engine.options import KV_MODES
 from ..engine.request import EFFORT_BUDGETS, LIMITS, MAX_TOP_LOGPROBS
 from . import rules
 from .errors import UnknownParameter
@@ -196,13 +197,20 @@ DRAFTING = (
     ),
 )
 
-# Features of mlx-serve and others that a request may switch off but, in this version, not on.
-ABSENT = (
+
+def check_kv_quant(name: str, value: Any) -> str:
+    """mlx-serve's numbers are words here."""
+    given = {0: "off", 4: "4", 8: "8"}.get(value) if type(value) is int else value
+    if given not in KV_MODES:
+        raise BadRequest(f"{name} is {rules.shown(value)}; it must be one of {', '.join(KV_MODES)}", name)
+    return given
+
+
+CACHE = (
     Parameter(
         "kv_quant",
-        rules.only("off", 0, why="a quantised KV cache is not in this version of Smelt"),
-        "quantised KV cache",
-        NO_EFFECT,
+        Rule("`off` or 0, 4, 8, `turbo2`, `turbo4`", check_kv_quant),
+        "bits of the KV cache: what the server runs with (`--kv-quant`); any other is refused",
     ),
 )
 

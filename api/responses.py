@@ -9,8 +9,8 @@ from ..engine.request import Request
 from . import response_items, response_tools, rules
 from .errors import Missing, Unsupported
 from .parameters import (
-    ABSENT,
     ANSWER,
+    CACHE,
     DRAFTING,
     EFFORTS_TOLD,
     NO_EFFECT,
@@ -172,7 +172,7 @@ TABLE = Table(
         Parameter("moderation", rules.refused("Smelt has no model for moderation"), "checking the content"),
         Parameter("response_format", rules.refused("send text.format"), "chat's name of text.format"),
         *DRAFTING,
-        *ABSENT,
+        *CACHE,
     ),
 )  # fmt: skip
 COUNT_TABLE = Table("POST /v1/responses/input_tokens", (MODEL, INPUT, INSTRUCTIONS, PREVIOUS, *SHAPE))
@@ -275,6 +275,7 @@ def request(
         shape=(given.get("text") or {}).get("shape"),
         tool_use=tools.use(given.get("tool_choice", "auto"), given.get("parallel_tool_calls") is False),
         **given.drafting,
+        kv_quant=given.get("kv_quant"),
     )
 
 

@@ -137,6 +137,7 @@ def meta(info) -> dict:
         "context_length": info.context,
         "model_max_tokens": info.trained_context or info.context,
         "pooling": info.pooling,
+        "kv_quant": info.kv_quant,
     }
 
 

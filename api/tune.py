@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ..engine.options import KV_MODES
 from .cli import Parser
 from .flag import number
 from .terminal import Bar, table
@@ -21,7 +22,9 @@ def main(words: list[str], clock: Callable[[], float] = time.perf_counter) -> in
     seconds = given.seconds or (QUICK_SECONDS if given.quick else SECONDS)
     rounds = {"rounds": QUICK_ROUNDS} if given.quick else {}
     bar = Bar.on_terminal(sys.stderr)
-    found = tune.search_for(given.model, given.model_dir, given.op, seconds, clock=clock, progress=bar, **rounds)
+    found = tune.search_for(
+        given.model, given.model_dir, given.op, seconds, clock=clock, progress=bar, kv_quant=given.kv_quant, **rounds
+    )
     path = tune.keep_found(found) if found and not given.dry_run else None
     print(as_json(found, path) if given.json else as_text(found, path))
     return 0
@@ -41,6 +44,7 @@ def parser(ops: tuple[str, ...]) -> Parser:
         "--quick", action="store_true", help=f"{QUICK_SECONDS:g} s, {QUICK_ROUNDS} rounds: is anything far off"
     )
     made.add_argument("--op", nargs="+", default=[], choices=ops, help="only these (default: all)")
+    made.add_argument("--kv-quant", choices=KV_MODES, default="off", help="with the KV cache that `serve` has so")
     made.add_argument("--dry-run", action="store_true", help="say what was found, and keep nothing")
     made.add_argument("--json", action="store_true", help="for programs")
     return made

@@ -18,14 +18,15 @@ class Smelt:
 
     batches = True
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, kv_quant: str = "off"):
         from .. import models
-        from ..engine import checked, limits, service
+        from ..engine import checked, kv_cache, limits, service
         from ..engine.scheduler import Limits, Scheduler
         from ..models import source
 
         service.prepare_kernels(source.home())
         self.model = models.load(folder)
+        kv_cache.prepare(self.model, kv_quant)
         checked.check(self.model, folder, source.home())
         self.vocab = self.model.vocab
         self.scheduler = Scheduler(self.model, Limits(chunk=limits.default_chunk()))

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..api import flags, parameters
 from ..api.dialects import TABLES
 from ..models import describe_families
-from . import decode, predict
+from . import decode, kv_quant, predict
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -42,7 +42,15 @@ def one_result(result: dict) -> str:
     return "\n".join([head, "", decode.table(medians)])
 
 
-PARTS = {"models": models, "flags": flags.markdown, "numbers": numbers, "predicted": predict.markdown}
+def kv_cache() -> str:
+    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("kv-quant-*.json"))]
+    heads = [f"{r['machine']['chip']}, {r['machine']['device']}, {r['shape']}: `{r['command']}`" for r in found]
+    return "\n\n".join(f"{head}\n\n{kv_quant.table(r['modes'])}" for head, r in zip(heads, found, strict=True))
+
+
+PARTS = {
+    "models": models, "flags": flags.markdown, "numbers": numbers, "kv cache": kv_cache, "predicted": predict.markdown,
+}  # fmt: skip
 
 
 def filled(text: str) -> str:

@@ -37,7 +37,13 @@ def check(model, folder: Path, home: Path, between: Callable[[], None] = lambda:
 
 def stamp(model, folder: Path) -> dict[str, str]:
     config = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()[:16]
-    return {**table.stamp(launch.chip()), "config": config, "type": str(model.dtype)}
+    return {**table.stamp(launch.chip()), "config": config, "type": str(model.dtype), "kv": held(model)}
+
+
+def held(model) -> str:
+    """How keys and values are: what was found for one way says nothing of another."""
+    codings = {f"{pages.coding.title} {pages.coding.reading}" for pages in model.pages() if pages.coding is not None}
+    return ", ".join(sorted(codings)) or "plain"
 
 
 def file_of(folder: Path, home: Path) -> Path:

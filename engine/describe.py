@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .chat import ChatTemplate
 
 
-def describe(folder: Path, model, context: int, template: "ChatTemplate | None") -> ModelInfo:
+def describe(folder: Path, model, context: int, template: "ChatTemplate | None", kv_quant: str) -> ModelInfo:
     """Of a loaded model."""
     from ..models import checkpoint, source
     from .embedding import pooling_of
@@ -34,6 +34,7 @@ def describe(folder: Path, model, context: int, template: "ChatTemplate | None")
         tools=template is not None and template.supports_tools,
         reasoning=template is not None and template.supports_reasoning,
         chat_template=template.source if template is not None and not template.builtin else None,
+        kv_quant=kv_quant,
         pooling=pooling_of(folder),
         disk_bytes=found.bytes,
     )

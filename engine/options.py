@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+KV_MODES = ("off", "4", "8", "turbo2", "turbo4")
+KV_READINGS = ("auto", "dense", "fused")
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -28,6 +31,8 @@ class Options:
     drafter             a folder, or org/name, of a model that drafts for this one; None: none
     draft_block         tokens of a round of it, the newest one included; None: what suits the model
     prefill_trace       time every part of each prompt's reading, and write it to the log
+    kv_quant            how keys and values are held: one of KV_MODES
+    kv_attn_mode        how packed ones are read: one of KV_READINGS
     warmup              run one short prefill and step after loading, so that the first request does not pay for compilation
     """
 
@@ -48,6 +53,8 @@ class Options:
     pld_key_len: int = 3
     drafter: str | None = None
     draft_block: int | None = None
+    kv_quant: str = "off"
+    kv_attn_mode: str = "auto"
     warmup: bool = True
     prefill_trace: bool = False
 
@@ -77,6 +84,7 @@ class ModelInfo:
     tools           the chat template takes tools
     reasoning       the chat template knows thinking
     chat_template   the template's source; None where Smelt's built-in format for the family is used
+    kv_quant        how keys and values are held: one of KV_MODES
     pooling         of hidden states to embeddings, unless a request says otherwise
     """
 
@@ -95,5 +103,6 @@ class ModelInfo:
     tools: bool = False
     reasoning: bool = False
     chat_template: str | None = None
+    kv_quant: str = "off"
     pooling: str = "mean"
     disk_bytes: int = 0

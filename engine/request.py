@@ -123,6 +123,7 @@ class Request:
     enable_drafter           draft by the drafting model, or do not; None: as suits the model
     prediction               what the answer will be like: drafts come from there
     arrived                  monotonic time from which `timeout_s` counts: waiting for a model to be loaded is part of it
+    kv_quant                 how keys and values must be held, one of options.KV_MODES; None: as they are
     """
 
     messages: Sequence[Mapping[str, Any]] | None = None
@@ -143,6 +144,7 @@ class Request:
     enable_drafter: bool | None = None
     prediction: str | None = None
     arrived: float = field(default_factory=time.monotonic, compare=False)
+    kv_quant: str | None = None
 
     def __post_init__(self):
         given = [name for name in ("messages", "text", "tokens") if getattr(self, name) is not None]

@@ -18,6 +18,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from . import kv_cache
 from .budget import Budget
 from .describe import describe
 from .engine import Engine
@@ -153,7 +154,7 @@ class Service:
 
             self.drafting = Drafting(self.options, self.tokenizer, model)
             self.guides = Guides(self.tokenizer, self.format, model.vocab, self.end_ids)
-        self.info = describe(self.folder, model, self.share.context, self.template)
+        self.info = describe(self.folder, model, self.share.context, self.template, self.options.kv_quant)
         return model, plan
 
     def _report(self, done: int, total: int) -> None:
@@ -168,7 +169,9 @@ class Service:
         from .prefill_trace import SLOWER
 
         o = self.options
+        kv_cache.prepare(model, o.kv_quant, o.kv_attn_mode)
         checked.check(model, self.folder, source.home(), TURNS.pass_on)
+        kv_cache.require(model, o)
         plan = limits.plan(model, o, self.share)
         if o.warmup:
             warm(model, plan, TURNS.pass_on)
@@ -189,6 +192,7 @@ class Service:
         from .stream import Stream
 
         self.check()
+        kv_cache.agree(request.kv_quant, self.options)
         began = time.monotonic()
         rendered = None if request.messages is None else self.render(request)
         prompt = self.prompt_of(request, rendered)

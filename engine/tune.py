@@ -73,22 +73,25 @@ def tune(
 
 def search_for(
     name: str | None, model_dirs: Collection[str], ops: Collection[str], seconds: float,
-    rounds: int = ROUNDS, clock=time.perf_counter, progress: search.Progress | None = None,
+    rounds: int = ROUNDS, clock=time.perf_counter, progress: search.Progress | None = None, kv_quant: str = "off",
 ) -> list[search.Found]:  # fmt: skip
     """`tune` for a model by its name, after the checks that serving it begins with."""
     from . import selfcheck
 
-    model = loaded(name, model_dirs, download=True)
+    model = loaded(name, model_dirs, download=True, kv_quant=kv_quant)
     selfcheck.prepare(model)
     selfcheck.check(model)
     return tune(model, Timer(rounds=rounds, clock=clock), seconds, ops, progress)
 
 
-def loaded(name: str | None, model_dirs: Collection[str], download: bool = False):
+def loaded(name: str | None, model_dirs: Collection[str], download: bool = False, kv_quant: str = "off"):
+    from . import kv_cache
     from .service import prepare_kernels
 
     prepare_kernels(source.home())
-    return load(source.locate(name, model_dirs, download=download))
+    model = load(source.locate(name, model_dirs, download=download))
+    kv_cache.prepare(model, kv_quant)
+    return model
 
 
 def own_path() -> Path:

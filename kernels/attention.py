@@ -7,7 +7,7 @@ Vaswani et al. 2017; grouped heads: Ainslie et al. 2023; soft-cap: cap(x) = c ta
 
 import mlx.core as mx
 
-from . import attention_kernel, launch
+from . import attention_kernel, launch, packed_attention_kernel
 from .activations import soft_cap
 from .pages import PAGE, Pages, Rows
 
@@ -32,6 +32,8 @@ def attention(
     """
     if k is not None:
         pages.write(k, v, rows)
+    if pages.coding is not None:
+        return over_packed(q, pages, rows, scale=scale, cap=cap)
     if launch.on_cpu("attention") and rows.addressed is None:
         return reference(q, pages, rows, scale=scale, cap=cap)
     refusal = attention_kernel.covers(q, pages)
@@ -42,12 +44,38 @@ def attention(
     return reference(q, pages, rows, scale=scale, cap=cap)
 
 
+def over_packed(q, pages: Pages, rows: Rows, *, scale, cap) -> mx.array:
+    """Where heads are packed (coding.py): a kernel reads them as they lie, or what the rows see is unpacked first."""
+    if not launch.on_cpu("packed_attention"):
+        refusal = packed_attention_kernel.covers(q, pages)
+        if launch.uses_kernel("packed_attention", packed_attention_kernel.case(q, pages), refusal):
+            addresses = rows.addresses(q.shape[2], pages.keys.shape[1])
+            return packed_attention_kernel.fused(q, pages, addresses, scale=scale, cap=cap)
+    return unpacked_reference(q, pages, rows, scale=scale, cap=cap)
+
+
+def unpacked_reference(q, pages: Pages, rows: Rows, *, scale, cap=None) -> mx.array:
+    turned = pages.coding.turn(q).astype(q.dtype)
+    if rows.addressed is None:
+        o = reference(turned, pages, rows, scale=scale, cap=cap)
+    else:
+        keys, values = pages.paged(rows.addressed)
+        o = attend_paged(turned, keys, values, rows.addressed, scale=scale, window=pages.window, cap=cap)
+    heads = mx.unflatten(o, -1, (q.shape[1], -1))
+    return pages.coding.turn_back(heads).astype(q.dtype).reshape(o.shape)
+
+
 def paged_reference(q, keys, values, addresses, *, scale, window=None, cap=None) -> mx.array:
     """All rows at once over the pages of the table: what a traced step does where the kernel does not cover the shape."""
-    batch, heads, new, _ = q.shape
-    index = (addresses.table[:, :, None] * PAGE + mx.arange(PAGE)).reshape(batch, -1)
+    index = (addresses.table[:, :, None] * PAGE + mx.arange(PAGE)).reshape(len(q), -1)
     k, v = (pool[:, index].swapaxes(0, 1) for pool in (keys, values))
-    at = addresses.bounds[:, :1] + mx.arange(index.shape[1])
+    return attend_paged(q, k, v, addresses, scale=scale, window=window, cap=cap)
+
+
+def attend_paged(q, k, v, addresses, *, scale, window=None, cap=None) -> mx.array:
+    """k, v [B, KV, N PAGE, d]: all slots of the pages of the table."""
+    batch, _, new, _ = q.shape
+    at = addresses.bounds[:, :1] + mx.arange(k.shape[2])
     distance = addresses.bounds[:, 1:, None] + mx.arange(new)[:, None] - at[:, None]
     seen = (distance >= 0) & (distance < (window or 1 << 30))
     o = attend_masked(q, k, v, scale, seen[:, None], cap)

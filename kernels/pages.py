@@ -6,6 +6,8 @@ on the CPU a single stream reads it without a copy.
 
 On a GPU kernels write the pools in place (pages_kernel.py): MLX's own update would copy a pool that a step still in
 flight reads. MLX does not know of these writes, so whoever reads takes `Pages.written` as an input besides.
+
+With a coding (coding.py) heads are packed: the two pools hold words, and two more the grids of keys and of values.
 """
 
 from collections.abc import Iterable
@@ -15,7 +17,8 @@ from itertools import accumulate
 import mlx.core as mx
 import numpy as np
 
-from . import launch, pages_kernel
+from . import launch, packed_pages_kernel, pages_kernel
+from .coding import Coding
 from .resident import Growing
 
 PAGE = 64  # slots
@@ -103,14 +106,20 @@ class Rows:
 
 
 class Pages:
-    """One layer's pool: keys and values [kv_heads, slots, head_dim].
+    """One layer's pool: keys and values [kv_heads, slots, head_dim], or packed [kv_heads, slots, words] with `grids`.
 
     window   positions that a token sees, itself included; None: all before it
+    coding   how heads are packed; None: they are not
     written  where the pools are written in place, a result that is there only after the last write and what was read since
     """
 
     def __init__(self, kv_heads: int, head_dim: int, dtype: mx.Dtype, window: int | None = None):
         self.kv_heads, self.head_dim, self.dtype, self.window = kv_heads, head_dim, dtype, window
+        self.pack(None)
+
+    def pack(self, coding: Coding | None) -> None:
+        """Hold heads so from now on, and forget those that are held."""
+        self.coding = coding
         self.clear()
 
     def clear(self) -> None:
@@ -127,27 +136,41 @@ class Pages:
         return self.decided
 
     @property
+    def layout(self) -> list[tuple[int, mx.Dtype]]:
+        """Of each pool in `held`: elements that a head takes, and their type."""
+        if self.coding is None:
+            return 2 * [(self.head_dim, self.dtype)]
+        words, grids = self.coding.widths
+        return [*2 * [(words, mx.uint32)], *2 * [(grids, self.dtype)]]
+
+    @property
     def slot_bytes(self) -> int:
-        return 2 * self.kv_heads * self.head_dim * self.dtype.size
+        return self.kv_heads * sum(width * dtype.size for width, dtype in self.layout)
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """Of a slot while it is read, where its heads must be unpacked for that."""
+        return 0 if self.coding is None else 2 * self.kv_heads * self.head_dim * self.dtype.size
 
     @property
     def arrays(self) -> list[mx.array]:
         """What a step changes: evaluating it computes the state."""
         if self.in_place:
             return [] if self.written is None else [self.written]
-        return [] if self.keys is None else [self.keys, self.values]
+        return self.held
 
     @property
     def held(self) -> list[mx.array]:
-        """What `hold` takes back."""
-        return [] if self.keys is None else [self.keys, self.values]
+        """What `hold` takes back: keys, values, and the grids of both."""
+        return [] if self.keys is None else [self.keys, self.values, *self.grids]
 
     def hold(self, pools: list[mx.array], written: mx.array | None = None) -> None:
-        (self.keys, self.values), self.written = pools, written
+        (self.keys, self.values, *self.grids), self.written = pools, written
 
     def release(self) -> None:
         """Let go of the pool, so that whoever has it now can write in place."""
         self.keys = self.values = self.written = None
+        self.grids: list[mx.array] = []
 
     @property
     def nbytes(self) -> int:
@@ -155,13 +178,24 @@ class Pages:
 
     def write(self, k: mx.array, v: mx.array, rows: Rows) -> None:
         """k, v [B, kv_heads, T, head_dim] go to the last T slots of each row."""
+        if self.coding is None:
+            self.store([k, v], rows)
+        elif self.in_place:
+            self.prepare(rows)
+            self.written = packed_pages_kernel.pack(self, k, v, rows.addresses(k.shape[2], self.keys.shape[1]))
+        else:
+            coded = zip(self.coding.encode(k), self.coding.encode(v), strict=True)
+            self.store([pool for pair in coded for pool in pair], rows)
+
+    def store(self, heads: list[mx.array], rows: Rows) -> None:
+        """The same for heads as the pools hold them: [B, kv_heads, T, width] for each of `layout`."""
         self.prepare(rows)
         if self.in_place:
-            self.written = pages_kernel.append(self, k, v, rows.addresses(k.shape[2], self.keys.shape[1]))
+            self.written = pages_kernel.append(self, heads, rows.addresses(heads[0].shape[2], self.keys.shape[1]))
         elif rows.addressed is not None:
-            self.keys, self.values = (put(x, new, rows.addressed.slots) for x, new in zip(self.held, (k, v)))
+            self.hold([put(pool, new, rows.addressed.slots) for pool, new in zip(self.held, heads, strict=True)])
         else:
-            self.keys, self.values = (written(x, new, rows) for x, new in zip(self.held, (k, v)))
+            self.hold([written(pool, new, rows) for pool, new in zip(self.held, heads, strict=True)])
 
     def prepare(self, rows: Rows) -> None:
         """Make the pool as large as the rows need, and move the runs that must move."""
@@ -169,27 +203,26 @@ class Pages:
             return
         if self.in_place:
             mx.synchronize()  # MLX copies what it believes nobody writes
-        self.keys, self.values = (moved(self._grown(pool, rows.slots), rows.moves) for pool in (self.keys, self.values))
+        pools = self.held or [None] * len(self.layout)
+        grown = (self._grown(pool, *kind, rows.slots) for pool, kind in zip(pools, self.layout, strict=True))
+        self.hold([moved(pool, rows.moves) for pool in grown], self.written)
         if self.in_place:
-            mx.eval(self.keys, self.values)
+            mx.eval(self.held)
 
     def _short(self, rows: Rows) -> bool:
         return self.keys is None or self.keys.shape[1] < rows.slots
 
-    def _grown(self, pool, slots):
+    def _grown(self, pool, width, dtype, slots):
         have = 0 if pool is None else pool.shape[1]
         if have >= slots:
             return pool
         wanted = max(slots, have + have // 4)  # each growth copies the pool: a constant share keeps that rare
-        more = mx.zeros((self.kv_heads, wanted - have, self.head_dim), self.dtype)
+        more = mx.zeros((self.kv_heads, wanted - have, width), dtype)
         return more if pool is None else mx.concatenate([pool, more], axis=1)
 
     def read(self, span: Span) -> tuple[mx.array, mx.array]:
-        """Keys and values [kv_heads, S, head_dim] of the span's positions."""
-        if self.in_place:
-            k, v, self.written = pages_kernel.gather(self, span.runs)  # a window's pages may be written again at once
-            return k, v
-        return gathered(self.keys, span.runs), gathered(self.values, span.runs)
+        """Keys and values [kv_heads, S, head_dim] of the span's positions; turned, where they are packed so."""
+        return self.unpacked(self.raw(span.runs))
 
     def copy(self, moves: list[Move], slots: int) -> None:
         """Copy runs to other slots of the pool, which is given `slots`.
@@ -201,7 +234,29 @@ class Pages:
             self.written = pages_kernel.copied(self, moves)
             mx.eval(self.written)
         else:
-            self.keys, self.values = (moved(pool, moves) for pool in self.held)
+            self.hold([moved(pool, moves) for pool in self.held])
+
+    def paged(self, addresses: Addresses) -> tuple[mx.array, mx.array]:
+        """The same [B, kv_heads, N PAGE, head_dim] of all slots of the table's pages."""
+        slots = addresses.table[:, :, None] * PAGE + mx.arange(PAGE)
+        found = [mx.unflatten(pool, 1, (len(slots), -1)) for pool in self._slots(slots.reshape(-1))]
+        return tuple(heads.swapaxes(0, 1) for heads in self.unpacked(found))
+
+    def unpacked(self, heads: list[mx.array]) -> tuple[mx.array, mx.array]:
+        """Keys and values out of parts of all pools."""
+        if self.coding is None:
+            return tuple(heads)
+        return tuple(self.coding.decode(*pair) for pair in zip(heads[:2], heads[2:], strict=True))
+
+    def raw(self, runs: Runs) -> list[mx.array]:
+        """The heads as each pool holds them, [kv_heads, S, width]."""
+        return self._slots(pages_kernel.slots_of(runs)) if self.in_place else [gathered(pool, runs) for pool in self.held]
+
+    def _slots(self, slots: mx.array) -> list[mx.array]:
+        if not self.in_place:
+            return [pool[:, slots] for pool in self.held]
+        heads, self.written = pages_kernel.gather(self, slots)  # a window's pages may be written again at once
+        return heads
 
 
 def put(pool: mx.array, new: mx.array, slots: mx.array) -> mx.array:

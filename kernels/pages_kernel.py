@@ -21,13 +21,14 @@ THREADS = 256
 
 
 def case(pages) -> tuple:
-    return (str(pages.dtype).split(".")[-1], f"{pages.kv_heads} heads of {pages.head_dim}")
+    packed = () if pages.coding is None else (pages.coding.title,)
+    return (str(pages.dtype).split(".")[-1], f"{pages.kv_heads} heads of {pages.head_dim}", *packed)
 
 
 def covers(pages) -> str | None:
     """Why these pools are not written in place, or None: all that reads them must be a kernel, too."""
-    if why := launch.unavailable("attention"):
-        return f"attention has no kernel: {why}"
+    if pages.coding is None and (why := launch.unavailable("attention")):
+        return f"attention has no kernel: {why}"  # packed heads are gathered by a kernel of the pages' own
     if pages.dtype not in FLOATS:
         return f"the pool is {pages.dtype}"
     if pages.head_dim % 32 or pages.head_dim > 512:
@@ -40,44 +41,52 @@ def waited_for(pages, instead: mx.array) -> mx.array:
     return instead if pages.written is None else pages.written
 
 
-def append(pages, k, v, addresses) -> mx.array:
-    """k, v [B, KV, T, d] to `addresses.slots` [B T] of the pools -> a result to wait for."""
-    return put(pages, k, v, addresses.slots, addresses.size, waited_for(pages, addresses.slots))
+def append(pages, heads: list[mx.array], addresses) -> mx.array:
+    """heads [B, KV, T, d], of each pool, to `addresses.slots` [B T] -> a result to wait for."""
+    return put(pages, heads, addresses.slots, addresses.size, waited_for(pages, addresses.slots))
 
 
-def put(pages, k, v, slots, size, after) -> mx.array:
-    batch, heads, new, head_dim = k.shape
-    threads = min(THREADS, head_dim)
-    (done,) = APPEND(
-        [k, v, slots, *pages.held, size, after],
-        [((1,), mx.uint8)],
-        template={"T": k.dtype, "KV": heads, "D": head_dim, "THREADS": threads},
-        groups=(new, batch * heads, 1),
-        threads=threads,
-    )
+def put(pages, heads: list[mx.array], slots, size, done) -> mx.array:
+    for i in range(0, len(heads), 2):
+        k, v = heads[i : i + 2]
+        batch, kv_heads, new, width = k.shape
+        threads = min(THREADS, -(-width // 32) * 32)
+        (done,) = APPEND(
+            [k, v, slots, *pages.held[i : i + 2], size, done],
+            [((1,), mx.uint8)],
+            template={"T": k.dtype, "KV": kv_heads, "D": width, "THREADS": threads},
+            groups=(new, batch * kv_heads, 1),
+            threads=threads,
+        )
     return done
 
 
-def gather(pages, runs) -> tuple[mx.array, mx.array, mx.array]:
-    """The slots of `runs`, in order: keys and values [KV, S, d], and a result to wait for."""
-    slots = mx.concatenate([mx.arange(slot, slot + count, dtype=mx.int32) for slot, count in runs])
-    heads, capacity, head_dim = pages.keys.shape
-    shape = (heads, slots.size, head_dim)
-    groups = -(-heads * slots.size * head_dim // THREADS)
-    k, v, done = GATHER(
-        [pages.keys, pages.values, slots, constant((capacity, slots.size), mx.int32), waited_for(pages, slots)],
-        [(shape, pages.dtype), (shape, pages.dtype), ((1,), mx.uint8)],
-        template={"KV": heads, "D": head_dim, "THREADS": THREADS},
-        groups=(groups, 1, 1),
-        threads=THREADS,
-    )
-    return k, v, done
+def slots_of(runs) -> mx.array:
+    """[S] int32"""
+    return mx.concatenate([mx.arange(slot, slot + count, dtype=mx.int32) for slot, count in runs])
+
+
+def gather(pages, slots: mx.array) -> tuple[list[mx.array], mx.array]:
+    """Some slots, one after another: of each pool [KV, S, d], and a result to wait for."""
+    found, done = [], waited_for(pages, slots)
+    for i in range(0, len(pages.held), 2):
+        keys, values = pages.held[i : i + 2]
+        heads, capacity, width = keys.shape
+        result = ((heads, slots.size, width), keys.dtype)
+        k, v, done = GATHER(
+            [keys, values, slots, constant((capacity, slots.size), mx.int32), done],
+            [result, result, ((1,), mx.uint8)],
+            template={"KV": heads, "D": width, "THREADS": THREADS},
+            groups=(-(-heads * slots.size * width // THREADS), 1, 1),
+            threads=THREADS,
+        )
+        found += [k, v]
+    return found, done
 
 
 def copied(pages, moves) -> mx.array:
     """The slots of each (runs, slot) copied to those from `slot` on -> a result to wait for."""
-    k, v, done = gather(pages, [run for runs, _ in moves for run in runs])
-    sizes = [(slot, sum(count for _, count in runs)) for runs, slot in moves]
-    slots = mx.concatenate([mx.arange(slot, slot + count, dtype=mx.int32) for slot, count in sizes])
+    heads, done = gather(pages, slots_of([run for runs, _ in moves for run in runs]))
+    slots = slots_of([(slot, sum(count for _, count in runs)) for runs, slot in moves])
     size = constant((pages.keys.shape[1], slots.size), mx.int32)
-    return put(pages, k[None], v[None], slots, size, done)
+    return put(pages, [x[None] for x in heads], slots, size, done)

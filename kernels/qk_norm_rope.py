@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from . import launch, qk_norm_rope_kernel
+from . import launch, packed_qk_norm_rope_kernel, qk_norm_rope_kernel
 from .norm import Norm, rms_norm
 from .pages import Pages, Rows
 
@@ -72,11 +72,14 @@ def qk_norm_rope(
     """
     norms = {"q_norm": q_norm, "k_norm": k_norm, "v_norm": v_norm}
     shape = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
-    if launch.on_cpu("qk_norm_rope"):
+    op, kernel = "qk_norm_rope", qk_norm_rope_kernel
+    if pages is not None and pages.coding is not None:
+        op, kernel = "packed_qk_norm_rope", packed_qk_norm_rope_kernel
+    if launch.on_cpu(op):
         return reference(qkv, position, rope, **shape, **norms)
-    refusal = qk_norm_rope_kernel.covers(qkv, position, rope, kv_heads, head_dim, norms.values(), pages)
-    if launch.uses_kernel("qk_norm_rope", qk_norm_rope_kernel.case(qkv, rope, **shape), refusal):
-        return qk_norm_rope_kernel.fused(qkv, position, rope, pages, rows, **shape, **norms), None, None
+    refusal = kernel.covers(qkv, position, rope, kv_heads, head_dim, norms.values(), pages)
+    if launch.uses_kernel(op, kernel.case(qkv, rope, **shape), refusal):
+        return kernel.fused(qkv, position, rope, pages, rows, **shape, **norms), None, None
     return reference(qkv, position, rope, **shape, **norms)
 
 

@@ -60,6 +60,8 @@ def case(qkv, rope, heads, pages) -> tuple:
 
 def covers(qkv, position, rope, pages, heads, norms) -> str | None:
     """Why there is no kernel for this call, or None."""
+    if pages.coding is not None:
+        return "the pages hold packed heads, for which there are kernels of their own"
     for op in ("qk_norm_rope", "attention"):
         if why := launch.unavailable(op):
             return f"{op} has no kernel: {why}"

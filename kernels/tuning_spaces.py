@@ -27,6 +27,7 @@ from . import (
     mamba2,
     mamba2_kernel,
     norm,
+    packed_attention_kernel,
     pages,
     qk_norm_rope,
     qk_norm_rope_kernel,
@@ -49,6 +50,7 @@ MOST_OUTS = 40
 REGISTERS = 60000  # of a core of NVIDIA's; what needs more would spill
 SPANS = tuple(span for span in (1, 2, 4, 8) if span <= pages.LEAST_TABLE)  # a part must fit in every table
 ATTENTION = {"span": SPANS, "simds": (2, 4, 8, 16), "batch": (1, 2, 4), "tile": (1, 2, 4, 8)}
+PACKED_ATTENTION = ATTENTION | {"chunk": (8, 16)}
 EXPERTS = {
     "experts": {"simds": (1, 2, 4, 8), "rows": (2, 4, 8), "values": (8, 16, 32), "resident": (4, 6, 8)},
     "experts_down": {"simds": (2, 4, 8, 16), "split": (1, 2, 4, 8), "rows": (2, 4), "values": (8, 16, 32),
@@ -156,6 +158,15 @@ def attention_title(call: Call) -> str:
 
 def attention_reference(q, home, addresses, *, scale, cap):
     return attention.paged_reference(q, *home.held, addresses, scale=scale, window=home.window, cap=cap)
+
+
+def packed_attention_title(call: Call) -> str:
+    q, home, _ = call.args
+    return f"{attention_title(call)} {home.coding.title}"
+
+
+def packed_attention_reference(q, home, addresses, *, scale, cap):
+    return attention.unpacked_reference(q, home, pages.Rows((), 0, addressed=addresses), scale=scale, cap=cap)
 
 
 def attended(call: Call) -> int:
@@ -310,6 +321,10 @@ SPACES = (
     Space(
         "attention", attention_kernel, attention_reference, candidates=of_default(ATTENTION), title=attention_title,
         reads=attended,
+    ),
+    Space(
+        "packed_attention", packed_attention_kernel, packed_attention_reference, candidates=of_default(PACKED_ATTENTION),
+        title=packed_attention_title, reads=attended,
     ),
     Space(
         "qk_norm_rope", qk_norm_rope_kernel, qk_norm_rope_reference, candidates=of_default(SIMDS), needs=("pages",),

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 from ..kernels.activations import sigmoid_gated, soft_cap
+from ..kernels.coding import coding
 from ..kernels.embed import embed
 from ..kernels.linear import Weight, Weights, linear
 from ..kernels.norm import Norm, add_norm, rms_norm
@@ -191,6 +192,14 @@ class Decoder:
 
     def memory(self) -> Memory:
         return Memory(self.states())
+
+    def pack_kv(self, mode: str, reading: str = "auto") -> None:
+        """Hold the keys and values of all layers as `coding` says. Raises ValueError where their heads do not suit it."""
+        for pages in self.pages():
+            pages.pack(coding(mode, pages.head_dim, reading))
+
+    def pages(self) -> list[Pages]:
+        return [state for state in self.states() if isinstance(state, Pages)]
 
     @property
     def traceable(self) -> bool:

@@ -293,12 +293,17 @@ class Memory:
         return tokens * sum(state.row_bytes for state in self.recurrent)
 
     def row_bytes(self, tokens: int) -> int:
-        """What one sequence of `tokens` tokens needs; a sliding layer holds its window, and as much to move into."""
+        """What one sequence of `tokens` tokens needs; a sliding layer holds its window, and as much to move into.
+
+        Where heads are packed, also what it takes to unpack those of one layer, the largest.
+        """
+        held = {window: self._slots(window, tokens) for window in self.paging}
+        read = max((pages.unpacked_bytes * held[pages.window] for pages in self.pages), default=0)
         constant = sum(state.row_bytes for state in self.recurrent)
-        return constant + sum(
-            pages.slot_bytes * (tokens if pages.window is None else min(tokens, 2 * self.paging[pages.window].kept(tokens)))
-            for pages in self.pages
-        )
+        return constant + read + sum(pages.slot_bytes * held[pages.window] for pages in self.pages)
+
+    def _slots(self, window: int | None, tokens: int) -> int:
+        return tokens if window is None else min(tokens, 2 * self.paging[window].kept(tokens))
 
     @property
     def snapshot_bytes(self) -> int:

@@ -45,7 +45,7 @@ def test_models():
     row = client_of().simulate_get("/v1/models").json["data"][0]
     assert row["id"] == "fake" and row["context_length"] == row["max_model_len"] == 4096 and row["state"] == "ready"
     assert row["capabilities"] == ["chat", "streaming", "embeddings", "tool_use"] and row["meta"]["quantization"] == "4-bit"
-    assert row["meta"]["model_max_tokens"] == 8192 and row["meta"]["pooling"] == "mean"
+    assert row["meta"]["model_max_tokens"] == 8192 and row["meta"]["pooling"] == "mean" and row["meta"]["kv_quant"] == "off"
     assert (row["bytes_resident"], row["bytes_on_disk"]) == (1000, 1200)
     loading = client_of(state="loading").simulate_get("/v1/models").json["data"][0]
     assert loading["state"] == "loading" and not loading["loaded"] and "meta" not in loading

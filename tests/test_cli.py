@@ -118,6 +118,8 @@ def test_help_of_a_command_lists_its_flags(capsys):
         ("run", "there is no prompt"),
         ("run hi --log-level loud", "none of error, warn, info, debug"),
         ("run hi --log-file /no/such/folder/x", "--log-file"),
+        ("serve --kv-quant 3", "--kv-quant: '3' is none of off, 4, 8, turbo2, turbo4"),
+        ("serve --kv-attn-mode fused", "--kv-attn-mode fused reads a quantised KV cache"),
         ("serve --max-concurrent 0", "--max-concurrent: 0 is below 1"),
         ("serve --warmup-eager --no-warmup-eager", "both given"),
         ("models --frob", "--frob"),
@@ -156,7 +158,7 @@ def readable(flag, text):
 
 
 def test_flags_that_switch_absent_features_off_are_fine():
-    assert values(SERVE, "--no-pld", "--no-vision", "--no-drafter", "--kv-quant", "off")
+    assert values(SERVE, "--no-pld", "--no-vision", "--no-drafter")
 
 
 def test_flags_of_drafts():
@@ -171,6 +173,14 @@ def test_flags_of_drafts():
     for line in (["--drafter", "d", "--no-drafter"], ["--draft-block-size", "9"], ["--pld", "--no-pld"], ["--pld-draft-len", "8"], ["--pld-key-len", "0"]):
         with pytest.raises(Refused):
             flags.options_of(values(SERVE, *line), SERVE)
+
+
+def test_a_quantised_kv_cache_is_an_option():
+    options = flags.options_of(values(RUN, "--kv-quant", "turbo2", "--kv-attn-mode", "dense"), RUN)
+    assert (options.kv_quant, options.kv_attn_mode) == ("turbo2", "dense")
+    assert flags.options_of(values(RUN, "--kv-attn-mode", "dense"), RUN).kv_quant == "off"
+    with pytest.raises(Refused, match="--kv-attn-mode fused reads a quantised KV cache: give --kv-quant"):
+        flags.options_of(values(RUN, "--kv-attn-mode", "fused"), RUN)
 
 
 def test_every_flag_of_mlx_serve_is_known():

@@ -48,6 +48,15 @@ def mamba(tmp_path_factory):
     return models.load(checkpoints_nemotron_h.make(folder, "nemotron_h", ssm_state_size=32, hybrid_override_pattern="M-*"))
 
 
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """With packed keys and values."""
+    folder = tmp_path_factory.mktemp("packed")
+    made = models.load(checkpoints.make(folder, "qwen3", quantization=SPEC, num_hidden_layers=2))
+    made.pack_kv("turbo4")
+    return made
+
+
 DENSE = ("embed", "linear", "attention", "pages", "qk_norm_rope", "self_attention")
 CASES = [
     *(("model", op) for op in DENSE),
@@ -55,6 +64,7 @@ CASES = [
     *(("mamba", op) for op in ("mamba2", "gated_group_norm")),
     ("gemma", "add_norm"),
     ("model", "sample"),
+    *(("packed", op) for op in ("packed_qk_norm_rope", "packed_attention")),
 ]
 
 

@@ -277,3 +277,16 @@ def test_the_doctors_card(capsys, whole, tmp_path, monkeypatch):
         status, out, err = smelt(capsys, "doctor", str(whole))
     assert status == 0 and "PLAIN OPS, us" in out and "All of it works." in out
     assert "off" not in table.read(table.path_in(tmp_path, "cpu"), launch.chip()).ops
+
+
+def test_the_doctor_and_the_tuner_take_the_kv_cache_that_is_served(capsys, whole, monkeypatch):
+    device = Device(lambda name, template: 10)
+    ticking(monkeypatch, device.clock, 40)
+    with quick(monkeypatch, device):
+        status, out, err = smelt(capsys, "doctor", str(whole), "--kv-quant", "turbo4", "--json")
+        said = json.loads(out)
+        tuned = json.loads(smelt(capsys, "tune", str(whole), "--kv-quant", "8", "--op", "packed_attention", "--quick", "--json")[1])
+    assert status == 0 and {"packed_attention", "linear"} <= {v["op"] for v in said["verdicts"]}
+    lines = next(check["lines"] for check in said["checks"] if check["title"] == "Kernels")
+    assert any(op.startswith("packed_attention") and "4-bit turned" in op and way.startswith("kernel") for op, way in lines)
+    assert tuned["found"][0]["key"] == "32 8-bit" and tuned["found"][0]["candidates"] > 1

@@ -13,11 +13,16 @@ from test_tune import Device
 
 pytestmark = pytest.mark.skipif(not RUNS_HERE, reason="the emulator needs Linux and g++")
 SPACE = {space.op: space for space in SPACES}
-OPS = dict.fromkeys(("embed", "sample", "self_attention", "attention", "qk_norm_rope"), "qwen3_moe") | {"add_norm": "gemma3"}
+OPS = dict.fromkeys(("embed", "sample", "self_attention", "attention", "qk_norm_rope"), "qwen3_moe")
+OPS |= {"add_norm": "gemma3", "packed_attention": "packed"}
 OPS |= {op: name for name, (*_, ops) in reversed(MODELS.items()) for op in ops}
 
 
 def loaded(folder, name):
+    if name == "packed":
+        model = load(folder, "qwen3_moe")
+        model.pack_kv("turbo4")
+        return model
     if name != "gemma3":
         return load(folder, name)
     return models.load(packed.write(folder, checkpoints.SHAPES["tiny-gemma"], dtype=mx.float32))

@@ -5,6 +5,7 @@ from functools import cache
 import mlx.core as mx
 from smelt.kernels import launch, linear_kernel, sample
 from smelt.kernels.attention import attention
+from smelt.kernels.coding import coding
 from smelt.kernels.embed import embed
 from smelt.kernels.experts import experts
 from smelt.kernels.gated_delta import gated_delta
@@ -56,6 +57,24 @@ def attention_over_a_page():
 
 def attention_in_parts():
     return attention_over_pages(8 * PAGE)
+
+
+def packed(mode):
+    pages = Pages(1, 64, F16)
+    pages.pack(coding(mode, 64))
+    return pages
+
+
+def attention_over_packed_heads():
+    q, k = mx.ones((1, 2, 1, 64), F16), mx.ones((1, 1, 1, 64), F16)
+    return attention(q, k, k, packed("turbo4"), Rows((Span(0, ((0, 1),)),), PAGE), scale=0.125)
+
+
+def keys_packed_from_a_row_of_qkv():
+    return qk_norm_rope(
+        mx.ones((1, 1, 256), F16), mx.array([3], mx.int32), Rope(64), heads=2, kv_heads=1, head_dim=64, pages=packed("turbo2"),
+        rows=Rows((Span(0, ((0, 4),)),), PAGE),
+    )[0]  # fmt: skip
 
 
 def keys_read_from_pages():
@@ -136,7 +155,7 @@ def norm_of_groups():
     return gated_group_norm(mx.ones((1, 128), F16), mx.ones((1, 128), F16), Norm(mx.ones((128,), F16), 1e-6), 2)
 
 
-CALLS = [linear_lanes, linear_tiles, attention_over_a_page, attention_in_parts, keys_read_from_pages, qk_norm_and_rope, attention_from_a_row_of_qkv,
+CALLS = [linear_lanes, linear_tiles, attention_over_packed_heads, keys_packed_from_a_row_of_qkv, attention_over_a_page, attention_in_parts, keys_read_from_pages, qk_norm_and_rope, attention_from_a_row_of_qkv,
          rows_of_a_matrix, routed, experts_with_everything, convolved, delta_normed, mamba2_step,
          norm_of_groups, sampled_with_everything, add_norm_and_scale]  # fmt: skip
 

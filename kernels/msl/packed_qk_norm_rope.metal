@@ -1,0 +1,56 @@
+// packed_qk_norm_rope.metal: qk_norm_rope.metal for pages whose heads are packed: keys and values are packed as
+// packed_pages.metal does it, out of the numbers that it would be given. One simdgroup a head.
+//
+// qkv, position, periods, gains, slots, size, after -> q: as there; keys, values, key_grids, value_grids, written: as in
+// packed_pages.metal. Queries stay as they are: attention turns them.
+#include "rotary.metal"
+#include "coding.metal"
+
+// ---- body
+  constexpr int E = D / 32;                             // elements of a lane: lane, lane + 32, ...
+  constexpr int ALL = HEADS + 2 * KV_HEADS;             // heads to be written
+  constexpr int GIVEN = HEADS + (SAME ? 1 : 2) * KV_HEADS;
+  constexpr int WORDS = D * BITS / 32;
+  constexpr int GRIDS = 2 * D / SIZE;
+
+  threadgroup float heads[SIMDS * D];
+
+  uint lane = thread_index_in_simdgroup;
+  uint simd = simdgroup_index_in_threadgroup;
+  uint unit = threadgroup_position_in_grid.x * SIMDS + simd;
+  bool inside = unit < uint(B * NEW * ALL);
+  unit = inside ? unit : 0;
+  uint head = unit % ALL;
+  uint token = unit / ALL % NEW;
+  uint row = unit / (ALL * NEW);
+  int kind = head < uint(HEADS) ? 0 : (head < uint(HEADS + KV_HEADS) ? 1 : 2);   // q, k, v
+  uint from = SAME && kind == 2 ? head - KV_HEADS : head;
+
+  const device T* source = qkv + (size_t(row) * NEW + token) * (GIVEN * D) + from * D;
+  const device T* weight = kind == 0 ? q_gain : (kind == 1 ? k_gain : v_gain);
+  bool normed = kind == 0 ? Q_NORM : (kind == 1 ? K_NORM : V_NORM);
+  bool weighted = kind == 0 ? Q_GAIN : (kind == 1 ? K_GAIN : V_GAIN);
+  float at = float(position[row] + int(token)) * as_type<float>(SCALE);
+  float v[E];
+  turned_head<D, DIMS, INTERLEAVED>(source, weight, normed, weighted, DIMS > 0 && kind < 2, periods, at,
+                                    as_type<float>(EPS), as_type<float>(MAGNITUDE), heads + simd * D, lane, v);
+  if (inside && kind == 0) {
+    auto to = q + ((size_t(row) * HEADS + head) * NEW + token) * D;
+#pragma unroll
+    for (int e = 0; e < E; e++) {
+      to[lane + 32 * e] = T(v[e]);
+    }
+  }
+  if (inside && kind > 0) {
+    uint own = kind == 1 ? head - HEADS : head - HEADS - KV_HEADS;
+    size_t to = size_t(own) * uint(size[0]) + uint(slots[row * NEW + token]);
+#pragma unroll
+    for (int e = 0; e < E; e++) {
+      v[e] = float(T(v[e]));
+    }
+    if (TURNED) {
+      turn<D>(v, lane);
+    }
+    pack_head<D, BITS, SIZE, T>(v, (device uint*)(kind == 1 ? keys : values) + to * WORDS,
+                                (device T*)(kind == 1 ? key_grids : value_grids) + to * GRIDS, lane);
+  }
