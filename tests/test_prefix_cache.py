@@ -5,6 +5,7 @@ import checkpoints_lfm2
 import checkpoints_nemotron_h
 import checkpoints_qwen3_next
 import pytest
+from planted import Planted
 from runner import Run, run
 from smelt import models
 from smelt.engine import scheduler as module
@@ -280,3 +281,16 @@ def test_what_is_told_of_a_match(load):
     answered(dense, PROMPT[:100], 1)
     assert answered(dense, PROMPT[:101], 1).sequence.paths.prefix == "100 of 101 tokens: the whole prompt is kept"
     assert answered(dense, PROMPT[:150], 1).sequence.paths.prefix == "101 of 150 tokens: from token 101 on what is kept ends there"
+
+
+@pytest.mark.parametrize("kind", ["llama", "lfm2", "mistral_sliding"])
+def test_drafts_leave_a_state_that_later_prompts_can_go_on_from(load, kind):
+    """Wrong drafts are forwarded, taken back, and never kept."""
+    model, scheduler = load(kind), fresh(load(kind))
+    known = cold(model, PROMPT[:200], 24)
+    first = answered(scheduler, PROMPT[:200], 24, speculation=Planted(known, 0.3))
+    turn = [*PROMPT[:200], *first.tokens, *OTHER[:40]]
+    second = answered(scheduler, turn, 12)
+    assert first.tokens == known and first.sequence.paths.drafted
+    assert second.sequence.cached >= 200 and second.tokens == cold(model, turn)
+    empty(scheduler)
