@@ -24,8 +24,6 @@ class Flag:
     read      text to value, raising ValueError with words; None for a switch, which takes no value
     value     of a switch: what it stands for
     default   in words, for the table
-    absent    the feature that this flag asks for and that is not in this version
-    off       values with which it does not ask for it
     differs   mlx-serve's own default, where ours is another
     """
 
@@ -37,8 +35,6 @@ class Flag:
     commands: tuple[str, ...] = EVERYWHERE
     value: Any = True
     many: bool = False
-    absent: str = ""
-    off: tuple[Any, ...] = ()
     differs: str = ""
 
     @property

@@ -1,8 +1,4 @@
-"""Every flag of the command line: its values, its default, and what it does.
-
-A flag is honoured or refused. One whose feature is not in this version is accepted only with a value that switches the
-feature off, so that a script written for mlx-serve runs where it does not ask for more than there is.
-"""
+"""Every flag of the command line: its values, its default, and what it does. A flag is honoured or refused."""
 
 import math
 
@@ -255,9 +251,6 @@ DRAFTING_FLAGS = (
     ),
 )
 
-
-ABSENT_FLAGS = (
-    Flag(("--no-vision",), "read no images; this version reads none"),
-)
+ABSENT_FLAGS = (Flag(("--no-vision",), "read no images; this version reads none"),)
 
 FLAGS = (*MODEL_FLAGS, *RESIDENCY_FLAGS, *SAMPLING_FLAGS, *THINKING_FLAGS, *RUN_FLAGS, *SERVE_FLAGS, *DRAFTING_FLAGS, *GENERAL_FLAGS, *ABSENT_FLAGS)

@@ -36,11 +36,7 @@ def shape(flag: Flag) -> dict[str, Any]:
 
 
 def help_text(flag: Flag) -> str:
-    parts = [
-        flag.doc,
-        f"(default: {flag.default})" if flag.default else "",
-        "(not in this version)" if flag.absent and not flag.off else "",
-    ]
+    parts = [flag.doc, f"(default: {flag.default})" if flag.default else ""]
     return " ".join(part for part in parts if part).replace("%", "%%")
 
 
@@ -53,21 +49,9 @@ def values_of(namespace: argparse.Namespace) -> dict[str, Any]:
 
 def value_of(flag: Flag, given: Any) -> Any:
     try:
-        value = given if flag.read is None else [flag.read(text) for text in given] if flag.many else flag.read(given)
+        return given if flag.read is None else [flag.read(text) for text in given] if flag.many else flag.read(given)
     except ValueError as error:
         raise Refused(f"{flag.names[0]}: {error}") from None
-    if flag.absent and value not in flag.off:
-        raise Refused(f"{asked(flag, given)}: {flag.absent} is not in this version of Smelt{instead(flag)}")
-    return value
-
-
-def asked(flag: Flag, given: Any) -> str:
-    return flag.names[0] if flag.read is None else f"{flag.names[0]} {given}"
-
-
-def instead(flag: Flag) -> str:
-    allowed = ", ".join("auto" if value is None else str(value) for value in flag.off)
-    return f" (allowed: {allowed})" if allowed else "; leave the flag out"
 
 
 def options_of(values: Mapping[str, Any], command: str) -> Options:
@@ -150,12 +134,8 @@ def markdown() -> str:
 
 def row(flag: Flag) -> str:
     names = ", ".join(f"`{name}{' ' + flag.metavar if flag.metavar else ''}`" for name in flag.names)
-    doc = flag.doc
-    if flag.absent:
-        allowed = ", ".join(f"`{'auto' if value is None else value}`" for value in flag.off)
-        doc += f". Not in this version: only {allowed} is accepted" if allowed else ". Not in this version: refused"
     default = flag.default + (f" (mlx-serve: {flag.differs})" if flag.differs else "")
-    return f"| {names} | {', '.join(flag.commands)} | {default} | {doc} |"
+    return f"| {names} | {', '.join(flag.commands)} | {default} | {flag.doc} |"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 import subprocess
 import sys
 import tomllib
@@ -133,28 +132,6 @@ def test_what_is_wrong_takes_one_line(smelt, line, words):
 
 
 # Flags
-
-
-@pytest.mark.parametrize("flag", [flag for flag in flags.FLAGS if flag.absent], ids=lambda flag: flag.key)
-def test_flags_of_absent_features(flag):
-    samples = (
-        []
-        if flag.read is None
-        else [sample for sample in ("3", "x", "4", "fused", "1GB") if readable(flag, sample)][:1]
-    )
-    with pytest.raises(Refused, match=re.escape(flag.names[0])) as refused:
-        values(flag.commands[0], flag.names[0], *samples)
-    assert "not in this version of Smelt" in str(refused.value)
-    for value in flag.off:
-        text = "auto" if value is None else str(value)
-        assert values(flag.commands[0], flag.names[0], text) == {flag.key: value}
-
-
-def readable(flag, text):
-    try:
-        return flag.read(text) not in flag.off
-    except ValueError:
-        return False
 
 
 def test_flags_that_switch_absent_features_off_are_fine():
