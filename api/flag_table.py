@@ -44,7 +44,7 @@ MODEL_FLAGS = (
         "prompt tokens read together: more are faster and need more memory; an answer's last bits may depend on it",
         integer(1),
         "N",
-        "512; with CUDA 2048, on a CPU 128",
+        "512; with CUDA 2048, on a CPU 64",
         differs="8192",
     ),
     Flag(

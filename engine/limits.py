@@ -14,7 +14,7 @@ HEADROOM = 2 << 30  # bytes beyond weights and states that may be wired on a Mac
 LEAST_CONTEXT = 512
 # Prompt tokens read together: as many as a layer takes about 0.1 s for, which is what streams wait for at least.
 # NVIDIA H100: 14,000 to 16,000 tokens a second of a 4B model, with chunks as large as that.
-CHUNKS = {"cuda": 2048, "metal": 512, "cpu": 128}
+CHUNKS = {"cuda": 2048, "metal": 512, "cpu": 64}
 PREFIXES = 64  # sequences that the prefix cache keeps, or more for more rows: bytes run out before, but for short ones
 
 
