@@ -20,11 +20,11 @@ class Smelt:
 
     def __init__(self, folder: Path, kv_quant: str = "off"):
         from .. import models
-        from ..engine import checked, kv_cache, limits, service
+        from ..engine import checked, kv_cache, limits, warming
         from ..engine.scheduler import Limits, Scheduler
         from ..models import source
 
-        service.prepare_kernels(source.home())
+        warming.prepare_kernels(source.home())
         self.model = models.load(folder)
         kv_cache.prepare(self.model, kv_quant)
         checked.check(self.model, folder, source.home())

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .. import models
-from ..engine import service, tune
+from ..engine import tune, warming
 from ..kernels import launch, search, table
 from ..kernels.timing import ROUNDS, Timer
 from ..models import source
@@ -78,7 +78,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     os.environ["SMELT_TUNE"] = "off"
-    service.prepare_kernels(source.home())
+    warming.prepare_kernels(source.home())
     timer, found = Timer(rounds=args.rounds), {}
     for shape in args.shape or fitting(PUBLISHED):
         found[shape] = tuned(shape, timer, args.seconds, args.op)

@@ -7,7 +7,6 @@ server can listen before.
 
 import json
 import logging
-import os
 import secrets
 import threading
 import time
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LEAST_ANSWER = 1  # tokens of room that a prompt must leave
-# Operations of one CUDA graph. NVIDIA H100: the host submits a step of 220 kernels in 1.6 ms, by MLX's own 20 in 1.95.
-GRAPH_OPS = "60"
 FROM_CHECKPOINT = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 Progress = Callable[[str, int, int], None]
@@ -142,9 +139,10 @@ class Service:
             raise self.text_error or NotReady("no model was found")
         from .. import models
         from ..models import source
+        from . import warming
         from .drafting import Drafting, assisted
 
-        prepare_kernels(source.home())
+        warming.prepare_kernels(source.home())
         model = assisted(models.load(self.folder, self._report), self.options)
         with TURNS:
             plan = self._prepare(model)
@@ -165,7 +163,7 @@ class Service:
 
     def _prepare(self, model) -> "Limits":
         from ..models import source
-        from . import checked, limits
+        from . import checked, limits, warming
         from .prefill_trace import SLOWER
 
         o = self.options
@@ -174,7 +172,7 @@ class Service:
         kv_cache.require(model, o)
         plan = limits.plan(model, o, self.share)
         if o.warmup:
-            warm(model, plan, TURNS.pass_on)
+            warming.warm(model, plan, TURNS.pass_on)
         if o.prefill_trace:
             log.warning(SLOWER)
         return replace(plan, trace=o.prefill_trace)
@@ -382,31 +380,3 @@ def sampling_defaults(folder: Path) -> dict[str, Any]:
     if "repetition_penalty" in found:
         found["repetition_window"] = 0
     return found
-
-
-def prepare_kernels(home: Path) -> None:
-    """The user's own tuning table, if there is one; and a folder for code compiled for an NVIDIA GPU."""
-    from ..kernels import launch, table
-
-    launch.use_table(table.path_in(home, launch.chip()[1]))
-    if launch.machine() == "cuda":
-        from ..kernels import cubins
-
-        folder = home / "kernels"
-        folder.mkdir(parents=True, exist_ok=True)
-        cubins.use_folder(folder)
-        os.environ.setdefault("MLX_MAX_OPS_PER_BUFFER", GRAPH_OPS)
-
-
-def warm(model, plan, between: Callable[[], None] = lambda: None) -> None:
-    """One short prompt and two steps, so that the first request does not pay for compiling. `between`: for a pause."""
-    from .request import Sampling
-    from .scheduler import Scheduler
-    from .sequence import Sequence
-
-    scheduler = Scheduler(model, plan)
-    scheduler.add(Sequence([0, 0], Sampling(temperature=0.0), 0, 3, frozenset(), lambda item: None))
-    while not scheduler.idle:
-        scheduler.tick()
-        between()
-    model.forget()

@@ -86,7 +86,7 @@ def search_for(
 
 def loaded(name: str | None, model_dirs: Collection[str], download: bool = False, kv_quant: str = "off"):
     from . import kv_cache
-    from .service import prepare_kernels
+    from .warming import prepare_kernels
 
     prepare_kernels(source.home())
     model = load(source.locate(name, model_dirs, download=download))
