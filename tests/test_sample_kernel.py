@@ -29,7 +29,7 @@ def sequence(seed=0, prompt=(1, 2, 3), generated=(), max_tokens=100, **fields):
 def drawn(logits, rows, order="forward"):
     """By the kernels, through the engine's sampler."""
     with kernels_run(order):
-        arrays = Sampler(rows, logits.shape[-1])(logits)
+        arrays = Sampler(rows, logits.shape[-1])(logits[:, None])
         mx.eval(arrays)
     return arrays
 
@@ -220,9 +220,9 @@ def test_the_history_goes_on_as_the_references():
     for step in range(15):
         logits = random_logits(np.random.default_rng(step), len(rows), 12, F32, spread=0.5)
         with kernels_run():
-            tokens = ours(logits)[0]
+            tokens = ours(logits[:, None])[0]
             mx.eval(tokens, vars(ours.history))
-        assert tokens.tolist() == plain(logits)[0].tolist()
+        assert tokens.tolist() == plain(logits[:, None])[0].tolist()
         assert ours.history.table.tolist() == plain.history.table.tolist()
         for s in rows:
             s.submitted += 1
@@ -314,7 +314,7 @@ def test_odd_logits_still_give_a_token(fields, what):
 @pytest.mark.parametrize("logits, why", [(mx.zeros((1, 5)), "8 to"), (mx.zeros((1, 32), mx.int32), "int32")])
 def test_what_is_not_covered_goes_to_the_reference(logits, why):
     with kernels_run():
-        assert Sampler([sequence(temperature=0.0)], logits.shape[1])(logits)[0].item() == 0
+        assert Sampler([sequence(temperature=0.0)], logits.shape[1])(logits[:, None])[0].item() == 0
     assert any(why in way.why for way in launch.report() if way.op == "sample" and way.way == "reference")
 
 
