@@ -105,6 +105,18 @@ def test_made_up_code_and_sentences_are_for_training_alone(monkeypatch):
         assert len(evaluation.cases(row, 20)) == 20
 
 
+def test_the_curve_counts_tokens_on_from_run_to_run(tmp_path):
+    pytest.importorskip("matplotlib")
+    from train import plot
+
+    logs = [BUILTIN / "train" / name for name in ("log.csv", "log2.csv")]
+    first, second = runs = plot.counted_on(logs)
+    alone = [plot.read(log) for log in logs]
+    assert [row["tokens"] - first[-1]["tokens"] for row in second] == [row["tokens"] for row in alone[1]] and first == alone[0]
+    plot.draw(runs, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
+
+
 def plain_jinja():
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
