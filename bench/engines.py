@@ -79,11 +79,11 @@ class Smelt:
             self.scheduler.tick()
         scheduler, sampler = self.scheduler, Sampler([sequence], self.vocab)
         mx.eval([array for array in vars(sampler.parameters).values() if array is not None])  # once a batch, not a step
-        tokens, step = scheduler.tokens, scheduler.memory.step([sequence.row], 1)
+        tokens, step = scheduler.tokens[:, None], scheduler.memory.step([sequence.row], 1)
         if scheduler.traced.worthwhile:
             drawn = scheduler.traced(sampler, tokens, step)
         else:
-            drawn = sampler(self.model.logits(self.model(tokens[:, None], step)))
+            drawn = sampler(self.model.logits(self.model(tokens, step)))
         found = dispatches([*drawn, *scheduler.memory.arrays])
         sequence.cancelled = True
         self.run()
