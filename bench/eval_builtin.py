@@ -10,6 +10,7 @@ Prints a table and, unless --quick, writes it to models/builtin/EVALUATION.md. N
 """
 
 import argparse
+import atexit
 import json
 import platform
 import sys
@@ -78,6 +79,7 @@ def smelt_backend(args):
 
     service = Service(Options(model=args.model))
     service.start()
+    atexit.register(service.close)  # a thread that still computes while Python ends would abort the process
     service.wait_ready()
 
     def generate(messages, tools, enable_thinking):
