@@ -4,6 +4,7 @@ Engines of several models compute in turns (engine/turns.py); only weights are r
 one through `submit`, `call` and flags; they get tuples of engine/sequence.py through each sequence's own queue.
 """
 
+import atexit
 import gc
 import logging
 import threading
@@ -51,6 +52,7 @@ class Engine:
     # Called on any thread
 
     def start(self) -> None:
+        atexit.register(self.close)  # MLX aborts where a thread still computes when Python ends
         self.thread.start()
 
     def submit(self, *sequences: "Sequence") -> None:
@@ -90,6 +92,7 @@ class Engine:
 
     def close(self) -> None:
         """End what runs with "cancelled" and the thread with it."""
+        atexit.unregister(self.close)
         self.closing = True
         if self.state != "failed":
             self.state = "closed"

@@ -1,6 +1,8 @@
 """Requests in, events out: everything between a dialect's parser and the engine's thread."""
 
 import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -277,3 +279,23 @@ def test_the_users_tuning_table_is_read(folder, tmp_path, monkeypatch):
         }  # fmt: skip
     finally:
         launch.use_table(None)
+
+
+UNCLOSED = """
+import sys
+from smelt.engine.options import Options
+from smelt.engine.request import Request
+from smelt.engine.service import Service
+service = Service(Options(model=sys.argv[1]))
+service.start()
+service.wait_ready(60)
+service.submit(Request(text="Hello " * 40, max_tokens=100))
+print("left")
+"""
+
+
+def test_a_program_may_end_without_closing(folder):
+    """A thread that computes when Python ends would abort the process: one time in three."""
+    for _ in range(5):
+        done = subprocess.run([sys.executable, "-c", UNCLOSED, str(folder)], capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stdout) == (0, "left\n"), done.stderr
