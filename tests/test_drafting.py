@@ -167,7 +167,7 @@ def test_the_log_tells_it(service, caplog):
     with caplog.at_level(logging.INFO, logger="smelt"):
         log_drafts(paths(ask(service, enable_pld=False)), "a")
         log_drafts(paths(ask(service, enable_pld=True)), "b")
-    (line,) = [record.getMessage() for record in caplog.records]
+    (line,) = [text for record in caplog.records if "[spec-stats]" in (text := record.getMessage())]
     found = re.fullmatch(
         r"\[spec-stats\] mode=pld attempts=(\d+) accepts=(\d+) avg_per_round=([\d.]+) per_draft_pct=([\d.]+)"
         r" runtime_disabled=(true|false) b", line,

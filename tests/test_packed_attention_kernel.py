@@ -100,7 +100,7 @@ CASES = {
     "a window": (4, 2, 64, (300, 20), 1, 100, None),
     "a window, a cap, eight tokens": (2, 2, 256, (129,), 8, 64, 50.0),
     "heads of 512": (2, 1, 512, (65,), 2, None, 30.0),
-    "many heads of a group": (10, 1, 32, (100,), 4, None, None),
+    "many heads of a group": (10, 1, 32, (100, 40, 64, 130), 4, None, None),
 }  # fmt: skip
 
 
