@@ -97,11 +97,10 @@ class Rows:
         slots = [slot + i for span in self.spans for slot, n in span.tail(new) for i in range(n)]
         pages = [page for table in tables for page in table + [0] * (count - len(table))]
         parts = [pages, bounds, slots, [capacity, count], position]
-        growth = [*[0] * len(pages), *[0, new] * len(position), *[new] * len(slots), 0, 0, *[new] * len(position)]
-        numbers = [n for part in parts for n in part]
-        packed = mx.split(
-            self.growing(np.array(numbers, np.int32), np.array(growth, np.int32)), list(accumulate(map(len, parts)))[:-1]
-        )
+        *ends, total = accumulate(map(len, parts))
+        growth = np.zeros(total, np.int32)  # to the next step of as many tokens in the same pages
+        growth[ends[0] + 1 : ends[1] : 2] = growth[ends[1] : ends[2]] = growth[ends[3] :] = new
+        packed = mx.split(self.growing(np.array([n for part in parts for n in part], np.int32), growth), ends)
         return Addresses(packed[0].reshape(-1, count), packed[1].reshape(-1, 2), *packed[2:])
 
 

@@ -3,6 +3,7 @@
 Every state extends by T tokens for B rows at their own positions, goes back by a few, and gives and takes snapshots.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -290,17 +291,31 @@ class Memory:
 
     def kept_bytes(self, tokens: int) -> int:
         """What a step keeps of so many tokens until it is known which of them count."""
-        return tokens * sum(state.row_bytes for state in self.recurrent)
+        return tokens * self._constant
 
     def row_bytes(self, tokens: int) -> int:
         """What one sequence of `tokens` tokens needs; a sliding layer holds its window, and as much to move into.
 
         Where heads are packed, also what it takes to unpack those of one layer, the largest.
         """
-        held = {window: self._slots(window, tokens) for window in self.paging}
-        read = max((pages.unpacked_bytes * held[pages.window] for pages in self.pages), default=0)
-        constant = sum(state.row_bytes for state in self.recurrent)
-        return constant + read + sum(pages.slot_bytes * held[pages.window] for pages in self.pages)
+        held = [(self._slots(window, tokens), *sizes) for window, sizes in self._sizes.items()]
+        read = max((slots * unpacked for slots, _, unpacked in held), default=0)
+        return self._constant + read + sum(slots * size for slots, size, _ in held)
+
+    # Asked with every step, of every row; how heads are packed is decided before a model has a memory.
+
+    @functools.cached_property
+    def _sizes(self) -> dict[int | None, tuple[int, int]]:
+        """Bytes of a slot of each geometry: in all its layers, and unpacked in the largest of them."""
+        found = {}
+        for window in self.paging:
+            layers = [pages for pages in self.pages if pages.window == window]
+            found[window] = sum(p.slot_bytes for p in layers), max(p.unpacked_bytes for p in layers)
+        return found
+
+    @functools.cached_property
+    def _constant(self) -> int:
+        return sum(state.row_bytes for state in self.recurrent)
 
     def _slots(self, window: int | None, tokens: int) -> int:
         return tokens if window is None else min(tokens, 2 * self.paging[window].kept(tokens))
@@ -325,4 +340,4 @@ class Memory:
         return shared, held
 
     def _page_bytes(self, window: int | None) -> int:
-        return PAGE * sum(pages.slot_bytes for pages in self.pages if pages.window == window)
+        return PAGE * self._sizes[window][0]
