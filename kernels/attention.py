@@ -98,7 +98,7 @@ def attend(q, k, v, *, scale, window=None, cap=None) -> mx.array:
     Where MLX holds all scores, queries go in tiles that hold at most SCORES, each over the keys that it can see.
     """
     total, new, heads = k.shape[2], q.shape[2], q.shape[1]
-    flash = cap is None and holds_no_scores(q, v, visible(new, total, window))
+    flash = cap is None and (window is None or total <= window) and holds_no_scores(q, v)
     tile = new if flash else max(1, min(new, SCORES // (heads * total)))
     outputs = []
     for start in range(0, new, tile):
@@ -111,11 +111,10 @@ def attend(q, k, v, *, scale, window=None, cap=None) -> mx.array:
     return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=2)
 
 
-def holds_no_scores(q, v, mask) -> bool:
-    """MLX's fused attention for prompts: 16-bit, these heads, masks that are no arrays."""
-    if mx.default_device().type == mx.DeviceType.cpu or isinstance(mask, mx.array):
-        return False
-    return q.shape[3] == v.shape[3] and q.shape[3] in FLASH_HEADS and q.dtype != mx.float32
+def holds_no_scores(q, v) -> bool:
+    """MLX's fused attention for prompts, where a mask is no array: on a GPU, 16-bit, these heads."""
+    on_gpu = mx.default_device().type != mx.DeviceType.cpu
+    return on_gpu and q.shape[3] == v.shape[3] and q.shape[3] in FLASH_HEADS and q.dtype != mx.float32
 
 
 def attend_tile(q, k, v, scale, window, cap):
