@@ -1,10 +1,15 @@
 """Drive an engine without HTTP: sequences in, collected tokens out."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from queue import SimpleQueue
 
+import mlx.core as mx
 from smelt.engine.request import Sampling
 from smelt.engine.sequence import Done, Lost, Prefilled, Sequence, Token
+from smelt.engine.step import TracedStep
+from smelt.kernels import launch
 
 
 class Run:
@@ -51,3 +56,25 @@ def run(scheduler, *runs, most=10_000):
             scheduler.tick()
             return
     raise AssertionError("the runs did not end")
+
+
+def until_drawn(scheduler, runs, count):
+    """Add these and tick until each has more than `count` tokens."""
+    for r in runs:
+        scheduler.add(r.sequence)
+    while not all(len(r.sequence.generated) > count for r in runs):
+        scheduler.tick()
+
+
+@contextmanager
+def launches_of_traced_steps(monkeypatch) -> Iterator[list[str]]:
+    """The emulator computes at once, which a trace cannot; so launches are only counted here, and give zeros."""
+    launched: list[str] = []
+
+    def count(kernel, inputs, outputs, template, groups, threads):
+        launched.append(kernel.name)
+        return [mx.zeros(shape, dtype) for shape, dtype in outputs]
+
+    monkeypatch.setattr(TracedStep, "worthwhile", True)
+    with launch.through(count):
+        yield launched

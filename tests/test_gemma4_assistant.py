@@ -16,7 +16,7 @@ from checkpoints_gemma4 import FULL, SLIDING
 from msl.accuracy import kernels_run
 from parity import close
 from planted import lookup
-from runner import Run, run
+from runner import Run, run, until_drawn
 from smelt import models
 from smelt.engine.errors import BadRequest
 from smelt.engine.events import Text
@@ -159,10 +159,7 @@ def test_a_step_waits_once(tmp_path, syncs, fields, monkeypatch):  # noqa: F811
     monkeypatch.setattr("smelt.engine.speculation.LEAST_GAIN", 0.0)
     runs = [Run(PROMPT[: 20 + i], 200, seed=i, speculation=Speculation(None, drafter=True), **fields) for i in range(2)]
     scheduler = fresh(model)
-    for r in runs:
-        scheduler.add(r.sequence)
-    while not all(len(r.sequence.generated) > 3 for r in runs):
-        scheduler.tick()
+    until_drawn(scheduler, runs, 3)
     for _ in range(10):
         syncs.update(read=0, other=0, submit=0)
         scheduler.tick()

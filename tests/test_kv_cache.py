@@ -19,7 +19,7 @@ import pytest
 import tiny
 from msl.accuracy import kernels_run
 from parity import PROMPT, close, feed, goes_back, ours_logits, rows_stand_alone
-from runner import Run, run
+from runner import Run, launches_of_traced_steps, run
 from smelt import models
 from smelt.bench import checkpoints as bench
 from smelt.engine import kv_cache
@@ -200,15 +200,8 @@ def test_traced_and_built_steps_draw_the_same(tmp_path, reading, monkeypatch):
 
 
 def test_a_traced_step_launches_two_kernels_for_the_attention_of_a_layer(tmp_path, monkeypatch):
-    """The emulator computes at once, which a trace cannot; so launches are only counted here, and give zeros."""
-    model, launched = packed_model(tmp_path, "turbo4"), []
-
-    def count(kernel, inputs, outputs, template, groups, threads):
-        launched.append(kernel.name)
-        return [mx.zeros(shape, dtype) for shape, dtype in outputs]
-
-    monkeypatch.setattr(TracedStep, "worthwhile", True)
-    with launch.through(count):
+    model = packed_model(tmp_path, "turbo4")
+    with launches_of_traced_steps(monkeypatch) as launched:
         scheduler = Scheduler(model, Limits())
         one = Run(PROMPT[:12], 12)
         scheduler.add(one.sequence)

@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 from msl.accuracy import kernels_run
 from parity import PROMPT, close, goes_back, ours_logits, rows_stand_alone
-from runner import Run
+from runner import Run, launches_of_traced_steps
 from smelt import models
 from smelt.engine.scheduler import Limits, Scheduler
 from smelt.engine.step import TracedStep
@@ -101,15 +101,8 @@ def test_going_back_restoring_and_batches(tmp_path, name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_decode_step_is_launched_while_it_is_traced_and_then_no_more(tmp_path, name, monkeypatch):
-    """The emulator computes at once, which a trace cannot; so launches are only counted here, and give zeros."""
-    model, launched = load(tmp_path, name), []
-
-    def count(kernel, inputs, outputs, template, groups, threads):
-        launched.append(kernel.name)
-        return [mx.zeros(shape, dtype) for shape, dtype in outputs]
-
-    monkeypatch.setattr(TracedStep, "worthwhile", True)
-    with launch.through(count):
+    model = load(tmp_path, name)
+    with launches_of_traced_steps(monkeypatch) as launched:
         scheduler = Scheduler(model, Limits())
         one = Run(PROMPT[:8], 12)
         scheduler.add(one.sequence)

@@ -8,7 +8,7 @@ import checkpoints_qwen3_next
 import pytest
 from msl.accuracy import kernels_run
 from planted import Planted, lookup
-from runner import Run, run
+from runner import Run, run, until_drawn
 from smelt import models
 from smelt.engine import rounds, speculation
 from smelt.engine import scheduler as module
@@ -258,10 +258,7 @@ def test_a_step_waits_once(llama, syncs, fields, guided):  # noqa: F811
         for i in range(2)
     ]
     scheduler = fresh(llama)
-    for r in runs:
-        scheduler.add(r.sequence)
-    while not all(len(r.sequence.generated) > 3 for r in runs):
-        scheduler.tick()
+    until_drawn(scheduler, runs, 3)
     for _ in range(10):
         syncs.update(read=0, other=0, submit=0)
         scheduler.tick()
