@@ -200,8 +200,9 @@ class Pages:
         """Make the pool as large as the rows need, and move the runs that must move."""
         if rows.addressed is not None or not (rows.moves or self._short(rows)):
             return
-        if self.in_place:
-            mx.synchronize()  # MLX copies what it believes nobody writes
+        if self.in_place:  # MLX copies what it believes nobody writes
+            mx.eval(self.arrays)
+            mx.synchronize()
         pools = self.held or [None] * len(self.layout)
         grown = (self._grown(pool, *kind, rows.slots) for pool, kind in zip(pools, self.layout, strict=True))
         self.hold([moved(pool, rows.moves) for pool in grown], self.written)

@@ -80,6 +80,20 @@ def test_a_snapshot_does_not_change_with_what_is_written_later():
         assert mx.array_equal(found, first[:, :, where:])
 
 
+def test_a_pool_grows_and_moves_after_what_is_still_to_be_written(monkeypatch):
+    """A write that MLX has not run yet would go to the memory that the pool had before."""
+    rng, done = random.Random(5), []
+    with kernels_run():
+        memory = Memory([Pages(HEADS, DIM, mx.float16)])
+        pages, row = memory.pages[0], memory.open()
+        pages.write(*tokens(rng, 20, mx.float16)[:, None], memory.step([row], 20).rows[None])
+        awaited, evaluate = pages.written, mx.eval
+        monkeypatch.setattr(mx, "eval", lambda *given: (done.append(given), evaluate(*given)))
+        monkeypatch.setattr("smelt.kernels.pages.moved", lambda pool, moves: (done.append("moved"), pool)[1])
+        pages.prepare(memory.step([row], 1000).rows[None])
+    assert done[0] == ([awaited],) and "moved" in done
+
+
 def test_pieces_of_any_length_are_written_by_one_text():
     """Each is compiled where it is met first, while a prompt waits."""
     rng, memory = random.Random(2), Memory([Pages(HEADS, DIM, mx.float16)])
