@@ -4,8 +4,13 @@ where there are several parts, one that joins them.
 Keys are split by position alone: a row's result does not depend on other rows, on the pool's size, on where its pages
 lie, or on how many are in the table.
 
-Knobs: span (pages of a part: 1 or 2), simds (simdgroups of a threadgroup, which share its keys), batch (keys that a lane loads
-ahead), tile (rows of q a threadgroup at most), resident (threadgroups to fit on a core: only CUDA's compiler is told).
+There are two walks over the keys of a part. msl/attention_tiles.metal multiplies on the matrix units, at the same cost for
+1 to 8 rows of q: 16-bit heads of 64 or 128. msl/attention.metal computes lane by lane, in any float type. Which one a head
+takes never depends on the number of rows.
+
+Knobs: walk ("tiles" or "lanes"), span (pages of a part: 1 or 2), simds (simdgroups of a threadgroup, which share its keys), tile
+(rows of q a threadgroup at most), resident (threadgroups to fit on a core: only CUDA's compiler is told); of "lanes" also
+batch (keys that a lane loads ahead).
 """
 
 from dataclasses import dataclass
@@ -17,10 +22,19 @@ from .linear_kernel import FLOATS, float_bits
 
 MAX_TOKENS = 8
 INPUTS = ("q", "keys", "values", "table", "bounds", "size", "after")
-PARTIAL = launch.Kernel("attention", INPUTS, ("partial", "stats"))
+PARTIAL = {
+    "lanes": launch.Kernel("attention", INPUTS, ("partial", "stats")),
+    "tiles": launch.Kernel("attention_tiles", INPUTS, ("partial", "stats")),
+}
 MERGE = launch.Kernel("attention_merge", ("partial", "stats", "bounds"), ("o",))
-DEFAULT = {"span": 2, "simds": 8, "batch": 2, "tile": 4, "resident": 2}
+DEFAULT = {
+    "lanes": {"walk": "lanes", "span": 2, "simds": 8, "batch": 2, "tile": 4, "resident": 2},
+    "tiles": {"walk": "tiles", "span": 2, "simds": 8, "tile": 8, "resident": 2},
+}
 SHARED = 16 << 10  # bytes of threadgroup memory for the simdgroups' sums: twice that would not leave room for more
+TILED = (64, 128)  # sizes of heads that "tiles" takes
+TURN = 16  # keys that a simdgroup of "tiles" takes at once
+JOINED = 4  # rows whose sums "tiles" has in threadgroup memory at once
 
 
 def case(q, keys_heads, window) -> tuple:
@@ -43,7 +57,7 @@ def covers(q, pages) -> str | None:
 def fused(q, pages, addresses, *, scale, cap) -> mx.array:
     """q [B, H, T, d] over pools that hold the keys and values of its own positions already -> [B, T, H d]."""
     plan = Plan(q.shape[0], q.shape[1], q.shape[2], pages, addresses, scale, cap, q.dtype)
-    partial, stats = PARTIAL(
+    partial, stats = PARTIAL[plan.walk](
         [q, *pages.held, addresses.table, addresses.bounds, addresses.size, pages_kernel.waited_for(pages, q)],
         plan.outputs, template=plan.template, groups=plan.groups, threads=plan.threads,
     )  # fmt: skip
@@ -68,16 +82,18 @@ class Plan:
 
         pages, head_dim = self.pages, self.pages.head_dim
         self.rows = self.heads // pages.kv_heads * self.new
-        knobs = chosen_knobs(head_dim, self.rows)
+        knobs = chosen_knobs(head_dim, self.dtype, self.rows)
+        self.walk = knobs["walk"]
         self.parts = self.addresses.table.shape[1] // knobs["span"]
         self.shape = {"T": self.dtype, "GROUP": self.heads // pages.kv_heads, "NEW": self.new, "KV": pages.kv_heads,
                       "D": head_dim, "PAGE": PAGE, "SPAN": knobs["span"], "WINDOW": pages.window or 0}  # fmt: skip
         self.template = {
             **self.shape, "P": self.dtype if self.whole else mx.float32, "WHOLE": self.whole,
             "SCALE": float_bits(self.scale), "CAPPED": self.cap is not None, "CAP": float_bits(self.cap or 1.0),
-            "TILE": knobs["tile"], "SIMDS": knobs["simds"], "BATCH": knobs["batch"], "LANES": lanes_of(head_dim),
-            "RESIDENT": knobs["resident"],
+            "TILE": knobs["tile"], "SIMDS": knobs["simds"], "RESIDENT": knobs["resident"],
         }  # fmt: skip
+        if self.walk == "lanes":
+            self.template |= {"BATCH": knobs["batch"], "LANES": lanes_of(head_dim)}
         self.groups = (self.parts, pages.kv_heads * -(-self.rows // knobs["tile"]), self.batch)
         self.threads = 32 * knobs["simds"]
 
@@ -114,12 +130,38 @@ def lanes_of(head_dim: int) -> int:
     return min(32, 1 << (head_dim // 8).bit_length() - 1)
 
 
-def chosen_knobs(head_dim: int, rows: int) -> dict:
+def chosen_knobs(head_dim: int, dtype: mx.Dtype, rows: int) -> dict:
     """From the tables where they know this head size on this chip. How the keys are split does not depend on `rows`:
     a token's bits are the same in steps of one and of several."""
+    found = launch.knobs("attention", f"{head_dim}", {})
+    walk = found.get("walk", "tiles" if launch.chip()[0].startswith("sm_") else "lanes")
+    if refuses_walk(walk, head_dim, dtype):
+        found, walk = {}, "lanes"
+    knobs = DEFAULT[walk] | found
+    fit = fit_tiles if walk == "tiles" else fit_lanes
+    return {**knobs, **fit(knobs, head_dim), "tile": min(rows, knobs["tile"])}
+
+
+def refuses_walk(walk: str, head_dim: int, dtype: mx.Dtype) -> str | None:
+    """Why these heads cannot be walked so, or None."""
+    if walk == "tiles" and (dtype == mx.float32 or head_dim not in TILED):
+        return f"tiles take 16-bit heads of {' or '.join(map(str, TILED))}"
+    return None
+
+
+def fit_tiles(knobs: dict, head_dim: int) -> dict:
+    """So many simdgroups that each has a turn of keys, and all have room for their sums."""
     from .pages import PAGE as page
 
-    knobs = launch.knobs("attention", f"{head_dim}", DEFAULT)
+    simds, joined = knobs["simds"], min(knobs["tile"], JOINED)
+    while simds > 1 and (4 * simds * joined * head_dim > SHARED or knobs["span"] * page % (simds * TURN)):
+        simds //= 2
+    return {"simds": simds}
+
+
+def fit_lanes(knobs: dict, head_dim: int) -> dict:
+    from .pages import PAGE as page
+
     together = 32 // lanes_of(head_dim)
     simds = knobs["simds"]
     while simds > 1 and (4 * simds * knobs["tile"] * head_dim > SHARED or knobs["span"] * page // simds < together):
@@ -127,4 +169,4 @@ def chosen_knobs(head_dim: int, rows: int) -> dict:
     batch = knobs["batch"]
     while batch > 1 and (page % (together * batch) or knobs["span"] * page // simds % (together * batch)):
         batch //= 2
-    return {"span": knobs["span"], "simds": simds, "batch": batch, "tile": min(rows, knobs["tile"]), "resident": knobs["resident"]}
+    return {"simds": simds, "batch": batch}

@@ -7,13 +7,14 @@ Knobs: span, simds, batch, tile, resident as there; chunk (neighbours of a head 
 import mlx.core as mx
 
 from . import attention_kernel, launch
-from .attention_kernel import DEFAULT, MERGE, SHARED
+from .attention_kernel import MERGE, SHARED
 from .linear_kernel import float_bits
 from .packed_pages_kernel import HOME, template
 from .pages_kernel import waited_for
 
 INPUTS = ("q", *HOME, "table", "bounds", "size", "after")
 PARTIAL = launch.Kernel("packed_attention", INPUTS, ("partial", "stats"))
+DEFAULT = {"span": 2, "simds": 8, "batch": 4, "chunk": 8, "tile": 4, "resident": 2}
 ELEMENTS = 32  # of queries, and of sums, that a lane holds at most
 
 
@@ -82,7 +83,7 @@ def chosen_knobs(coding, rows: int) -> dict:
     """From the tables where they know these heads on this chip. What decides the order of sums does not depend on `rows`."""
     from .pages import PAGE as page
 
-    knobs = launch.knobs("packed_attention", f"{coding.head_dim} {coding.title}", DEFAULT | {"batch": 4, "chunk": 8})
+    knobs = launch.knobs("packed_attention", f"{coding.head_dim} {coding.title}", DEFAULT)
     chunk = max(knobs["chunk"], 32 // coding.bits)  # a word at least
     lanes = lanes_of(coding.head_dim, chunk)
     together, elements, share = 32 // lanes, coding.head_dim // lanes, knobs["span"] * page

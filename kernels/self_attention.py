@@ -17,11 +17,11 @@ from .pages import Pages, Rows
 from .qk_norm_rope import Rope, qk_norm_rope
 from .qk_norm_rope_kernel import GAINS
 
-KERNEL = launch.Kernel(
-    "self_attention",
-    ("qkv", "place", "periods", *GAINS, "slots_of", "keys", "values", "table", "bounds", "size", "after"),
-    ("partial", "stats"), written=("keys", "values"),
-)  # fmt: skip
+INPUTS = ("qkv", "place", "periods", *GAINS, "slots_of", "keys", "values", "table", "bounds", "size", "after")
+KERNEL = {
+    walk: launch.Kernel(name, INPUTS, ("partial", "stats"), written=("keys", "values"))
+    for walk, name in (("lanes", "self_attention"), ("tiles", "self_attention_tiles"))
+}
 SHARED = 31 << 10  # bytes of threadgroup memory, of the 32 KiB that Metal has
 
 
@@ -68,8 +68,8 @@ def covers(qkv, position, rope, pages, heads, norms) -> str | None:
     if why := qk_norm_rope_kernel.covers(qkv, position, rope, pages.kv_heads, pages.head_dim, norms, pages):
         return why
     new, head_dim, size = qkv.shape[1], pages.head_dim, qkv.dtype.size
-    tile = attention_kernel.chosen_knobs(head_dim, heads // pages.kv_heads * new)["tile"]
-    if attention_kernel.SHARED + head_dim * (2 * new * size + 4 * tile) > SHARED:
+    tile = attention_kernel.chosen_knobs(head_dim, qkv.dtype, heads // pages.kv_heads * new)["tile"]
+    if attention_kernel.SHARED + head_dim * size * (2 * new + tile) > SHARED:
         return f"{new} tokens of {head_dim} do not fit in threadgroup memory"
     return None
 
@@ -80,7 +80,7 @@ def fused(qkv, position, rope, pages, rows, heads, scale, cap, norms) -> mx.arra
     addresses = rows.addresses(new, pages.keys.shape[1])
     plan = attention_kernel.Plan(batch, heads, new, pages, addresses, scale, cap, qkv.dtype)
     periods = position if rope is None else qk_norm_rope_kernel.periods_of(rope)
-    partial, stats = KERNEL(
+    partial, stats = KERNEL[plan.walk](
         [qkv, position, periods, *qk_norm_rope_kernel.gains_of(norms, qkv), addresses.slots, *pages.held, addresses.table,
          addresses.bounds, addresses.size, pages_kernel.waited_for(pages, position)],
         plan.outputs,

@@ -49,8 +49,11 @@ LINEAR = {
 MOST_OUTS = 40
 REGISTERS = 60000  # of a core of NVIDIA's; what needs more would spill
 SPANS = tuple(span for span in (1, 2, 4, 8) if span <= pages.LEAST_TABLE)  # a part must fit in every table
-ATTENTION = {"span": SPANS, "simds": (2, 4, 8, 16), "batch": (1, 2, 4), "tile": (1, 2, 4, 8)}
-PACKED_ATTENTION = ATTENTION | {"chunk": (8, 16)}
+ATTENTION = {
+    "tiles": {"span": SPANS, "simds": (2, 4, 8), "tile": (4, 8), "resident": (1, 2, 3)},
+    "lanes": {"span": SPANS, "simds": (2, 4, 8, 16), "batch": (1, 2, 4), "tile": (1, 2, 4, 8)},
+}
+PACKED_ATTENTION = ATTENTION["lanes"] | {"chunk": (8, 16)}
 EXPERTS = {
     "experts": {"simds": (1, 2, 4, 8), "rows": (2, 4, 8), "values": (8, 16, 32), "resident": (4, 6, 8)},
     "experts_down": {"simds": (2, 4, 8, 16), "split": (1, 2, 4, 8), "rows": (2, 4), "values": (8, 16, 32),
@@ -148,6 +151,14 @@ def embedded(call: Call) -> int:
     """Bytes of the rows that are looked up."""
     tokens, weight, _ = call.args
     return sum(array.nbytes for array in weight.arrays) * tokens.size // weight.rows
+
+
+def attention_candidates(op: str, default: Knobs, call: Call) -> Iterator[Knobs]:
+    (home,) = (part for part in call.args if isinstance(part, pages.Pages))
+    for walk, choices in ATTENTION.items():
+        if not attention_kernel.refuses_walk(walk, home.head_dim, home.dtype):
+            for knobs in combinations(choices):
+                yield attention_kernel.DEFAULT[walk] | knobs
 
 
 def attention_title(call: Call) -> str:
@@ -315,11 +326,11 @@ SPACES = (
         "linear", linear_kernel, linear_reference, candidates=linear_candidates, title=linear_title, reads=linear_reads
     ),
     Space(
-        "self_attention", self_attention, self_attention_reference, candidates=of_default(ATTENTION), needs=("pages",),
+        "self_attention", self_attention, self_attention_reference, candidates=attention_candidates, needs=("pages",),
         fresh=emptied, outcome=written, title=self_attention_title, reads=self_attention_reads,
     ),
     Space(
-        "attention", attention_kernel, attention_reference, candidates=of_default(ATTENTION), title=attention_title,
+        "attention", attention_kernel, attention_reference, candidates=attention_candidates, title=attention_title,
         reads=attended,
     ),
     Space(

@@ -5,10 +5,15 @@ import numpy as np
 import pytest
 from msl.accuracy import assert_accurate, kernels_run, wide
 from smelt.kernels import attention as op
-from smelt.kernels import attention_kernel
+from smelt.kernels import attention_kernel, launch
 from smelt.kernels.pages import PAGE, Pages, Rows, Span
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
+WALKS = ("lanes", "tiles")
+
+
+def walking(walk, **knobs):
+    return launch.forced("attention", {"walk": walk, **knobs})
 
 
 class Problem:
@@ -100,33 +105,94 @@ def test_every_form(dtype, heads, kv_heads, head_dim, lengths, new, window, cap)
     assert_accurate(got, problem.plain(), problem.truth())
 
 
+@pytest.mark.parametrize("dtype", [F16, BF16])
+@pytest.mark.parametrize(
+    "heads, kv_heads, head_dim, lengths, new, window, cap",
+    [
+        (4, 2, 64, (0, 63, 64, 130), 1, None, None),
+        (32, 8, 128, (200, 15, 16), 1, None, None),
+        (2, 2, 128, (127, 300), 8, None, None),
+        (8, 1, 64, (70, 5), 8, None, None),
+        (6, 2, 128, (60, 129), 2, None, None),
+        (4, 2, 64, (300, 20), 1, 100, None),
+        (2, 2, 128, (129,), 8, 64, 50.0),
+        (4, 1, 64, (65, 350), 3, 17, 30.0),
+        (3, 1, 64, (140, 0, 64, 127, 128, 3, 90, 31), 5, None, None),
+    ],
+)
+def test_every_form_on_tiles(dtype, heads, kv_heads, head_dim, lengths, new, window, cap):
+    problem = Problem(dtype, heads, kv_heads, head_dim, lengths, new, window, cap)
+    with walking("tiles"):
+        got = problem.run(order="random")
+    assert_accurate(got, problem.plain(), problem.truth())
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"span": 2, "simds": 1},  # eight turns, over two pages
+        {"span": 2, "simds": 4, "tile": 4},
+        {"span": 1, "simds": 2, "tile": 2},
+        {"span": 1, "simds": 8, "tile": 1},
+        {"span": 2, "simds": 2, "tile": 6},
+    ],
+    ids=str,
+)
+def test_tiles_take_any_split(knobs, order):
+    problem = Problem(BF16, 8, 2, 64, (257, 90), 3, window=150)
+    with walking("tiles", **knobs):
+        got = problem.run(order=order)
+    assert_accurate(got, problem.plain(), problem.truth())
+
+
 def same(a, b):
     return (np.array(a.astype(F32)) == np.array(b.astype(F32))).all()
 
 
-def test_a_row_has_the_same_bits_alone_in_a_batch_and_in_a_larger_pool():
-    problem = Problem(BF16, 4, 2, 64, (150, 0, 70, 200))
-    together = problem.run()
-    for b in range(4):
-        assert same(problem.run([b], spare=9)[0], together[b])
+@pytest.mark.parametrize("walk", WALKS)
+def test_a_row_has_the_same_bits_alone_in_a_batch_and_in_a_larger_pool(walk):
+    problem = Problem(BF16, 4, 2, 64, (150, 0, 70, 200, 63, 64, 65, 1))
+    with walking(walk):
+        together = problem.run()
+        for b in range(8):
+            assert same(problem.run([b], spare=9)[0], together[b])
 
 
-@pytest.mark.parametrize(("heads", "head_dim"), [(8, 64), (4, 256)])
-def test_a_token_has_the_same_bits_decoded_and_verified(heads, head_dim):
-    """Four tokens at once, or the last of them after the first three were kept."""
-    many = Problem(BF16, heads, 2, head_dim, (100,), new=4, seed=7)
-    together = many.run()
-    for t in range(4):
-        one = Problem(BF16, heads, 2, head_dim, (100 + t,), seed=7)
-        one.kept = [mx.concatenate([many.kept[0], mx.stack([many.k[0, :, :t], many.v[0, :, :t]])], axis=2)]
-        one.q, one.k, one.v = (x[:, :, t : t + 1] for x in (many.q, many.k, many.v))
-        assert same(one.run()[0, 0], together[0, t])
+@pytest.mark.parametrize(
+    ("walk", "heads", "head_dim", "window"),
+    [("lanes", 8, 64, None), ("lanes", 4, 256, None), ("tiles", 8, 64, None), ("tiles", 4, 128, None), ("tiles", 8, 64, 37)],
+)
+@pytest.mark.parametrize("new", [2, 4, 7, 8])
+def test_a_token_has_the_same_bits_decoded_and_verified(walk, heads, head_dim, window, new):
+    """Some tokens at once, or each of them after those before it were kept."""
+    many = Problem(BF16, heads, 2, head_dim, (124,), new, window, seed=7)
+    with walking(walk):
+        together = many.run()
+        for t in range(new):
+            one = Problem(BF16, heads, 2, head_dim, (124 + t,), 1, window, seed=7)
+            one.kept = [mx.concatenate([many.kept[0], mx.stack([many.k[0, :, :t], many.v[0, :, :t]])], axis=2)]
+            one.q, one.k, one.v = (x[:, :, t : t + 1] for x in (many.q, many.k, many.v))
+            assert same(one.run()[0, 0], together[0, t])
 
 
 @pytest.mark.parametrize("head_dim", [64, 80, 96, 128, 160, 256, 512])
-def test_how_keys_are_split_does_not_depend_on_the_number_of_rows(head_dim):
-    splits = [attention_kernel.chosen_knobs(head_dim, rows) for rows in (1, 2, 4, 8, 64)]
+@pytest.mark.parametrize("walk", WALKS)
+def test_how_keys_are_split_does_not_depend_on_the_number_of_rows(walk, head_dim):
+    with walking(walk):
+        splits = [attention_kernel.chosen_knobs(head_dim, BF16, rows) for rows in (1, 2, 4, 8, 64)]
     assert len({tuple(v for name, v in knobs.items() if name != "tile") for knobs in splits}) == 1
+
+
+def test_which_walk_a_head_takes(monkeypatch):
+    monkeypatch.setattr(launch, "chip", lambda: ("sm_90", "NVIDIA H200"))
+    chosen = {(d, t): attention_kernel.chosen_knobs(d, t, 8)["walk"] for d in (64, 96, 128, 256) for t in (F16, BF16, F32)}
+    assert {key for key, walk in chosen.items() if walk == "tiles"} == {(64, F16), (64, BF16), (128, F16), (128, BF16)}
+    monkeypatch.setattr(launch, "chip", lambda: ("applegpu_g16s", "Apple M4 Max"))
+    assert attention_kernel.chosen_knobs(128, BF16, 8)["walk"] == "lanes"
+    with walking("tiles"):
+        assert attention_kernel.chosen_knobs(128, BF16, 8)["walk"] == "tiles"
+        assert attention_kernel.chosen_knobs(128, F32, 8) == attention_kernel.DEFAULT["lanes"]
 
 
 def test_what_is_not_covered_goes_to_the_reference():

@@ -81,22 +81,53 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", [F16, BF16, F32])
-@pytest.mark.parametrize("case", CASES)
-def test_bits_are_those_of_the_two_kernels(case, dtype):
-    *shape, more = CASES[case]
-    problem = Problem(dtype, *shape, **more)
-    ours, pools = problem.run(True, order="random")
+def assert_bits_of_two_kernels(problem, order):
+    ours, pools = problem.run(True, order=order)
     theirs, expected = problem.run(False)
     assert same_bits(ours, theirs)
     assert all(same_bits(a, b) for a, b in zip(pools, expected, strict=True))
 
 
-def test_a_row_has_the_same_bits_alone_and_in_a_batch():
+@pytest.mark.parametrize("dtype", [F16, BF16, F32])
+@pytest.mark.parametrize("case", CASES)
+def test_bits_are_those_of_the_two_kernels(case, dtype):
+    *shape, more = CASES[case]
+    assert_bits_of_two_kernels(Problem(dtype, *shape, **more), "random")
+
+
+TILED = {
+    "one token": (4, 2, 64, (0, 63, 64, 130, 300), 1, Rope(64, 1e6), {}),
+    "heads of 128": (8, 2, 128, (200, 5), 1, Rope(128, 1e6), {}),
+    "several tokens over a page's end": (8, 2, 128, (60, 126, 3), 6, Rope(128), {}),
+    "eight tokens over a turn's end": (8, 1, 64, (10, 127), 8, Rope(64), {}),
+    "a window, a cap, every norm": (2, 2, 128, (129, 40, 300), 4, Rope(64), {"norms": "qkv", "window": 64, "cap": 50.0}),
+    "keys are values": (4, 1, 64, (70,), 2, Rope(64), {"same": True, "norms": "qkv"}),
+    "nothing turns": (2, 1, 64, (65,), 1, None, {"norms": ""}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [F16, BF16])
+@pytest.mark.parametrize("case", TILED)
+@pytest.mark.parametrize("order", ["reverse", "random"])
+def test_bits_on_tiles_are_those_of_the_two_kernels(order, case, dtype):
+    *shape, more = TILED[case]
+    with launch.forced("attention", {"walk": "tiles"}):
+        assert_bits_of_two_kernels(Problem(dtype, *shape, **more), order)
+
+
+@pytest.mark.parametrize("simds", [1, 4])
+def test_bits_on_tiles_are_those_of_the_two_kernels_over_several_turns(simds):
+    with launch.forced("attention", {"walk": "tiles", "simds": simds}):
+        assert_bits_of_two_kernels(Problem(BF16, 4, 2, 64, (37, 122, 200), 7, Rope(64), window=50), "random")
+
+
+@pytest.mark.parametrize("walk", ["lanes", "tiles"])
+def test_a_row_has_the_same_bits_alone_and_in_a_batch(walk):
     problem = Problem(BF16, 4, 2, 64, (150, 0, 70, 300), 1, Rope(64))
-    together, _ = problem.run(True)
-    for b in range(4):
-        assert same_bits(problem.run(True, [b])[0][0], together[b])
+    with launch.forced("attention", {"walk": walk}):
+        together, _ = problem.run(True)
+        for b in range(4):
+            assert same_bits(problem.run(True, [b])[0][0], together[b])
 
 
 def test_what_does_not_fit_goes_the_other_way():

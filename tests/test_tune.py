@@ -35,8 +35,8 @@ def model(folder):
 def clean(monkeypatch, tmp_path):
     monkeypatch.setenv("SMELT_HOME", str(tmp_path))
     monkeypatch.setattr(tuning_spaces, "LINEAR", {"lanes": LANES})
-    for name, values in (("span", (1, 2)), ("simds", (1, 4, 8)), ("batch", (1, 2)), ("tile", (4,))):
-        monkeypatch.setitem(tuning_spaces.ATTENTION, name, values)
+    attention = {"span": (1, 2), "simds": (1, 4, 8), "batch": (1, 2), "tile": (4,)}
+    monkeypatch.setattr(tuning_spaces, "ATTENTION", {"lanes": attention})
     monkeypatch.setattr(tune, "ROWS", (1, 2))
     monkeypatch.setattr(tune, "CONTEXT", 20)
     monkeypatch.delenv("SMELT_TUNE", raising=False)

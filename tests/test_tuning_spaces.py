@@ -1,5 +1,7 @@
 """Every op's space, in the models that run it: right kernels pass, a wrong one is found, every candidate can run."""
 
+import itertools
+
 import mlx.core as mx
 import pytest
 from msl.emulator import RUNS_HERE
@@ -7,6 +9,7 @@ from smelt import models
 from smelt.bench import checkpoints, packed
 from smelt.engine import tune, verify
 from smelt.kernels import launch, search, timing, tuning, tuning_spaces
+from smelt.kernels.pages import Pages
 from smelt.kernels.tuning_spaces import SPACES
 from test_models_on_kernels import MODELS, load
 from test_tune import Device
@@ -77,6 +80,15 @@ def test_candidates_are_what_the_kernel_asks_for(op, recorded):
                         assert tuning.fault(space, call, tuning.exact(space, call)) is None, knobs
 
 
+def test_heads_that_both_walks_take_have_candidates_of_both():
+    walks = {}
+    for head_dim, dtype in itertools.product((64, 96), (mx.bfloat16, mx.float32)):
+        call = tuning.Call((mx.zeros((1, 2, 1, head_dim), dtype), Pages(1, head_dim, dtype), None), {})
+        walks[head_dim, dtype] = {knobs["walk"] for knobs in SPACE["attention"].candidates("attention", {}, call)}
+    assert walks.pop((64, mx.bfloat16)) == {"tiles", "lanes"}
+    assert all(found == {"lanes"} for found in walks.values())
+
+
 def test_experts_take_turns_in_a_rotation(recorded):
     space, call = SPACE["experts"], recorded["qwen3_moe"]["experts"][0]
     timer = timing.Timer(rotated=3 * space.reads(call), calls=8)
@@ -105,7 +117,7 @@ def test_the_doctor_finds_every_op_of_a_mixture(tmp_path, monkeypatch):
     assert not [v for v in verdicts if v.verdict == verify.WRONG]
 
 
-@pytest.mark.parametrize("choices", [tuning_spaces.ATTENTION, tuning_spaces.WALK, tuning_spaces.SAMPLE, *tuning_spaces.LINEAR.values()])
+@pytest.mark.parametrize("choices", [*tuning_spaces.ATTENTION.values(), tuning_spaces.WALK, tuning_spaces.SAMPLE, *tuning_spaces.LINEAR.values()])
 def test_on_metal_only_threadgroups_for_any_number_of_registers_are_tried(choices, monkeypatch):
     """What is tuned with one row is also launched with eight, which take more registers; MLX would raise then."""
     monkeypatch.setattr(launch, "machine", lambda: "metal")

@@ -134,34 +134,6 @@
     }
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
+  constexpr uint begin = 0;
 
-  // Pieces of 32 elements of a row, a simdgroup each; a lane knows the weight of one simdgroup's sums.
-  for (uint i = simd; i < uint(TILE * D / 32); i += SIMDS) {
-    uint t = i / (D / 32);
-    uint d = i % (D / 32) * 32 + lane;
-    uint r = tile * TILE + t;
-    if (r < uint(R)) {
-      uint s = metal::min(lane, uint(SIMDS - 1));
-      float top = simd_max(best[s * TILE + t]);
-      float weight = metal::precise::exp(best[s * TILE + t] - top);
-      float sum = simd_sum(lane < uint(SIMDS) ? weight * sums[s * TILE + t] : 0.0f);
-      float value = 0.0f;
-#pragma unroll
-      for (int j = 0; j < SIMDS; j++) {
-        value = metal::fma(simd_broadcast(weight, ushort(j)), parts[(j * TILE + t) * D + d], value);
-      }
-      if (WHOLE) {
-        partial[((size_t(row) * NEW + r % NEW) * (KV * GROUP) + head * GROUP + r / NEW) * D + d] = P(value / sum);
-      } else {
-        size_t to = ((size_t(row) * KV + head) * threadgroups_per_grid.x + part) * R + r;
-        partial[to * D + d] = P(value);
-        if (d == 0) {
-          stats[2 * to] = top;
-          stats[2 * to + 1] = sum;
-        }
-      }
-    }
-  }
-  if (WHOLE && thread_index_in_threadgroup == 0 && part + threadgroup_position_in_grid.y + row == 0) {
-    stats[0] = 0.0f;
-  }
+#include "attention_join.metal"

@@ -104,12 +104,14 @@ template <typename T> MSL_FN T atomic_load_explicit(const atomic<T>* p, memory_o
 template <typename T> MSL_FN void atomic_store_explicit(atomic<T>* p, same_as_t<T> v, memory_order) { *(volatile T*)&p->value = v; }
 }  // namespace metal
 
-// packed.metal's masked_or
+// packed.metal's masked_or, low_halves, high_halves
 MSL_FN uint masked_or(uint word, uint mask, uint bits) {
   uint result;
   asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(result) : "r"(word), "r"(mask), "r"(bits));
   return result;
 }
+MSL_FN uint low_halves(uint a, uint b) { return __byte_perm(a, b, 0x5410); }
+MSL_FN uint high_halves(uint a, uint b) { return __byte_perm(a, b, 0x7632); }
 
 // packed.metal's products: one rounding, as there, and one instruction
 MSL_FN vec<bfloat, 2> products(vec<bfloat, 2> a, vec<bfloat, 2> b) {
@@ -129,6 +131,20 @@ MSL_FN uint tile_column(uint lane) { return 2u * (lane & 3u); }
 MSL_FN constexpr int tile_room(int) { return 0; }
 template <int N, typename T> MSL_FN void columns_of_rows(vec<T, 2> (&pairs)[N], Tile<T> (&tiles)[N], T*, uint) {
   for (int i = 0; i < N; i++) tiles[i].pair = pairs[i];
+}
+
+template <typename T> MSL_FN void as_right(Tile<T>& tile) {
+  uint word = as_type<uint>(tile.pair);
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(word));
+  tile.pair = as_type<vec<T, 2>>(word);
+}
+MSL_FN float column_max(float x) {
+  for (ushort d = 4; d < 32; d <<= 1) x = metal::max(x, simd_shuffle_xor(x, d));
+  return x;
+}
+MSL_FN float column_sum(float x) {
+  for (ushort d = 4; d < 32; d <<= 1) x += simd_shuffle_xor(x, d);
+  return x;
 }
 
 #define MSL_MMA(T, NAME)                                                                                          \

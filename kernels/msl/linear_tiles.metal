@@ -32,17 +32,6 @@ METAL_FUNC vec<T, 2> numbers(uint word, int shift) {
   return as_type<vec<T, 2>>(masked_or(moved, mask, base));
 }
 
-template <typename T>
-METAL_FUNC void set_pair(thread Tile<T>& tile, vec<T, 2> pair) {
-  tile.thread_elements()[0] = pair.x;
-  tile.thread_elements()[1] = pair.y;
-}
-
-template <typename T>
-METAL_FUNC void clear(thread Tile<T>& tile) {
-  set_pair(tile, vec<T, 2>(T(0.0f)));
-}
-
 // Tile s of what a lane has loaded: plain, the values themselves or their low nibbles; HIGH, their high nibbles.
 template <int BITS, bool HIGH, typename T, int W>
 METAL_FUNC void set_weights(thread Tile<T>& tile, thread uint (&words)[W], int s) {

@@ -1,10 +1,13 @@
 // packed.metal: matrices as mx.quantize packs them. A word holds 8 values of 4 bits, or 4 of 8, lowest bits first.
 
-// (word & mask) | bits. CUDA has its own: of this its compiler makes two instructions where there is one.
+// (word & mask) | bits; the low, or the high, halves of two words. CUDA has its own: of these its compiler makes two
+// instructions where there is one.
 #ifndef MSL_CUDA
 METAL_FUNC uint masked_or(uint word, uint mask, uint bits) {
   return (word & mask) | bits;
 }
+METAL_FUNC uint low_halves(uint a, uint b) { return (a & 0xffffu) | (b << 16); }
+METAL_FUNC uint high_halves(uint a, uint b) { return (a >> 16) | (b & 0xffff0000u); }
 #endif
 
 // Products of a row of x and a norm's gain, which in float16 are kept small: the row may be near the end of its range.

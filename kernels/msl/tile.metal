@@ -28,6 +28,22 @@ METAL_FUNC void columns_of_rows(thread vec<T, 2> (&pairs)[N], thread Tile<T> (&t
   simdgroup_barrier(mem_flags::mem_threadgroup);
 }
 
+// B of a product, of what a product has made: on Metal a tile is a tile.
+template <typename T>
+METAL_FUNC void as_right(thread Tile<T>&) {}
+
+// The largest, and the sum, of the 8 elements of a column, of which each lane brings the one in its row.
+METAL_FUNC float column_max(float x) {
+  x = metal::max(x, simd_shuffle_xor(x, ushort(2)));
+  x = metal::max(x, simd_shuffle_xor(x, ushort(4)));
+  return metal::max(x, simd_shuffle_xor(x, ushort(16)));
+}
+METAL_FUNC float column_sum(float x) {
+  x += simd_shuffle_xor(x, ushort(2));
+  x += simd_shuffle_xor(x, ushort(4));
+  return x + simd_shuffle_xor(x, ushort(16));
+}
+
 // c0 += a0[0] b0 + a0[1] b1 and c1 += a1[0] b0 + a1[1] b1: what one tensor-core instruction does.
 template <typename T>
 METAL_FUNC void multiply(thread Tile<float>& c0, thread Tile<float>& c1, thread Tile<T> (&a0)[2],
@@ -38,3 +54,14 @@ METAL_FUNC void multiply(thread Tile<float>& c0, thread Tile<float>& c1, thread 
   simdgroup_multiply_accumulate(c1, a1[1], b1, c1);
 }
 #endif
+
+template <typename T>
+METAL_FUNC void set_pair(thread Tile<T>& tile, vec<T, 2> pair) {
+  tile.thread_elements()[0] = pair.x;
+  tile.thread_elements()[1] = pair.y;
+}
+
+template <typename T>
+METAL_FUNC void clear(thread Tile<T>& tile) {
+  set_pair(tile, vec<T, 2>(T(0.0f)));
+}

@@ -59,6 +59,16 @@ def attention_in_parts():
     return attention_over_pages(8 * PAGE)
 
 
+def on_tiles(call):
+    """The same call, by the matrix units."""
+
+    def made():
+        with launch.forced("attention", {"walk": "tiles"}):
+            return call()
+
+    return made
+
+
 def packed(mode):
     pages = Pages(1, 64, F16)
     pages.pack(coding(mode, 64))
@@ -156,7 +166,7 @@ def norm_of_groups():
 
 
 CALLS = [linear_lanes, linear_tiles, attention_over_packed_heads, keys_packed_from_a_row_of_qkv, attention_over_a_page, attention_in_parts, keys_read_from_pages, qk_norm_and_rope, attention_from_a_row_of_qkv,
-         rows_of_a_matrix, routed, experts_with_everything, convolved, delta_normed, mamba2_step,
+         on_tiles(attention_in_parts), on_tiles(attention_from_a_row_of_qkv), rows_of_a_matrix, routed, experts_with_everything, convolved, delta_normed, mamba2_step,
          norm_of_groups, sampled_with_everything, add_norm_and_scale]  # fmt: skip
 
 
