@@ -1,5 +1,5 @@
-"""`attention` for 1 to 8 tokens a row on a GPU, over the pages of a pool: one pass over the pages in parts of SPAN, and
-where there are several parts, one that joins them.
+"""`attention` for 1 to 8 tokens a row on a GPU, over the pages of a pool, in parts of SPAN pages. Where there are
+several, they are joined: by the threadgroup of a head that ends last, or by a kernel of its own.
 
 Keys are split by position alone: a row's result does not depend on other rows, on the pool's size, on where its pages
 lie, or on how many are in the table.
@@ -9,8 +9,8 @@ There are two walks over the keys of a part. msl/attention_tiles.metal multiplie
 takes never depends on the number of rows.
 
 Knobs: walk ("tiles" or "lanes"), span (pages of a part: 1 or 2), simds (simdgroups of a threadgroup, which share its keys), tile
-(rows of q a threadgroup at most), resident (threadgroups to fit on a core: only CUDA's compiler is told); of "lanes" also
-batch (keys that a lane loads ahead).
+(rows of q a threadgroup at most), resident (threadgroups to fit on a core: only CUDA's compiler is told), join ("last" for the
+threadgroup that ends last, which on Metal takes macOS 15, or "merge"); of "lanes" also batch (keys that a lane loads ahead).
 """
 
 from dataclasses import dataclass
@@ -21,10 +21,11 @@ from . import launch, pages_kernel
 from .linear_kernel import FLOATS, float_bits
 
 MAX_TOKENS = 8
-INPUTS = ("q", "keys", "values", "table", "bounds", "size", "after")
-PARTIAL = {
-    "lanes": launch.Kernel("attention", INPUTS, ("partial", "stats")),
-    "tiles": launch.Kernel("attention_tiles", INPUTS, ("partial", "stats")),
+INPUTS = ("q", "keys", "values", "table", "bounds", "size", "after", "arrived")
+OUTPUTS = ("o", "partial", "stats")
+KERNEL = {
+    "lanes": launch.Kernel("attention", INPUTS, OUTPUTS, written=("arrived",)),
+    "tiles": launch.Kernel("attention_tiles", INPUTS, OUTPUTS, written=("arrived",)),
 }
 MERGE = launch.Kernel("attention_merge", ("partial", "stats", "bounds"), ("o",))
 DEFAULT = {
@@ -57,16 +58,18 @@ def covers(q, pages) -> str | None:
 def fused(q, pages, addresses, *, scale, cap) -> mx.array:
     """q [B, H, T, d] over pools that hold the keys and values of its own positions already -> [B, T, H d]."""
     plan = Plan(q.shape[0], q.shape[1], q.shape[2], pages, addresses, scale, cap, q.dtype)
-    partial, stats = PARTIAL[plan.walk](
-        [q, *pages.held, addresses.table, addresses.bounds, addresses.size, pages_kernel.waited_for(pages, q)],
+    o, partial, stats = KERNEL[plan.walk](
+        [q, *pages.held, addresses.table, addresses.bounds, addresses.size, pages_kernel.waited_for(pages, q), plan.arrived],
         plan.outputs, template=plan.template, groups=plan.groups, threads=plan.threads,
     )  # fmt: skip
-    return plan.joined(partial, stats)
+    if plan.last:
+        pages.written = stats  # whoever counts in `arrived` next waits
+    return plan.joined(o, partial, stats)
 
 
 @dataclass
 class Plan:
-    """How a call is launched: in `parts` along the keys, which are joined unless there is one."""
+    """How a call is launched: in `parts` along the keys, which are joined where there are several."""
 
     batch: int
     heads: int
@@ -85,10 +88,11 @@ class Plan:
         knobs = chosen_knobs(head_dim, self.dtype, self.rows)
         self.walk = knobs["walk"]
         self.parts = self.addresses.table.shape[1] // knobs["span"]
+        self.last = knobs["join"] == "last" and not self.whole
         self.shape = {"T": self.dtype, "GROUP": self.heads // pages.kv_heads, "NEW": self.new, "KV": pages.kv_heads,
                       "D": head_dim, "PAGE": PAGE, "SPAN": knobs["span"], "WINDOW": pages.window or 0}  # fmt: skip
         self.template = {
-            **self.shape, "P": self.dtype if self.whole else mx.float32, "WHOLE": self.whole,
+            **self.shape, "WHOLE": self.whole, "LAST": self.last,
             "SCALE": float_bits(self.scale), "CAPPED": self.cap is not None, "CAP": float_bits(self.cap or 1.0),
             "TILE": knobs["tile"], "SIMDS": knobs["simds"], "RESIDENT": knobs["resident"],
         }  # fmt: skip
@@ -106,15 +110,22 @@ class Plan:
         return ((self.batch, self.new, self.heads * self.pages.head_dim), self.dtype)
 
     @property
-    def outputs(self) -> list:
-        if self.whole:
-            return [self.result, ((1,), mx.float32)]
-        split = (self.batch, self.pages.kv_heads, self.parts, self.rows)
-        return [((*split, self.pages.head_dim), mx.float32), ((*split, 2), mx.float32)]
+    def arrived(self) -> mx.array:
+        """Zeros for the threadgroups to count in: one for all those that differ in their part alone."""
+        return self.pages.counters(self.groups[1] * self.groups[2])
 
-    def joined(self, partial: mx.array, stats: mx.array) -> mx.array:
+    @property
+    def outputs(self) -> list:
+        """Of o, partial, stats; what is not used has one element."""
         if self.whole:
-            return partial
+            return [self.result, ((1,), mx.float32), ((1,), mx.float32)]
+        split = (self.batch, self.pages.kv_heads, self.parts, self.rows)
+        o = self.result if self.last else ((1,), self.dtype)
+        return [o, ((*split, self.pages.head_dim), mx.float32), ((*split, 2), mx.float32)]
+
+    def joined(self, o: mx.array, partial: mx.array, stats: mx.array) -> mx.array:
+        if self.whole or self.last:
+            return o
         (o,) = MERGE(
             [partial, stats, self.addresses.bounds],
             [self.result],
@@ -133,11 +144,12 @@ def lanes_of(head_dim: int) -> int:
 def chosen_knobs(head_dim: int, dtype: mx.Dtype, rows: int) -> dict:
     """From the tables where they know this head size on this chip. How the keys are split does not depend on `rows`:
     a token's bits are the same in steps of one and of several."""
-    found = launch.knobs("attention", f"{head_dim}", {})
-    walk = found.get("walk", "tiles" if launch.chip()[0].startswith("sm_") else "lanes")
+    found, cuda = launch.knobs("attention", f"{head_dim}", {}), launch.chip()[0].startswith("sm_")
+    walk = found.get("walk", "tiles" if cuda else "lanes")
+    join = found.get("join", "last" if cuda else "merge")
     if refuses_walk(walk, head_dim, dtype):
         found, walk = {}, "lanes"
-    knobs = DEFAULT[walk] | found
+    knobs = DEFAULT[walk] | found | {"join": join}
     fit = fit_tiles if walk == "tiles" else fit_lanes
     return {**knobs, **fit(knobs, head_dim), "tile": min(rows, knobs["tile"])}
 

@@ -17,9 +17,9 @@ from .pages import Pages, Rows
 from .qk_norm_rope import Rope, qk_norm_rope
 from .qk_norm_rope_kernel import GAINS
 
-INPUTS = ("qkv", "place", "periods", *GAINS, "slots_of", "keys", "values", "table", "bounds", "size", "after")
+INPUTS = ("qkv", "place", "periods", *GAINS, "slots_of", "keys", "values", "table", "bounds", "size", "after", "arrived")
 KERNEL = {
-    walk: launch.Kernel(name, INPUTS, ("partial", "stats"), written=("keys", "values"))
+    walk: launch.Kernel(name, INPUTS, attention_kernel.OUTPUTS, written=("keys", "values", "arrived"))
     for walk, name in (("lanes", "self_attention"), ("tiles", "self_attention_tiles"))
 }
 SHARED = 31 << 10  # bytes of threadgroup memory, of the 32 KiB that Metal has
@@ -80,14 +80,14 @@ def fused(qkv, position, rope, pages, rows, heads, scale, cap, norms) -> mx.arra
     addresses = rows.addresses(new, pages.keys.shape[1])
     plan = attention_kernel.Plan(batch, heads, new, pages, addresses, scale, cap, qkv.dtype)
     periods = position if rope is None else qk_norm_rope_kernel.periods_of(rope)
-    partial, stats = KERNEL[plan.walk](
+    o, partial, stats = KERNEL[plan.walk](
         [qkv, position, periods, *qk_norm_rope_kernel.gains_of(norms, qkv), addresses.slots, *pages.held, addresses.table,
-         addresses.bounds, addresses.size, pages_kernel.waited_for(pages, position)],
+         addresses.bounds, addresses.size, pages_kernel.waited_for(pages, position), plan.arrived],
         plan.outputs,
         template={**plan.template, **qk_norm_rope_kernel.turning(rope, norms),
                   "SAME": width == (heads + pages.kv_heads) * pages.head_dim,
                   "PERIODIC": float_bits(1.0 if rope is None else rope.scale)},
         groups=plan.groups, threads=plan.threads,
     )  # fmt: skip
-    pages.written = partial
-    return plan.joined(partial, stats)
+    pages.written = stats
+    return plan.joined(o, partial, stats)

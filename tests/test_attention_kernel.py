@@ -192,7 +192,52 @@ def test_which_walk_a_head_takes(monkeypatch):
     assert attention_kernel.chosen_knobs(128, BF16, 8)["walk"] == "lanes"
     with walking("tiles"):
         assert attention_kernel.chosen_knobs(128, BF16, 8)["walk"] == "tiles"
-        assert attention_kernel.chosen_knobs(128, F32, 8) == attention_kernel.DEFAULT["lanes"]
+        assert attention_kernel.chosen_knobs(128, F32, 8) == attention_kernel.DEFAULT["lanes"] | {"join": "merge"}
+
+
+def test_the_last_threadgroup_joins_where_a_fence_is_known_to_be(monkeypatch):
+    for chip, join in (("sm_90", "last"), ("applegpu_g16s", "merge")):
+        monkeypatch.setattr(launch, "chip", lambda chip=chip: (chip, ""))
+        assert {attention_kernel.chosen_knobs(d, F32, 1)["join"] for d in (64, 96)} == {join}
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse", "random"])
+@pytest.mark.parametrize("walk", WALKS)
+@pytest.mark.parametrize(
+    "heads, kv_heads, head_dim, lengths, new, window",
+    [
+        (4, 2, 64, (0, 63, 300, 513, 127, 128, 40, 255), 1, None),
+        (8, 2, 64, (122, 300), 8, None),  # several tiles of q, tokens of one row in different parts
+        (2, 1, 128, (300, 20), 3, 100),
+    ],
+)
+def test_both_joins_have_the_same_bits(heads, kv_heads, head_dim, lengths, new, window, walk, order):
+    problem = Problem(BF16, heads, kv_heads, head_dim, lengths, new, window)
+    with walking(walk, join="merge"):
+        expected = problem.run()
+    with walking(walk, join="last"):
+        for _ in range(2):  # the counters are as they were
+            assert same(problem.run(order=order), expected)
+            assert not mx.any(problem.pages.arrived)
+
+
+def test_the_last_threadgroup_joins_more_parts_than_a_simdgroup_has_lanes():
+    problem = Problem(BF16, 2, 1, 64, (4500, 70), 2)
+    with walking("tiles", join="merge"):
+        expected = problem.run()
+    with walking("tiles", join="last"):
+        assert same(problem.run(order="random"), expected)
+    assert_accurate(expected, problem.plain(), problem.truth())
+
+
+def test_who_counts_next_waits():
+    """Two calls over the same pages in one graph, of which the second knows of the first."""
+    problem = Problem(BF16, 2, 1, 64, (200,))
+    rows = problem.placed([0])
+    with kernels_run(), walking("lanes", join="last"):
+        before = problem.pages.written
+        op.attention(problem.q, problem.k, problem.v, problem.pages, rows, scale=1.0)
+        assert problem.pages.written is not before and problem.pages.written.dtype == F32
 
 
 def test_what_is_not_covered_goes_to_the_reference():

@@ -259,6 +259,59 @@ def test_atomics_on_threadgroup_memory():
     assert (run(body) == 32).all()
 
 
+RELEASE = "threadgroup_barrier(mem_flags::mem_device);\n"
+ACQUIRE = "threadgroup_barrier(mem_flags::mem_device | mem_flags::mem_threadgroup);\n"
+FENCE = "atomic_thread_fence(mem_flags::mem_device, memory_order_seq_cst, thread_scope_device);\n"
+COUNT = "b[0] = atomic_fetch_add_explicit((device atomic_uint*)count, 1u, memory_order_relaxed);\n"
+JOINED = (
+    INDEX + "threadgroup uint b[1];\no[i] = a[i];\n" + RELEASE + "if (thread_index_in_threadgroup == 0) {\n" + FENCE + COUNT
+    + FENCE + "}\n" + ACQUIRE + "if (b[0] == 3u) {\nsum[thread_index_in_threadgroup] = o[thread_index_in_threadgroup] + "
+    "o[32 + thread_index_in_threadgroup] + o[64 + thread_index_in_threadgroup] + o[96 + thread_index_in_threadgroup];\n"
+    "if (thread_index_in_threadgroup == 0) {\natomic_store_explicit((device atomic_uint*)count, 0u, memory_order_relaxed);\n}\n}"
+)  # fmt: skip
+
+
+def joined(body, order="forward"):
+    """Four threadgroups of 32, of which the last adds up what all of them wrote."""
+    kernel = launch.Kernel("planted", ("a", "count"), ("o", "sum"), written=("count",))
+    kernel.text = "", body
+    count = mx.zeros((8,), mx.uint32)
+    with launch.through(Emulator(order)):
+        outputs = [((128,), mx.float32), ((32,), mx.float32)]
+        _, total = kernel([mx.arange(128, dtype=mx.float32), count], outputs, template={}, groups=(4, 1, 1), threads=32)
+    assert not mx.any(count)
+    return np.array(total)
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse", "random"])
+def test_the_last_threadgroup_sees_what_the_others_wrote(order):
+    assert np.array_equal(joined(JOINED, order), np.arange(128).reshape(4, 32).sum(0))
+
+
+@pytest.mark.parametrize(
+    "right, wrong",
+    [
+        (RELEASE, ""),  # the other threads' stores come before no fence
+        (RELEASE, "threadgroup_barrier(mem_flags::mem_threadgroup);\n"),
+        (FENCE + COUNT, COUNT),  # nothing is released
+        (COUNT + FENCE, COUNT),  # nothing is acquired
+        (FENCE + COUNT, FENCE + "o[i] = 2.0f;\n" + COUNT),  # a store after the fence
+        (ACQUIRE, "threadgroup_barrier(mem_flags::mem_threadgroup);\n"),  # acquired by one thread alone
+    ],
+)
+def test_what_is_missing_between_threadgroups_is_a_race(right, wrong):
+    assert JOINED.count(right) == 1
+    with pytest.raises(KernelError) as raised:
+        joined(JOINED.replace(right, wrong))
+    assert raised.value.kind == "race" and "between threadgroups" in str(raised.value)
+
+
+def test_who_is_not_the_last_finds_nothing_written():
+    with pytest.raises(KernelError) as raised:
+        joined(JOINED.replace("== 3u", "== 2u"))
+    assert raised.value.kind == "uninitialised"
+
+
 def test_8x8_matrices():
     body = """uint lane = thread_index_in_simdgroup;
       simdgroup_matrix<float, 8, 8> m, t, p;

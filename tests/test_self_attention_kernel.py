@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from msl.accuracy import kernels_run
+from msl.emulator import RUNS_HERE, Emulator
 from smelt.kernels import launch
 from smelt.kernels import self_attention as op
 from smelt.kernels.attention import attention
@@ -119,6 +120,24 @@ def test_bits_on_tiles_are_those_of_the_two_kernels(order, case, dtype):
 def test_bits_on_tiles_are_those_of_the_two_kernels_over_several_turns(simds):
     with launch.forced("attention", {"walk": "tiles", "simds": simds}):
         assert_bits_of_two_kernels(Problem(BF16, 4, 2, 64, (37, 122, 200), 7, Rope(64), window=50), "random")
+
+
+@pytest.mark.skipif(not RUNS_HERE, reason="the emulator needs Linux and g++")
+@pytest.mark.parametrize("order", ["forward", "reverse", "random"])
+@pytest.mark.parametrize("walk", ["lanes", "tiles"])
+def test_both_joins_have_the_same_bits_and_one_is_one_launch(walk, order):
+    problem = Problem(BF16, 8, 2, 64, (150, 3, 70, 300), 5, Rope(64), window=200)
+    found = {}
+    for join, launches in (("merge", 2), ("last", 1)):
+        emulator = Emulator(order)
+        with launch.through(emulator), launch.forced("attention", {"walk": walk, "join": join}):
+            pages, rows = problem.home(range(4))
+            found[join] = op.self_attention(
+                problem.qkv, problem.position, problem.rope, pages, rows, heads=8, **problem.norms, **problem.rest
+            )
+        assert len(emulator.launches) == launches
+        assert not mx.any(pages.arrived)
+    assert same_bits(found["merge"], found["last"])
 
 
 @pytest.mark.parametrize("walk", ["lanes", "tiles"])

@@ -16,10 +16,10 @@
         value = metal::fma(simd_broadcast(weight, ushort(j)), parts[(j * ROWS + t - begin) * D + d], value);
       }
       if (WHOLE) {
-        partial[((size_t(row) * NEW + r % NEW) * (KV * GROUP) + head * GROUP + r / NEW) * D + d] = P(value / sum);
+        o[((size_t(row) * NEW + r % NEW) * (KV * GROUP) + head * GROUP + r / NEW) * D + d] = T(value / sum);
       } else {
         size_t to = ((size_t(row) * KV + head) * threadgroups_per_grid.x + part) * R + r;
-        partial[to * D + d] = P(value);
+        partial[to * D + d] = value;
         if (d == 0) {
           stats[2 * to] = top;
           stats[2 * to + 1] = sum;

@@ -28,12 +28,21 @@
   int mine = first + int(simd) * KEYS;                  // of the simdgroup's first
   bool seen = any_seen<SPAN * PAGE, NEW, WINDOW>(first, position);
 
-  if (!seen && !WHOLE) {                                // the merge does not read it
+  if (thread_index_in_threadgroup == 0 && part + threadgroup_position_in_grid.y + row == 0) {
+    if (WHOLE) {                                        // what is not used has one element
+      partial[0] = 0.0f;
+      stats[0] = 0.0f;
+    } else if (!LAST) {
+      o[0] = T(0.0f);
+    }
+  }
+
+  if (!seen && !WHOLE) {                                // whoever joins does not read it
     for (uint i = thread_index_in_threadgroup; i < uint(TILE * D); i += SIMDS * 32) {
       uint r = tile * TILE + i / D;
       size_t to = ((size_t(row) * KV + head) * threadgroups_per_grid.x + part) * R + r;
       if (r < uint(R)) {
-        partial[to * D + i % D] = P(0.0f);
+        partial[to * D + i % D] = 0.0f;
         if (i % D == 0) {
           stats[2 * to] = -1e30f;
           stats[2 * to + 1] = 0.0f;
@@ -41,7 +50,4 @@
       }
     }
     return;
-  }
-  if (WHOLE && thread_index_in_threadgroup == 0 && part + threadgroup_position_in_grid.y + row == 0) {
-    stats[0] = 0.0f;
   }

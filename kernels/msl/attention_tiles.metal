@@ -4,6 +4,8 @@
 // A threadgroup takes SPAN pages and TILE rows of q, at most 8; a simdgroup a share of the keys, 16 at a time. What that
 // costs does not depend on the number of rows, and neither do a row's bits.
 #include "attention_turn.metal"
+#include "attention_parts.metal"
+#include "fence.metal"
 
 // ---- body
   constexpr bool FRESH = false;
@@ -22,3 +24,4 @@
   }
 
 #include "attention_tiles_walk.metal"
+#include "attention_last.metal"

@@ -109,7 +109,7 @@ MSL_FN uint mulhi(uint a, uint b) { return uint((ulong(a) * ulong(b)) >> 32); }
 
 enum class mem_flags : uint { mem_none = 0, mem_device = 1, mem_threadgroup = 2 };
 MSL_FN constexpr mem_flags operator|(mem_flags a, mem_flags b) { return mem_flags(uint(a) | uint(b)); }
-enum memory_order { memory_order_relaxed };
+enum memory_order { memory_order_relaxed, memory_order_seq_cst };
 
 }  // namespace metal
 using namespace metal;

@@ -91,7 +91,7 @@ struct simd_vote {
 };
 MSL_FN simd_vote simd_ballot(bool x) { return simd_vote{ulong(__ballot_sync(0xffffffffu, x))}; }
 
-// Atomics on threadgroup memory.
+// Atomics, and what orders other accesses around them, for all threadgroups.
 template <typename T> struct atomic { T value; };
 typedef atomic<uint> atomic_uint;
 typedef atomic<int> atomic_int;
@@ -103,6 +103,9 @@ MSL_ATOMIC(atomic_fetch_max_explicit, atomicMax) MSL_ATOMIC(atomic_exchange_expl
 template <typename T> MSL_FN T atomic_load_explicit(const atomic<T>* p, memory_order) { return *(const volatile T*)&p->value; }
 template <typename T> MSL_FN void atomic_store_explicit(atomic<T>* p, same_as_t<T> v, memory_order) { *(volatile T*)&p->value = v; }
 }  // namespace metal
+
+// fence.metal's device_fence: what comes before a release and after an acquire
+template <bool> MSL_FN void device_fence() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 
 // packed.metal's masked_or, low_halves, high_halves
 MSL_FN uint masked_or(uint word, uint mask, uint bits) {

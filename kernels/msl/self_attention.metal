@@ -1,11 +1,13 @@
 // self_attention.metal: qk_norm_rope.metal and attention.metal in one. New tokens' keys and values go to their slots, and
-// their queries see some pages of their sequence; attention_merge.metal joins the parts.
+// their queries see some pages of their sequence.
 //
 // qkv [B, NEW, (KV GROUP + copies of KV) D]; place [B] positions; periods [DIMS / 2]; q_gain, k_gain, v_gain [D], where
-// there are norms with a weight; slots_of [B NEW]; keys, values, table, bounds, size, after, partial, stats: as
-// attention.metal has them, the pools written.
+// there are norms with a weight; slots_of [B NEW]; keys, values, table, bounds, size, after, arrived, o,
+// partial, stats: as attention.metal has them, the pools written.
 #include "rotary.metal"
 #include "attention_chunks.metal"
+#include "attention_parts.metal"
+#include "fence.metal"
 
 // ---- body
   constexpr int HEADS = KV * GROUP;
@@ -30,3 +32,4 @@
   }
 
 #include "attention_walk.metal"
+#include "attention_last.metal"

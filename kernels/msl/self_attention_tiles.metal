@@ -1,6 +1,8 @@
 // self_attention_tiles.metal: self_attention.metal on the matrix units, as attention_tiles.metal is attention.metal.
 #include "rotary.metal"
 #include "attention_turn.metal"
+#include "attention_parts.metal"
+#include "fence.metal"
 
 // ---- body
   constexpr int HEADS = KV * GROUP;
@@ -24,3 +26,4 @@
   }
 
 #include "attention_tiles_walk.metal"
+#include "attention_last.metal"

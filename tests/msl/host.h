@@ -28,6 +28,7 @@ void msl_barrier(uint32_t flags, int line);
 void* msl_threadgroup_array(uint32_t id, uint64_t size, uint32_t element, const char* name, int line);
 uint32_t msl_lane(void);
 uint32_t msl_atomic(void* at, uint32_t value, int operation, int is_signed, int line);
+void msl_fence(void);
 }
 
 namespace smelt {
@@ -221,6 +222,8 @@ inline void simdgroup_store(const simdgroup_matrix<T, 8, 8>& m, T* to, ulong str
 
 // ---- atomics
 
+enum thread_scope { thread_scope_device };
+inline void atomic_thread_fence(mem_flags, memory_order, thread_scope) { msl_fence(); }
 template <typename T>
 struct atomic {
   T value;

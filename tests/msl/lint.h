@@ -71,14 +71,20 @@ template <typename D, typename A, typename B, typename C>
 void simdgroup_multiply_accumulate(__private simdgroup_matrix<D, 8, 8>&, __private const simdgroup_matrix<A, 8, 8>&,
                                    __private const simdgroup_matrix<B, 8, 8>&, __private const simdgroup_matrix<C, 8, 8>&);
 
-enum memory_order { memory_order_relaxed };
+enum memory_order { memory_order_relaxed, memory_order_seq_cst };
+enum thread_scope { thread_scope_device };
+void atomic_thread_fence(mem_flags, memory_order, thread_scope);
 template <typename T> struct atomic { T value; };
 #define atomic_uint metal::atomic<uint>  // OpenCL has types of these names, too
 #define atomic_int metal::atomic<int>
-#define ATOMIC(N) template <typename T> T N(__local atomic<T>*, T, memory_order);
+#define ATOMIC(N)                                              \
+  template <typename T> T N(__local atomic<T>*, T, memory_order); \
+  template <typename T> T N(__global atomic<T>*, T, memory_order);
 ATOMIC(atomic_fetch_add_explicit) ATOMIC(atomic_fetch_min_explicit) ATOMIC(atomic_fetch_max_explicit) ATOMIC(atomic_exchange_explicit)
 #undef ATOMIC
 template <typename T> void atomic_store_explicit(__local atomic<T>*, T, memory_order);
+template <typename T> void atomic_store_explicit(__global atomic<T>*, T, memory_order);
 template <typename T> T atomic_load_explicit(const __local atomic<T>*, memory_order);
+template <typename T> T atomic_load_explicit(const __global atomic<T>*, memory_order);
 }  // namespace metal
 using namespace metal;

@@ -77,6 +77,14 @@ struct Fiber {
   uint32_t index, lane, simd, flags;
   int line, uniform;
   const char* what;
+  uint32_t fenced;       // the epoch of device memory at its last fence, if it has not stored since; else 0
+  uint64_t took, holds;  // the atomic it changed last, before and after a fence: it sees what was released there
+};
+// What a threadgroup let others see with an atomic operation after a fence: what its threads stored before the barrier
+// that came before that, and all that the thread itself had stored.
+struct Release {
+  uint64_t at;
+  uint32_t thread, epoch;
 };
 struct Post {  // as msl_post in host.h
   alignas(16) unsigned char value[64];
@@ -97,6 +105,8 @@ uint8_t* stacks;
 jmp_buf scheduler;
 Fiber* current;
 uint32_t group_number, epochs[2], first_epoch, random_state;
+Release* releases;    // of each threadgroup, the last one
+uint64_t group_holds;  // what all threads of this one see, after a barrier
 uint64_t image_start, image_end;
 bool failed;
 pthread_t runner;  // whose stacks they are: a signal may come to any thread
@@ -130,9 +140,16 @@ uint32_t thread_number() { return group_number * MAX_THREADS + current->index + 
 bool same_group(uint32_t a) { return (a - 1) / MAX_THREADS == group_number; }
 bool same_simdgroup(uint32_t a) { return same_group(a) && (a - 1) % MAX_THREADS / LANES == current->simd; }
 
+// Whether a store to device memory by a thread of another threadgroup was released, and acquired since.
+bool released(uint32_t other, uint32_t epoch) {
+  const Release& release = releases[(other - 1) / MAX_THREADS];
+  if (!release.at || (release.at != current->holds && release.at != group_holds)) return false;
+  return epoch < release.epoch || (epoch == release.epoch && release.thread == other);
+}
+
 // Whether what `other` did in that epoch is ordered before what the current thread does now.
 bool ordered(const Region& r, uint32_t other, uint32_t epoch, uint32_t simd_epoch, bool one_simdgroup) {
-  if (!same_group(other)) return false;
+  if (!same_group(other)) return r.space == DEVICE && released(other, epoch);
   if (epoch < epochs[r.space]) return true;
   return one_simdgroup && same_simdgroup(other) && simd_epoch != simdgroups[current->simd].epoch[r.space];
 }
@@ -141,7 +158,7 @@ void race(const Region& r, uint64_t offset, const char* mine, const char* theirs
           int line) {
   FAIL("race", code, line,
        "data race on %s '%s', element %llu: this %s and a %s by thread %u of threadgroup %u, with no barrier (of the "
-       "right mem_flags) between",
+       "right mem_flags, and between threadgroups an atomic operation and fences) between",
        r.space == THREADGROUP ? "threadgroup array" : "output", r.name, (unsigned long long)(offset / r.element), mine,
        theirs, (other - 1) % MAX_THREADS, (other - 1) / MAX_THREADS);
 }
@@ -164,7 +181,8 @@ void check_write(const Region& r, const Cell& c, uint64_t offset, bool atomic, v
   if (is_written(r, c) && c.writer && c.writer != me && !ordered(r, c.writer, c.write_epoch, c.write_simd, true))
     race(r, offset, "store", "store", c.writer, code, line);
   bool read = c.reader && (r.space == DEVICE || c.read_epoch >= first_epoch);
-  if (read && (c.reader != me || c.readers) && !ordered(r, c.reader, c.read_epoch, c.read_simd, c.readers < 2))
+  if (read && (c.reader != me || c.readers) &&
+      !(same_group(c.reader) && ordered(r, c.reader, c.read_epoch, c.read_simd, c.readers < 2)))
     race(r, offset, "store", "load", c.reader, code, line);
 }
 
@@ -189,6 +207,7 @@ void note_write(const Region& r, Cell& c, bool atomic) {
   c.write_simd = simdgroups[current->simd].epoch[r.space];
   c.written = 1;
   c.atomic = atomic;
+  if (r.space == DEVICE && !atomic) current->fenced = 0;
 }
 
 void touch(Region& r, uint64_t offset, size_t bytes, bool write, bool atomic, void* code, int line) {
@@ -371,7 +390,11 @@ bool release_barrier(int count) {  // false when all threads have returned
     return false;
   }
   for (int i = 0; i < count; i++) fibers[i].state = Fiber::READY;
-  if (fibers[0].flags & 1) epochs[DEVICE]++;
+  if (fibers[0].flags & 1) {
+    epochs[DEVICE]++;
+    for (int i = 0; i < count; i++)
+      if (fibers[i].holds) group_holds = fibers[i].holds;
+  }
   if (fibers[0].flags & 2) epochs[THREADGROUP]++;
   launch->barriers++;
   return true;
@@ -387,6 +410,7 @@ void start_group(uint32_t number) {
     f.state = Fiber::NEW;
     f.index = index, f.lane = index % LANES, f.simd = index / LANES;
     f.stack = stacks + (STACK + PAGE) * i + PAGE;
+    f.fenced = 0, f.took = f.holds = 0;
     ThreadInfo& t = infos[i];
     for (int k = 0; k < 3; k++) {
       t.group[k] = g[k], t.groups[k] = launch->groups[k];
@@ -396,6 +420,7 @@ void start_group(uint32_t number) {
     }
     t.index = index, t.lane = f.lane, t.simdgroup = f.simd, t.simdgroups = launch->threads / LANES;
   }
+  group_holds = 0;
   first_epoch = ++epochs[THREADGROUP];
   epochs[DEVICE]++;
 }
@@ -542,12 +567,21 @@ uint32_t msl_atomic(void* at, uint32_t value, int operation, int is_signed, int 
   uint64_t offset = (uint64_t)at - r->start;
   if (operation != 5) touch(*r, offset, 4, false, true, 0, line);
   if (operation != 0) touch(*r, offset, 4, true, true, 0, line);
+  if (r->space == DEVICE && operation != 0 && operation != 5) {
+    if (current->fenced) releases[group_number] = {(uint64_t)at, thread_number(), current->fenced};
+    current->took = (uint64_t)at;
+  }
   uint32_t* cell = (uint32_t*)at;
   uint32_t old = *cell;
   bool less = is_signed ? (int32_t)value < (int32_t)old : value < old;
   if (operation == 1 || operation == 5 || (operation == 3 && less) || (operation == 4 && !less)) *cell = value;
   if (operation == 2) *cell = old + value;
   return old;
+}
+
+void msl_fence() {
+  current->fenced = epochs[DEVICE];
+  if (current->took) current->holds = current->took;
 }
 
 // ---- what the compiler inserts
@@ -617,8 +651,10 @@ int msl_run(Launch* todo) {
   {
     Signals ours(todo->time_limit_ms);
     uint32_t count = todo->groups[0] * todo->groups[1] * todo->groups[2];
+    releases = mapped<Release>(count);
     uint32_t shift = todo->order == 2 ? random_number() % count : 0;
     for (uint32_t i = 0; i < count && !failed; i++) run_group(todo->order == 1 ? count - 1 - i : (i + shift) % count);
+    munmap(releases, count * sizeof(Release) + PAGE);
   }
   current = nullptr;
   for (int i = 0; i < todo->buffer_count; i++) {

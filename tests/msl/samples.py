@@ -60,10 +60,10 @@ def attention_in_parts():
 
 
 def on_tiles(call):
-    """The same call, by the matrix units."""
+    """The same call, by the matrix units, its parts joined by the last threadgroup."""
 
     def made():
-        with launch.forced("attention", {"walk": "tiles"}):
+        with launch.forced("attention", {"walk": "tiles", "join": "last"}):
             return call()
 
     return made

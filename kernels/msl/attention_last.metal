@@ -1,0 +1,33 @@
+// attention_last.metal: statements that attention's kernels end with: of the threadgroups of a tile of q, one a part, the
+// one that ends last joins the parts as attention_merge.metal does. `arrived` counts those that have ended, and is zero again.
+
+  threadgroup uint before[1];
+  if constexpr (LAST) {
+    int origin = bounds[2 * row];
+    device atomic_uint* count = (device atomic_uint*)arrived + (size_t(row) * KV + head) * TILES + tile;
+    int others = last_part<SPAN * PAGE>(origin, position + NEW - 1) - first_part<SPAN * PAGE, WINDOW>(origin, position);
+    threadgroup_barrier(mem_flags::mem_device);
+    if (thread_index_in_threadgroup == 0) {
+      device_fence<LAST>();
+      before[0] = atomic_fetch_add_explicit(count, 1u, memory_order_relaxed);
+      device_fence<LAST>();
+    }
+    threadgroup_barrier(mem_flags::mem_device | mem_flags::mem_threadgroup);
+    if (before[0] == uint(others)) {
+      for (uint i = simd; i < uint(TILE * D / 32); i += SIMDS) {
+        uint r = tile * TILE + i / (D / 32);
+        uint d = i % (D / 32) * 32 + lane;
+        if (r < uint(R)) {
+          int self = position + int(r % NEW);
+          int from = first_part<SPAN * PAGE, WINDOW>(origin, self);
+          int upto = last_part<SPAN * PAGE>(origin, self);
+          size_t at = (size_t(row) * KV + head) * threadgroups_per_grid.x * R + r;
+          float v = joined_parts<D, R>(partial + at * D, stats + 2 * at, from, upto, from, upto, d, lane);
+          o[((size_t(row) * NEW + r % NEW) * (KV * GROUP) + head * GROUP + r / NEW) * D + d] = T(v);
+        }
+      }
+      if (thread_index_in_threadgroup == 0) {
+        atomic_store_explicit(count, 0u, memory_order_relaxed);
+      }
+    }
+  }
