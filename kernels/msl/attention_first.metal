@@ -12,7 +12,7 @@
 
   uint own = lane / LANES;                              // which of the keys
   uint offset = lane % LANES * W;                       // of the lane's first chunk
-  size_t base = (size_t(head) * uint(size[0]) + own) * D + offset;
+  size_t base = (size_t(head) * slots + own) * D + offset;
 
   uint key[BATCH][WORDS];
   uint value[BATCH][WORDS];

@@ -21,8 +21,9 @@
   uint held_pages[PAGES];
 #pragma unroll
   for (int i = 0; i < PAGES; i++) {
-    held_pages[i] = uint(table[(row * threadgroups_per_grid.x + part) * SPAN + simd * KEYS / PAGE + i]);
+    held_pages[i] = uint(load_now(table + (row * threadgroups_per_grid.x + part) * SPAN + simd * KEYS / PAGE + i));
   }
+  size_t slots = size_t(uint(load_now(size)));          // of the pool
   int first = bounds[2 * row] + int(part) * SPAN * PAGE;  // position of the part's first slot
   int position = bounds[2 * row + 1];
   int mine = first + int(simd) * KEYS;                  // of the simdgroup's first

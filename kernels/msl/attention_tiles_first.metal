@@ -8,7 +8,7 @@
 
   uint own = tile_row(lane);                            // which key of a tile, which row of q, which chunk of a value
   uint column = tile_column(lane);                      // which of a tile's rows of q
-  size_t base = size_t(head) * uint(size[0]) * D;
+  size_t base = size_t(head) * slots * D;
   uint key_offset = own * D + column * 4;               // of the lane's first chunk, from the turn's first key
   uint value_offset = own * 8;
 

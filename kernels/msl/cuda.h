@@ -116,6 +116,13 @@ MSL_FN uint masked_or(uint word, uint mask, uint bits) {
 MSL_FN uint low_halves(uint a, uint b) { return __byte_perm(a, b, 0x5410); }
 MSL_FN uint high_halves(uint a, uint b) { return __byte_perm(a, b, 0x7632); }
 
+// attention_chunks.metal's load_now
+MSL_FN int load_now(const int* from) {
+  int number;
+  asm volatile("ld.relaxed.gpu.global.b32 %0, [%1];" : "=r"(number) : "l"(from));
+  return number;
+}
+
 // packed.metal's products: one rounding, as there, and one instruction
 MSL_FN vec<bfloat, 2> products(vec<bfloat, 2> a, vec<bfloat, 2> b) {
   return as_type<vec<bfloat, 2>>(__hmul2(as_type<__nv_bfloat162>(a), as_type<__nv_bfloat162>(b)));

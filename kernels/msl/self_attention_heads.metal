@@ -14,7 +14,7 @@
       const device T* weight = kind == 0 ? q_gain : (kind == 1 ? k_gain : v_gain);
       bool normed = kind == 0 ? Q_NORM : (kind == 1 ? K_NORM : V_NORM);
       bool weighted = kind == 0 ? Q_GAIN : (kind == 1 ? K_GAIN : V_GAIN);
-      float at = float(place[row] + token) * as_type<float>(PERIODIC);
+      float at = float(placed + token) * as_type<float>(PERIODIC);
       float v[D / 32];
       turned_head<D, DIMS, INTERLEAVED>(source, weight, normed, weighted, DIMS > 0 && kind < 2, periods, at,
                                         as_type<float>(EPS), as_type<float>(MAGNITUDE), parts + simd * D, lane, v);
@@ -25,7 +25,7 @@
         }
       } else {
         auto pool = kind == 1 ? keys : values;
-        size_t to = (size_t(head) * uint(size[0]) + uint(slots_of[row * NEW + token])) * D;
+        size_t to = (size_t(head) * slots + uint(slots_of[row * NEW + token])) * D;
 #pragma unroll
         for (int e = 0; e < D / 32; e++) {
           ((threadgroup T*)fresh)[(2 * token + kind - 1) * D + lane + 32 * e] = T(v[e]);
