@@ -11,10 +11,14 @@ from .sequence import Sequence, Token
 
 @dataclass
 class Pending:
-    """Draws on their way: arrays as `Sampler` returns them, a row for each sequence, or for each position of a round."""
+    """Draws on their way: arrays as `Sampler` returns them, a row for each sequence, or for each position of a round.
+
+    pieces  of each array, for the host
+    """
 
     sequences: list[Sequence]
     arrays: list[mx.array]
+    pieces: list[list[mx.array]]
     round: Round | None = None
 
     def hand_over(self, values: list[list], memory, assistant: Assistant | None) -> None:

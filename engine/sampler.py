@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..kernels import sample as kernel
-from ..kernels.resident import resident
+from ..kernels.resident import PAIR, Growing, resident
 from .request import Sampling
 from .rounds import Round
 from .sequence import Sequence
@@ -109,6 +109,7 @@ class Sampler:
         self.sequences, self.vocab = sequences, vocab
         self.plan = plan_of([s.sampling for s in sequences])
         self.parameters = parameters_of(sequences, vocab, self.plan)
+        self.positions = Growing()
         self.history = None
         if self.plan.penalties:
             unread = unread or [None] * len(sequences)
@@ -131,7 +132,10 @@ class Sampler:
 
     def position(self) -> mx.array:
         """[B] uint32: of the tokens to be drawn."""
-        return mx.array([len(s.prompt) + s.submitted for s in self.sequences], mx.uint32)
+        numbers = np.array([len(s.prompt) + s.submitted for s in self.sequences], np.int32)
+        if len(numbers) <= PAIR:
+            return mx.array(numbers).view(mx.uint32)
+        return self.positions(numbers, np.ones_like(numbers)).view(mx.uint32)
 
 
 def with_unread(

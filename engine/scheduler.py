@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 
 from ..kernels import launch
-from ..kernels.resident import resident
+from ..kernels.resident import handed_over, resident
 from ..models.state import Step
 from .assistant import Assistant
 from .budget import Budget, Share
@@ -48,10 +48,10 @@ class Limits:
     prefix_bytes: int | None = None
 
 
-def read(arrays: list[mx.array]) -> list[list]:
-    """The one place where the engine waits for the device."""
+def read(arrays: list[list[mx.array]]) -> list[list]:
+    """The one place where the engine waits for the device. Each array as `handed_over` gives it."""
     mx.eval(arrays)
-    return [array.tolist() for array in arrays]
+    return [[value for piece in pieces for value in piece.tolist()] for pieces in arrays]
 
 
 class Scheduler:
@@ -226,10 +226,11 @@ class Scheduler:
         """Start computing a draw, and with it all that the host will ever read of it."""
         if round and round.made is not None:
             arrays = [*arrays, round.made]
-        mx.async_eval(arrays, [] if sampler.history is None else list(vars(sampler.history).values()))
+        pieces = [handed_over(array) for array in arrays]
+        mx.async_eval(arrays, pieces, [] if sampler.history is None else list(vars(sampler.history).values()))
         for sequence in rows:
             sequence.submitted += 1
-        self.pending.append(Pending(rows, arrays, round))
+        self.pending.append(Pending(rows, arrays, pieces, round))
 
     # Reading prompts
 
@@ -377,7 +378,7 @@ class Scheduler:
             self.deliver(self.due.popleft())
 
     def deliver(self, pending: Pending) -> None:
-        pending.hand_over(read(pending.arrays), self.memory, self.assistant)
+        pending.hand_over(read(pending.pieces), self.memory, self.assistant)
         if pending.round is not None:
             self.after_round(pending.sequences)
 

@@ -27,19 +27,25 @@ class Row:
 class Step:
     """One forward pass: `new` tokens for each of the rows that stood at `position` [B] before it.
 
+    at      the same numbers, or `position` itself
     rows    where each geometry's keys and values of these rows are
     slots   of the rows in recurrent states; `fresh` says which rows have no state yet
     keep    recurrent mixers keep the state after every token, so that some of them can be taken back
     per_layer   [B, T, layers, P] what each layer is given besides its input, in models that have such
     """
 
-    position: mx.array
+    at: tuple[int, ...] | mx.array
     new: int
     rows: dict[int | None, Rows]
     slots: tuple[int, ...]
     fresh: tuple[bool, ...]
     keep: bool = False
     per_layer: mx.array | None = None
+
+    @functools.cached_property
+    def position(self) -> mx.array:
+        """Made where it is asked for: a traced step on a GPU has it from elsewhere."""
+        return self.at if isinstance(self.at, mx.array) else resident(mx.array(self.at, mx.int32))
 
 
 def places(slots: tuple[int, ...]) -> slice | mx.array:
@@ -191,7 +197,7 @@ class Memory:
         """Make room for `new` tokens a row and move the rows' lengths past them. keep: see `Step`."""
         assert not keep or new <= REWIND + 1, f"{new} states cannot be kept, {REWIND + 1} can"
         step = Step(
-            position=resident(mx.array([row.length for row in rows], mx.int32)),
+            at=tuple(row.length for row in rows),
             new=new,
             rows={w: self._place(w, rows, new) for w in self.paging},
             slots=tuple(row.slot for row in rows),
@@ -210,7 +216,7 @@ class Memory:
     def behind(self, rows: Sequence[Row]) -> Step:
         """For a drafter, which reads and does not write: the place of each row's next token, and what the last one saw."""
         return Step(
-            position=resident(mx.array([row.length for row in rows], mx.int32)),
+            at=tuple(row.length for row in rows),
             new=1,
             rows={w: p.seen([(row.extents[w], row.length) for row in rows]) for w, p in self.paging.items()},
             slots=tuple(row.slot for row in rows),

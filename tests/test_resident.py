@@ -3,8 +3,10 @@
 import mlx.core as mx
 import numpy as np
 import pytest
+from msl.accuracy import kernels_run
 from smelt.kernels import launch, pages, resident
 from smelt.kernels.pages import Rows, Span
+from smelt.kernels.resident import PAIR, pieces_of
 from smelt.models.state import Memory
 
 
@@ -95,3 +97,13 @@ def test_addresses_are_right_whether_copied_or_grown(copies):
     plain.rewind(others[0], 1)
     step([0], 1)
     step([0], 4)
+
+
+@pytest.mark.parametrize("count", [3, 8, 9, 64])
+@pytest.mark.parametrize("dtype", [mx.uint32, mx.float32])
+def test_what_the_host_reads_comes_in_pairs(count, dtype):
+    x = (mx.arange(count) * 7 + 1).astype(dtype)
+    with kernels_run():
+        pieces = pieces_of(x)
+    assert all(piece.size <= PAIR and piece.dtype == dtype for piece in pieces)
+    assert [value for piece in pieces for value in piece.tolist()] == x.tolist()
