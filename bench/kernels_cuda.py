@@ -71,7 +71,10 @@ class Launcher:
         code = cuda.build(kernel, in_types, out_types, template, threads)
         self.module = made("cuModuleLoadData", ctypes.c_void_p, code)
         self.function = made("cuModuleGetFunction", ctypes.c_void_p, self.module, f"smelt_{kernel.name}".encode())
-        self.groups, self.threads = groups, threads
+        self.groups, self.threads, self.memory = groups, threads, 16 * template.get("STAGED", 0)
+        if self.memory > 48000:
+            largest = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            call("cuFuncSetAttribute", self.function, largest, self.memory)
 
     def __del__(self):
         driver().cuModuleUnload(self.module)
@@ -79,7 +82,7 @@ class Launcher:
     def launch(self, stream, memories: Sequence[Memory]) -> None:
         pointers = [m.pointer for m in memories]
         arguments = (ctypes.c_void_p * len(pointers))(*[ctypes.addressof(p) for p in pointers])
-        call("cuLaunchKernel", self.function, *self.groups, self.threads, 1, 1, 0, stream, arguments, None)
+        call("cuLaunchKernel", self.function, *self.groups, self.threads, 1, 1, self.memory, stream, arguments, None)
 
 
 class Graph:

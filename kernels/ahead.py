@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 import mlx.core as mx
 
 from . import launch
+from .cuda import alike
 
 Variant = tuple  # what cuda.build takes
 
@@ -23,7 +24,8 @@ def noted() -> Iterator[list[Variant]]:
     variants: list[Variant] = []
 
     def note(kernel, inputs, outputs, template, groups, threads):
-        variants.append((kernel, [x.dtype for x in inputs], [dtype for _, dtype in outputs], template, threads))
+        dtypes = [x.dtype for x in inputs], [dtype for _, dtype in outputs]
+        variants.append((kernel, *dtypes, template, threads, alike(kernel, inputs)))
         return [mx.zeros(shape, dtype) for shape, dtype in outputs]
 
     with launch.through(note):

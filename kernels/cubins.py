@@ -48,7 +48,7 @@ def cubin(text: str, arch: str) -> bytes:
 class Probe:
     """A kernel that shows whether MLX finds such files: its folder may be another one, or cannot be written."""
 
-    name, inputs, outputs = "probe", ("x",), ("y",)
+    name, inputs, outputs, optional = "probe", ("x",), ("y",), ()
     text = "", "y[thread_index_in_threadgroup] = x[thread_index_in_threadgroup];"
 
 

@@ -28,6 +28,10 @@ TYPES = {
 }  # fmt: skip
 
 
+NEWLINE = "\n"
+DYNAMIC = "__shared__ uint4 staged[STAGED];"  # as translated: how much there is, the launch says, for more than 48 KiB
+
+
 def translate(
     text: str, storage: str = r"__shared__ \1 \2\3;", table: str = r"static __device__ const \1 \2\3 ="
 ) -> str:
@@ -53,24 +57,33 @@ def prelude() -> str:
     return (MSL / "cuda.h").read_text().replace('#include "core.h"\n', (MSL / "core.h").read_text())
 
 
-def unit(kernel, in_types, out_types, template, threads) -> str:
-    """The whole CUDA C++ text of one variant; its entry point is the kernel's name."""
+def unit(kernel, in_types, out_types, template, threads, same=()) -> str:
+    """The whole CUDA C++ text of one variant; its entry point is the kernel's name. `same`: see `alike`."""
     helpers, body = (translate(part) for part in kernel.text)
-    parameters = [f"const {TYPES[t]}* __restrict__ {name}" for t, name in zip(in_types, kernel.inputs, strict=True)]
+    inputs = list(zip(in_types, kernel.inputs, same or range(len(in_types)), strict=True))
+    parameters = [f"const {TYPES[t]}* __restrict__ {name}" for i, (t, name, first) in enumerate(inputs) if first == i]
+    others = [f"const {TYPES[t]}* {name} = {kernel.inputs[first]};" for i, (t, name, first) in enumerate(inputs) if first != i]
     parameters += [f"{TYPES[t]}* __restrict__ {name}" for t, name in zip(out_types, kernel.outputs, strict=True)]
     bounds = f"{threads}, {template.get('RESIDENT', 1)}"  # threads, and how many threadgroups share a core
     return (
         f"{prelude()}\nnamespace smelt {{\n{helpers}\n"
         f'extern "C" __global__ void __launch_bounds__({bounds}) smelt_{kernel.name}(\n{", ".join(parameters)}) {{\n'
-        f"{constants(template)}\n{body}\n}}\n}}\n"
+        f"{constants(template)}\n{NEWLINE.join(others)}\n{body.replace(DYNAMIC, 'extern __shared__ uint4 staged[];')}\n}}\n}}\n"
     )
 
 
-def build(kernel, in_types, out_types, template, threads) -> bytes:
+def alike(kernel, inputs) -> tuple[int, ...]:
+    """For each input the number of the one that is handed over: of optional ones the first that is the same array. MLX takes
+    time for each input of each launch, and many stand where there is nothing."""
+    first = lambda x: next(i for i, other in enumerate(inputs) if other is x)  # noqa: E731
+    return tuple(first(x) if name in kernel.optional else i for i, (name, x) in enumerate(zip(kernel.inputs, inputs, strict=True)))
+
+
+def build(kernel, in_types, out_types, template, threads, same=()) -> bytes:
     """The cubin of one variant. Safe to call from many threads: NVRTC runs outside the interpreter's lock."""
-    key = (kernel.name, tuple(in_types), tuple(out_types), tuple(template.items()), threads)
+    key = (kernel.name, tuple(in_types), tuple(out_types), tuple(template.items()), threads, same)
     if key not in _built:
-        _built[key] = cubins.cubin(unit(kernel, in_types, out_types, template, threads), architecture())
+        _built[key] = cubins.cubin(unit(kernel, in_types, out_types, template, threads, same), architecture())
     return _built[key]
 
 
@@ -79,16 +92,18 @@ _built: dict[tuple, bytes] = {}
 
 def run(kernel, inputs, outputs, template, groups, threads):
     dtypes = [dtype for _, dtype in outputs]
-    code = build(kernel, [x.dtype for x in inputs], dtypes, template, threads)
+    same = alike(kernel, inputs)
+    code = build(kernel, [x.dtype for x in inputs], dtypes, template, threads, same)
     return mx.fast.precompiled_cuda_kernel(
         name=f"smelt_{kernel.name}",
         compiled_source=cubins.reference_to(kernel, code) if cubins.refers() else code,
-        inputs=list(inputs),
+        inputs=[x for i, x in enumerate(inputs) if same[i] == i],
         output_shapes=[shape for shape, _ in outputs],
         output_dtypes=dtypes,
         scalars=[],
         grid=(groups[0] * threads, groups[1], groups[2]),
         threadgroup=(threads, 1, 1),
+        shared_memory=16 * template.get("STAGED", 0),
         ensure_row_contiguous=True,
     )
 

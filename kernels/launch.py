@@ -37,10 +37,14 @@ class Kernel:
 
     inputs, outputs   the names the body uses; every input has at least one dimension, scalars are template values
     written           inputs that the body writes to, in place: see pages_kernel.py for when that is sound
+    optional          inputs for which another one may stand where there is nothing
     """
 
-    def __init__(self, name: str, inputs: Sequence[str], outputs: Sequence[str], written: Sequence[str] = ()):
-        self.name, self.inputs, self.outputs, self.written = name, tuple(inputs), tuple(outputs), tuple(written)
+    def __init__(
+        self, name: str, inputs: Sequence[str], outputs: Sequence[str], written: Sequence[str] = (), optional: Sequence[str] = ()
+    ):
+        self.name, self.inputs, self.outputs = name, tuple(inputs), tuple(outputs)
+        self.written, self.optional = tuple(written), tuple(optional)
 
     @functools.cached_property
     def text(self) -> tuple[str, str]:

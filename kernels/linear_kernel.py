@@ -1,15 +1,17 @@
-"""`linear` for 1 to 8 rows on a GPU: which of two kernels, with which knobs, and what they do not cover.
+"""`linear` for 1 to 8 rows on a GPU: which of three kernels, with which knobs, and what they do not cover.
 
-msl/linear_tiles.metal computes on the matrix units, at the same cost for 1 to 8 rows; msl/linear.metal computes dot
-products lane by lane, in any float type. Which one a shape takes never depends on the number of rows, and neither
-kernel's order of additions does, so that a row has the same bits alone and beside others.
+msl/linear_bytes.metal has NVIDIA's matrix units multiply bytes: packed matrices, rows of x as whole numbers of 16 bits.
+msl/linear_tiles.metal has matrix units multiply 16-bit floats, at the same cost for 1 to 8 rows; msl/linear.metal computes
+dot products lane by lane, in any float type. Which one a shape takes never depends on the number of rows, and no kernel's
+order of additions does, so that a row has the same bits alone and beside others.
 
-Knobs of "tiles": simds (simdgroups in a threadgroup, which share k), slice (loads of k that one simdgroup keeps of x),
-outs (outputs of a threadgroup, in tiles of 8), depth (pairs of tiles whose loads are under way), resident (threadgroups
-to fit on a core: only CUDA's compiler is told). Of "lanes": simds, split (how many of them share k), rows (of the
-matrix, a simdgroup; gate and up count as two), values (of k, a lane and step).
+Knobs of "bytes" and "tiles": simds (simdgroups in a threadgroup, which share k), slice (loads of k that one simdgroup keeps
+of x), outs (outputs of a threadgroup, in tiles of 8), depth (pairs of tiles whose loads are under way), resident
+(threadgroups to fit on a core: only CUDA's compiler is told). Of "lanes": simds, split (how many of them share k), rows (of
+the matrix, a simdgroup; gate and up count as two), values (of k, a lane and step).
 """
 
+import itertools
 import math
 import struct
 from functools import cache
@@ -19,12 +21,15 @@ import mlx.core as mx
 from . import launch
 
 MAX_ROWS = 8
+ROOM = 226  # KiB of threadgroup memory of a core of NVIDIA's, of which each threadgroup's own needs take 1
 ACTS = {None: 0, "silu": 1, "gelu_tanh": 2, "relu2": 3}  # as activation.metal numbers them
 FLOATS = (mx.float16, mx.bfloat16, mx.float32)
 
 INPUTS = ("x", "w", "scales", "biases", "bias", "gain", "residual")
-LANES = launch.Kernel("linear", INPUTS, ("y",))
-TILES = launch.Kernel("linear_tiles", INPUTS, ("y",))
+LANES, TILES, BYTES = (
+    launch.Kernel(name, INPUTS, ("y",), optional=INPUTS[2:]) for name in ("linear", "linear_tiles", "linear_bytes")
+)
+KERNELS = {"tiles": TILES, "bytes": BYTES, "lanes": LANES}
 
 
 def case(x, weight, glu, act) -> tuple:
@@ -76,14 +81,16 @@ def fused(x, weight, norm, residual, glu, act) -> mx.array:
     outputs = rows // 2 if gated else rows
     bits = weight.bits if weight.packed else 8 * x.dtype.size
     group = weight.group_size if weight.packed else width
-    knobs = chosen_knobs(bits, group, width, rows, gated, x.dtype)
-    kernel = TILES if knobs["kernel"] == "tiles" else LANES
+    knobs = chosen_knobs(bits, group, width, rows, gated, x.dtype, x.size // width)
+    kernel = KERNELS[knobs["kernel"]]
     template = {
         "T": x.dtype, "M": x.size // width, "K": width, "O": outputs, "BITS": bits, "GROUP": group,
         "ACT": ACTS[glu or act], "NORM": norm is not None, "EPS": float_bits(norm.eps if norm else 0.0),
         "BIAS": weight.bias is not None, "RESIDUAL": residual is not None,
         **{name.upper(): value for name, value in knobs.items() if name != "kernel"},
     }  # fmt: skip
+    if kernel is BYTES:
+        template["STAGED"] = staged(knobs, bits, group, width, outputs, gated, x.size // width)
     w = weight.weight if weight.packed or kernel is LANES else weight.weight.view(mx.uint32)
     given = [w, weight.scales, weight.biases, weight.bias, norm and norm.weight, residual]
     (y,) = kernel(
@@ -103,7 +110,7 @@ def float_bits(value: float) -> int:
 
 
 def outputs_of_group(knobs: dict, gated: bool) -> int:
-    if knobs["kernel"] == "tiles":
+    if knobs["kernel"] != "lanes":
         return knobs["outs"]
     return knobs["rows"] // (2 if gated else 1) * (knobs["simds"] // knobs["split"])
 
@@ -115,15 +122,33 @@ def shape_key(bits: int, width: int, rows: int, gated: bool) -> str:
     return f"{bits}-bit {width}->{rows}{' gated' if gated else ''}"
 
 
-def chosen_knobs(bits: int, group: int, width: int, rows: int, gated: bool, dtype: mx.Dtype) -> dict:
-    """From the tuning tables where they know this shape on this chip and it is possible, else the default."""
-    tiles = launch.chip()[0].startswith("sm_") and dtype != mx.float32
+def chosen_knobs(bits: int, group: int, width: int, rows: int, gated: bool, dtype: mx.Dtype, count: int = 1) -> dict:
+    """From the tuning tables where they know this shape on this chip and it is possible, else the default; `count` is of
+    x's rows."""
     outputs = rows // 2 if gated else rows
-    default = default_tiles(bits, group, width, outputs, gated, dtype) if tiles else default_lanes(bits, group, width)
+    default = default_knobs(bits, group, width, outputs, gated, dtype)
     found = launch.knobs("linear", shape_key(bits, width, rows, gated), {})
-    if found and not impossible(found, bits, group, width, gated, dtype):
-        return found
-    return default
+    if not found or impossible(found, bits, group, width, gated, dtype):
+        found = default
+    return fitted(found, bits, group, width, gated, count) if found["kernel"] == "bytes" else found
+
+
+def fitted(knobs: dict, bits: int, group: int, width: int, gated: bool, count: int) -> dict:
+    """With so many stages, and threadgroups on a core, as `count` rows leave room for. A row's bits do not hang on these."""
+    for resident, depth in itertools.product(range(knobs["resident"], 0, -1), range(knobs["depth"], 0, -1)):
+        fitting = {**knobs, "depth": depth, "resident": resident}
+        if fits(fitting, bits, group, width, gated, count):
+            break
+    return fitting
+
+
+def default_knobs(bits, group, width, outputs, gated, dtype) -> dict:
+    if launch.chip()[0].startswith("sm_") and dtype != mx.float32:
+        knobs = default_bytes(bits, group, width, outputs, gated) if bits < 16 else None
+        if knobs and not impossible(knobs, bits, group, width, gated, dtype):
+            return knobs
+        return default_tiles(bits, group, width, outputs, gated, dtype)
+    return default_lanes(bits, group, width)
 
 
 def impossible(knobs: dict, bits: int, group: int, width: int, gated: bool, dtype: mx.Dtype) -> str | None:
@@ -132,6 +157,8 @@ def impossible(knobs: dict, bits: int, group: int, width: int, gated: bool, dtyp
         return "a threadgroup has 1 to 32 simdgroups"
     if knobs["kernel"] == "lanes":
         return impossible_lanes(knobs, bits, group, width)
+    if knobs["kernel"] == "bytes":
+        return impossible_bytes(knobs, bits, group, width, gated, dtype)
     return impossible_tiles(knobs, bits, group, width, gated, dtype)
 
 
@@ -160,8 +187,44 @@ def impossible_tiles(knobs: dict, bits: int, group: int, width: int, gated: bool
     return None
 
 
+def impossible_bytes(knobs: dict, bits: int, group: int, width: int, gated: bool, dtype: mx.Dtype) -> str | None:
+    if launch.machine() == "metal":
+        return "Metal's matrix units multiply no bytes"
+    if dtype == mx.float32 or bits not in (4, 8):
+        return "bytes take float16 and bfloat16, and 4 or 8 bits"
+    unit = unit_of(bits, group)
+    units, per_group = width // unit, max(1, group // unit)
+    if width % unit or units % knobs["slice"] or knobs["slice"] % per_group:
+        return "slice must divide the width's units, and hold whole groups"
+    if width // group % 2 or unit * bits // 128 * knobs["slice"] % 2:
+        return "scales of a row in whole words, and of a slice 32 bytes or a multiple"
+    if not fits({**knobs, "depth": 1, "resident": 1}, bits, group, width, gated, MAX_ROWS):
+        return f"more than {ROOM} KiB of threadgroup memory at {MAX_ROWS} rows, even with one stage"
+    return None
+
+
+def fits(knobs: dict, bits: int, group: int, width: int, gated: bool, count: int) -> bool:
+    """Whether a core has the threadgroup memory."""
+    return 16 * staged(knobs, bits, group, width, knobs["outs"], gated, count) <= (ROOM // knobs["resident"] - 1) << 10
+
+
+def staged(knobs: dict, bits: int, group: int, width: int, outputs: int, gated: bool, rows: int) -> int:
+    """Pieces of 16 bytes of threadgroup memory that "bytes" takes: scales, x, and stages or afterwards the sums."""
+    outs, words, groups = min(knobs["outs"], outputs), unit_of(bits, group) * bits // 128, width // group
+    pieces = knobs["slice"] * words
+    pitch = pieces if pieces % 8 == 0 else pieces + (words - pieces) % 8
+    scales = -(-(4 * (2 if gated else 1) * outs * (groups + (8 if groups % 16 == 0 else 0))) // 16)
+    numbers = unit_of(bits, group) // 32 * knobs["slice"] * rows * 4 - (-knobs["slice"] * rows // 2)
+    pairs, steps = -(-outs // (8 if gated else 16)), knobs["slice"] * (unit_of(bits, group) // 32)
+    at_once = rows > 2 and width <= knobs["simds"] * knobs["slice"] * unit_of(bits, group) and pairs > 2 and steps > 1
+    sums = 0 if at_once else knobs["simds"] * pairs * 4 * rows
+    return scales + knobs["simds"] * numbers + max(knobs["simds"] * knobs["depth"] * 16 * pitch, sums)
+
+
 def registers(knobs: dict) -> int:
-    """Of a lane of "tiles", about, as CUDA's compiler counts them at 4 bits: x's slice and the next one, and the ring."""
+    """Of a lane, about, as CUDA's compiler counts them at 4 bits: x's slice; the next one, and the ring, or the sums."""
+    if knobs["kernel"] == "bytes":
+        return 56 + 10 * knobs["slice"] + knobs["outs"] // 4
     return 24 + (19 + 6 * knobs["depth"]) * knobs["slice"]
 
 
@@ -186,6 +249,23 @@ def default_tiles(bits: int, group: int, width: int, outputs: int, gated: bool, 
         if outs <= 48 and not impossible_tiles(knobs, bits, group, width, gated, dtype):
             return knobs
     return knobs | {"outs": min(outs, 40 if launch.machine() == "cuda" else 16)}
+
+
+def default_bytes(bits: int, group: int, width: int, outputs: int, gated: bool) -> dict:
+    """One round of all cores with the same number of outputs, where these are not more than 80, and up to 20 simdgroups.
+
+    NVIDIA H200, bfloat16, 4-bit in groups of 64: the best splits of k, of two or three each, for four shapes.
+    """
+    unit = unit_of(bits, group)
+    units, per_group = width // unit, max(1, group // unit)
+    wanted = (2 if width <= 40 * 64 else 4) * 64 // unit
+    length = max((s for s in range(per_group, max(wanted, per_group) + 1, per_group) if units % s == 0), default=per_group)
+    slices, rounds = units // length, -(-outputs // (launch.cores() * 80))
+    knobs = {"kernel": "bytes", "simds": -(-slices // -(-slices // 20)), "slice": length,
+             "outs": max(8, -(-outputs // (launch.cores() * rounds))), "depth": 3, "resident": 1}  # fmt: skip
+    while knobs["outs"] > 8 and not fits({**knobs, "depth": 1}, bits, group, width, gated, MAX_ROWS):
+        knobs["outs"] = max(8, knobs["outs"] // 2)
+    return knobs
 
 
 def default_lanes(bits: int, group: int, width: int) -> dict:

@@ -19,7 +19,9 @@ from .qk_norm_rope_kernel import GAINS
 
 INPUTS = ("qkv", "place", "periods", *GAINS, "slots_of", "keys", "values", "table", "bounds", "size", "after", "arrived")
 KERNEL = {
-    walk: launch.Kernel(name, INPUTS, attention_kernel.OUTPUTS, written=("keys", "values", "arrived"))
+    walk: launch.Kernel(
+        name, INPUTS, attention_kernel.OUTPUTS, written=("keys", "values", "arrived"), optional=("periods", *GAINS)
+    )
     for walk, name in (("lanes", "self_attention"), ("tiles", "self_attention_tiles"))
 }
 SHARED = 31 << 10  # bytes of threadgroup memory, of the 32 KiB that Metal has

@@ -42,11 +42,12 @@ from . import (
 from .tuning import Call, Knobs, Space
 
 LINEAR = {
+    "bytes": {"simds": (8, 10, 16, 19, 20), "slice": (2, 4, 8), "outs": (16, 24, 32, 48, 80), "depth": (1, 2, 3), "resident": (1, 2)},
     "tiles": {"simds": (4, 5, 8, 10, 16, 20), "slice": (1, 2, 4, 5, 8), "outs": (8, 16, 32), "depth": (1, 2, 3),
               "resident": (1, 2, 3)},
     "lanes": {"simds": (1, 2, 4, 8), "split": (1, 2, 4, 8), "rows": (2, 4, 8), "values": (8, 16, 32)},
 }  # fmt: skip
-MOST_OUTS = 40
+MOST_OUTS = 80
 REGISTERS = 60000  # of a core of NVIDIA's; what needs more would spill
 SPANS = tuple(span for span in (1, 2, 4, 8) if span <= pages.LEAST_TABLE)  # a part must fit in every table
 ATTENTION = {
@@ -135,9 +136,10 @@ def worth(knobs: Knobs, outputs: int, bits: int, group: int, width: int) -> bool
         return knobs["split"] in (1, knobs["simds"])
     units, slots = width // linear_kernel.unit_of(bits, group), knobs["simds"] * knobs["slice"]
     told = launch.machine() == "cuda" or knobs["resident"] == 1
+    shared = outputs / knobs["outs"] >= (0.5 if knobs["kernel"] == "bytes" else 1) * launch.cores()
     return (
         told
-        and (knobs["outs"] == min(LINEAR["tiles"]["outs"]) or outputs / knobs["outs"] >= launch.cores())
+        and (knobs["outs"] == min(LINEAR[knobs["kernel"]]["outs"]) or shared)
         and units / (-(-units // slots) * slots) > 0.9
         and 32 * knobs["simds"] * knobs["resident"] * linear_kernel.registers(knobs) < REGISTERS
     )

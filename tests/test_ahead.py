@@ -16,8 +16,9 @@ def model(tmp_path):
     return models.load(checkpoints.make(tmp_path, "qwen3", quantization=spec, num_hidden_layers=2))
 
 
-def key(kernel, inputs, outputs, template, threads):
-    return (kernel.name, tuple(map(str, inputs)), tuple(map(str, outputs)), tuple(map(str, template.items())), threads)
+def key(kernel, inputs, outputs, template, threads, same):
+    types = tuple(map(str, inputs)), tuple(map(str, outputs))
+    return (kernel.name, *types, tuple(map(str, template.items())), threads, same)
 
 
 def test_what_is_noted_is_what_is_launched(model):
@@ -28,7 +29,7 @@ def test_what_is_noted_is_what_is_launched(model):
         model.forget()
         selfcheck.logits(model)
     launched = {
-        key(kernel, [x.dtype for x in inputs], [dtype for _, dtype in outputs], template, threads)
+        key(kernel, [x.dtype for x in inputs], [t for _, t in outputs], template, threads, cuda.alike(kernel, inputs))
         for kernel, inputs, outputs, template, _, threads in emulator.launches
     }
     assert {key(*variant) for variant in variants} == launched

@@ -13,6 +13,7 @@ from smelt.kernels.norm import Norm
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
 TILES = {"kernel": "tiles", "simds": 2, "slice": 2, "outs": 16, "depth": 1, "resident": 1}
+BYTES = TILES | {"kernel": "bytes"}
 LANES = {"kernel": "lanes", "simds": 2, "split": 1, "rows": 4, "values": 8}
 ACT = {
     None: lambda y: y,
@@ -81,7 +82,7 @@ def force(monkeypatch):
     """Make `linear` take this kernel with these knobs, which must be possible for its arguments."""
 
     def force(knobs):
-        def chosen(bits, group, width, rows, gated, dtype):
+        def chosen(bits, group, width, rows, gated, dtype, count):
             assert linear_kernel.impossible(knobs, bits, group, width, gated, dtype) is None
             return knobs
 
@@ -90,14 +91,16 @@ def force(monkeypatch):
     return force
 
 
-@pytest.mark.parametrize("knobs", [TILES, LANES], ids=["tiles", "lanes"])
+@pytest.mark.parametrize("knobs", [TILES, BYTES, LANES], ids=["tiles", "bytes", "lanes"])
 @pytest.mark.parametrize("dtype", [F16, BF16, F32], ids=["f16", "bf16", "f32"])
 @pytest.mark.parametrize("bits, group", [(4, 64), (4, 32), (4, 128), (8, 64), (8, 32), (8, 128), (16, 0)])
 def test_every_type_and_packing(force, knobs, dtype, bits, group):
     if dtype == F32:
-        if knobs is TILES:
-            pytest.skip("tiles take 16-bit types")
+        if knobs is not LANES:
+            pytest.skip("the matrix units take 16-bit types")
         knobs = LANES | {"values": 4 if bits == 16 else 8}
+    if knobs is BYTES and bits == 16:
+        pytest.skip("bytes are packed")
     force(knobs)
     Problem(3, 256, 40, dtype, bits, group).check()
 
@@ -113,12 +116,12 @@ EPILOGUES = {
 }
 
 
-@pytest.mark.parametrize("knobs", [TILES, LANES | {"split": 2, "values": 16}], ids=["tiles", "lanes"])
+@pytest.mark.parametrize("knobs", [TILES, BYTES, LANES | {"split": 2, "values": 16}], ids=["tiles", "bytes", "lanes"])
 @pytest.mark.parametrize("extras", EPILOGUES.values(), ids=EPILOGUES)
 @pytest.mark.parametrize("dtype", [F16, BF16], ids=["f16", "bf16"])
 def test_every_prologue_and_epilogue(force, knobs, extras, dtype):
     force(knobs)
-    Problem(2, 128 if knobs["kernel"] == "tiles" else 192, 24, dtype, **extras).check("random")
+    Problem(2, 128 if knobs["kernel"] != "lanes" else 192, 24, dtype, **extras).check("random")
 
 
 ODD = [
@@ -128,6 +131,12 @@ ODD = [
     (TILES, 8, 64 * 2, 8, "less k than one pass", {"slice": 1, "simds": 5}),
     (TILES, 4, 64 * 14, 70, "loads one by one", {"depth": 1, "simds": 3, "outs": 21}),
     (TILES, 6, 64 * 14, 70, "many loads under way", {"depth": 4, "simds": 3, "outs": 21}),
+    (BYTES, 1, 64 * 10, 1, "5 slices for 2 simdgroups, one output", {"slice": 2}),
+    (BYTES, 8, 64 * 14, 17, "rows past the end of the last tile", {"slice": 1, "simds": 3, "outs": 9}),
+    (BYTES, 3, 64 * 24, 50, "slices that fill the banks", {"slice": 4, "simds": 3, "outs": 24, "depth": 2}),
+    (BYTES, 3, 64 * 20, 50, "more chunks than are repeated", {"slice": 1, "simds": 1, "outs": 33, "depth": 2}),
+    (BYTES, 7, 64 * 6, 130, "many tiles a threadgroup", {"slice": 3, "outs": 33}),
+    (BYTES, 6, 64 * 14, 70, "many loads under way", {"depth": 4, "simds": 3, "outs": 21, "slice": 1}),
     (LANES, 1, 64, 1, "fewer k than lanes, one output", {}),
     (LANES, 8, 64 * 9, 35, "k that the lanes do not divide", {"values": 16, "split": 2}),
     (LANES, 7, 64 * 17, 10, "four simdgroups share k", {"simds": 4, "split": 4, "values": 32, "rows": 8}),
@@ -142,7 +151,10 @@ def test_odd_shapes(force, knobs, rows, width, outputs, changes, glu):
     Problem(rows, width, outputs, BF16, norm=True, glu=glu).check("reverse")
 
 
-@pytest.mark.parametrize("knobs", [TILES, LANES], ids=["tiles", "lanes"])
+SPLITS = {"tiles": TILES, "bytes in two chunks": BYTES | {"slice": 1}, "bytes, finished by pairs": BYTES | {"outs": 24}, "lanes": LANES}
+
+
+@pytest.mark.parametrize("knobs", SPLITS.values(), ids=SPLITS)
 @pytest.mark.parametrize("dtype", [F16, BF16], ids=["f16", "bf16"])
 def test_a_row_has_the_same_bits_among_1_to_8(force, knobs, dtype):
     force(knobs)
@@ -154,12 +166,24 @@ def test_a_row_has_the_same_bits_among_1_to_8(force, knobs, dtype):
             assert mx.array_equal(together, mx.concatenate(alone[:rows])), f"{rows} rows"
 
 
-def test_a_row_that_overflows_leaves_its_neighbours_alone(force):
-    force(TILES)
+@pytest.mark.parametrize("outlier", [1000.0, 2.0**-120])
+@pytest.mark.parametrize("dtype", [F16, BF16], ids=["f16", "bf16"])
+def test_one_value_may_be_far_from_the_others(force, outlier, dtype):
+    force(BYTES)
+    problem = Problem(3, 256, 24, dtype)
+    problem.x[:, 70] = mx.array(outlier, dtype)
+    problem.x[2, 128:192] = mx.array(2.0**-126 if dtype == BF16 else 0.0, dtype)
+    problem.check()
+
+
+@pytest.mark.parametrize("knobs", [TILES, BYTES], ids=["tiles", "bytes"])
+@pytest.mark.parametrize("wrong", ["inf", "nan"])
+def test_a_row_that_overflows_leaves_its_neighbours_alone(force, knobs, wrong):
+    force(knobs)
     problem = Problem(3, 256, 24, BF16)
     with kernels_run():
         before = problem.fused()
-        problem.x[1] = mx.array(float("inf"), BF16)
+        problem.x[1, 5] = mx.array(float(wrong), BF16)
         after = problem.fused()
     assert mx.array_equal(before[0], after[0]) and mx.array_equal(before[2], after[2])
     assert not mx.isfinite(after[1]).any()
@@ -193,6 +217,14 @@ def test_default_knobs_are_possible_at_any_width(monkeypatch, machine, bits, gro
         monkeypatch.setattr(launch, "cores", lambda: cores)  # noqa: B023
         knobs = linear_kernel.default_tiles(bits, group or width, width, outputs, gated, BF16)
         assert linear_kernel.impossible(knobs, bits, group or width, width, gated, BF16) is None
+        if machine != "metal" and bits < 16:
+            knobs = linear_kernel.default_bytes(bits, group, width, outputs, gated)
+            if not linear_kernel.impossible(knobs, bits, group, width, gated, BF16):
+                for count in range(1, 9):
+                    fitted = linear_kernel.fitted(knobs, bits, group, width, gated, count)
+                    assert linear_kernel.fits(fitted, bits, group, width, gated, count)
+            else:
+                assert width < 256 or width // group % 2
         knobs = linear_kernel.default_lanes(bits, group or width, width)
         assert linear_kernel.impossible(knobs, bits, group or width, width, gated, BF16) is None
 

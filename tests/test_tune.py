@@ -149,7 +149,7 @@ def test_entries_of_other_ops_stay(tmp_path):
     assert "off" not in table.read(path, launch.chip()).ops
 
 
-@pytest.mark.parametrize("machine, kernels", [("cuda", {"tiles", "lanes"}), ("metal", {"tiles", "lanes"})])
+@pytest.mark.parametrize("machine, kernels", [("cuda", {"bytes", "tiles", "lanes"}), ("metal", {"tiles", "lanes"})])
 def test_all_candidates_of_linear_are_possible_and_few_enough(monkeypatch, machine, kernels):
     monkeypatch.undo()
     monkeypatch.setattr(launch, "machine", lambda: machine)

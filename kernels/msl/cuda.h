@@ -123,6 +123,17 @@ MSL_FN int load_now(const int* from) {
   return number;
 }
 
+// staging.metal's copies
+template <typename P> MSL_FN void copy_ahead(P* to, const P* from) {
+  if constexpr (sizeof(P) == 16) {
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" : : "r"(uint(__cvta_generic_to_shared(to))), "l"(from) : "memory");
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" : : "r"(uint(__cvta_generic_to_shared(to))), "l"(from), "n"(int(sizeof(P))) : "memory");
+  }
+}
+MSL_FN void copies_end() { asm volatile("cp.async.commit_group;" : : : "memory"); }
+template <int N> MSL_FN void copies_wait() { asm volatile("cp.async.wait_group %0;" : : "n"(N) : "memory"); }
+
 // packed.metal's products: one rounding, as there, and one instruction
 MSL_FN vec<bfloat, 2> products(vec<bfloat, 2> a, vec<bfloat, 2> b) {
   return as_type<vec<bfloat, 2>>(__hmul2(as_type<__nv_bfloat162>(a), as_type<__nv_bfloat162>(b)));
@@ -167,6 +178,28 @@ MSL_FN float column_sum(float x) {
   }
 MSL_MMA(half, "f16") MSL_MMA(bfloat, "bf16")
 #undef MSL_MMA
+
+// bytes.metal's functions
+template <bool SIGNED> MSL_FN void multiply_bytes(int (&c)[4], uint (&a)[4], uint b0, uint b1) {
+#define MSL_MMA(SIGN)                                                                                                        \
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.u8." SIGN ".s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"      \
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])                                                                      \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
+  if constexpr (SIGNED) {
+    MSL_MMA("s8");
+  } else {
+    MSL_MMA("u8");
+  }
+#undef MSL_MMA
+}
+MSL_FN uint4 planes_of(uint a, uint b, uint c, uint d, uint e, uint f, uint g, uint h) {
+  uint ab = __byte_perm(a, b, 0x5410u), cd = __byte_perm(c, d, 0x5410u), ef = __byte_perm(e, f, 0x5410u), gh = __byte_perm(g, h, 0x5410u);
+  return uint4{__byte_perm(ab, cd, 0x6420u), __byte_perm(ef, gh, 0x6420u), __byte_perm(ab, cd, 0x7531u), __byte_perm(ef, gh, 0x7531u)};
+}
+template <bool SIGNED> MSL_FN int sum_bytes(uint word) {
+  return SIGNED ? __dp4a(int(word), 0x01010101, 0) : int(__dp4a(word, 0x01010101u, 0u));
+}
+MSL_FN uint max_pairs(uint a, uint b) { return __vmaxu2(a, b); }
 }  // namespace smelt
 
 #define MSL_UINT3(V) (::smelt::metal::vec<unsigned, 3>(V.x, V.y, V.z))

@@ -75,6 +75,9 @@ METAL_FUNC void load_pairs(const device T* from, thread uint (&words)[(N + 1) / 
 
 template <typename T, int N>
 METAL_FUNC float element(thread uint (&words)[N], int i) {
+  if constexpr (metal::is_same_v<T, bfloat>) {            // the upper half of a float
+    return as_type<float>(i % 2 ? words[i / 2] & 0xffff0000u : words[i / 2] << 16);
+  }
   vec<T, 2> pair = as_type<vec<T, 2>>(words[i / 2]);
   return float(i % 2 ? pair.y : pair.x);
 }

@@ -15,6 +15,7 @@ from smelt.kernels.mamba2 import mamba2
 from smelt.kernels.norm import Norm, add_norm
 from smelt.kernels.pages import PAGE, Pages, Rows, Span
 from smelt.kernels.qk_norm_rope import Rope, qk_norm_rope
+from smelt.kernels.resident import pieces_of
 from smelt.kernels.router import Routing, route
 from smelt.kernels.self_attention import self_attention
 from smelt.kernels.short_conv import short_conv
@@ -43,6 +44,14 @@ def linear_lanes():
 
 def linear_tiles():
     return linear_by({"kernel": "tiles", "simds": 2, "slice": 1, "outs": 8, "depth": 1, "resident": 1})
+
+
+def linear_bytes():
+    return linear_by({"kernel": "bytes", "simds": 2, "slice": 1, "outs": 8, "depth": 1, "resident": 1})
+
+
+def handed_to_the_host():
+    return pieces_of(mx.zeros((5,), mx.uint32))
 
 
 def attention_over_pages(length):
@@ -165,7 +174,7 @@ def norm_of_groups():
     return gated_group_norm(mx.ones((1, 128), F16), mx.ones((1, 128), F16), Norm(mx.ones((128,), F16), 1e-6), 2)
 
 
-CALLS = [linear_lanes, linear_tiles, attention_over_packed_heads, keys_packed_from_a_row_of_qkv, attention_over_a_page, attention_in_parts, keys_read_from_pages, qk_norm_and_rope, attention_from_a_row_of_qkv,
+CALLS = [linear_lanes, linear_tiles, linear_bytes, handed_to_the_host, attention_over_packed_heads, keys_packed_from_a_row_of_qkv, attention_over_a_page, attention_in_parts, keys_read_from_pages, qk_norm_and_rope, attention_from_a_row_of_qkv,
          on_tiles(attention_in_parts), on_tiles(attention_from_a_row_of_qkv), rows_of_a_matrix, routed, experts_with_everything, convolved, delta_normed, mamba2_step,
          norm_of_groups, sampled_with_everything, add_norm_and_scale]  # fmt: skip
 

@@ -1,0 +1,103 @@
+// linear_stages.metal: rows of W and their scales on their way through threadgroup memory, for linear_bytes.metal.
+#include "packed.metal"
+#include "staging.metal"
+
+// A row of W, counted from the threadgroup's first, in tile h of a pair: of a gate and its up, or of two tiles that
+// follow one another. Past the end: the last row again, which is in a cache; computed, not stored.
+template <int OUTS, bool GATED>
+METAL_FUNC uint own_row(int pair, uint row, int h) {
+  int first = GATED ? pair * 8 : pair * 16 + h * 8;
+  return first + 8 <= OUTS ? first + row : metal::min(first + row, uint(OUTS - 1));
+}
+
+// The first unit of a simdgroup's slice of a chunk, of which `begin` is that of chunk 0; past the end: unit 0, whose
+// products are with zeros.
+template <int UNITS, int SLICE, int SIMDS>
+METAL_FUNC uint first_unit(int chunk, uint begin) {
+  uint unit = uint(chunk) * (SIMDS * SLICE) + begin;
+  return UNITS >= (chunk + 1) * SIMDS * SLICE || unit < uint(UNITS) ? unit : 0u;
+}
+
+// Chunks whose text is repeated: all of a few turns, else so many that turns keep their places in the ring.
+template <int CHUNKS, int PAIRS, int DEPTH>
+METAL_FUNC constexpr int chunks_at_once() {
+  int count = 1;
+  while (count * PAIRS % DEPTH != 0) {
+    count++;
+  }
+  return CHUNKS * PAIRS <= 16 ? CHUNKS : count;
+}
+
+// Where a stage holds a row's piece of 16 bytes, of PIECES; a unit is UNIT of them. Lanes that read their rows at the
+// same time find them in different banks: by an exchange of pieces where a row fills the banks, else by room between rows.
+template <int PIECES, int UNIT>
+METAL_FUNC constexpr uint stage_pitch() {
+  return PIECES % 8 == 0 ? PIECES : PIECES + (UNIT + 8 * PIECES - PIECES) % 8;
+}
+template <int PIECES, int UNIT>
+METAL_FUNC uint stage_place(uint row, uint piece) {
+  uint moved = PIECES % 8 == 0 ? piece ^ (uint(UNIT) * row & 7u) : piece;
+  return row * stage_pitch<PIECES, UNIT>() + moved;
+}
+
+// The row that a lane copies a piece of with its copy i, and the tile of the pair that it is in.
+template <int PIECES>
+METAL_FUNC uint copied_row(uint lane, int i) {
+  return 32 % PIECES == 0 && PIECES >= 4 ? lane / PIECES + uint(32 / PIECES * i % 8) : (lane + 32u * i) / PIECES % 8;
+}
+template <int PIECES>
+METAL_FUNC int copied_tile(uint lane, int i) {
+  return 32 % PIECES == 0 && PIECES >= 4 ? 32 / PIECES * i / 8 : int((lane + 32u * i) / (8 * PIECES));
+}
+
+// A pair of tiles on its way to a stage.
+template <int TAKEN, bool GATED, int O, int WORDS, int W, int PIECES>
+METAL_FUNC void copy_pair(threadgroup uint4* stage, const device uint* w, int pair, uint base, uint at, uint lane) {
+#pragma unroll
+  for (int i = 0; i < PIECES / 2; i++) {
+    uint row = copied_row<PIECES>(lane, i);
+    int h = copied_tile<PIECES>(lane, i);
+    uint piece = (lane + 32u * i) % PIECES;
+    size_t matrix = base + own_row<TAKEN, GATED>(pair, row, h) + (GATED ? uint(h) * O : 0u);
+    const device uint4* from = (const device uint4*)(w + matrix * WORDS + at * 4 * W) + piece;
+    copy_ahead(stage + stage_place<PIECES, W>(8 * h + row, piece), from);
+  }
+}
+
+// W words out of threadgroup memory, in one load.
+template <int W>
+METAL_FUNC void take_words(const threadgroup uint* from, thread uint (&words)[W]) {
+  if constexpr (W == 4) {
+    uint4 v = *(const threadgroup uint4*)from;
+    words[0] = v.x;
+    words[1 % W] = v.y;
+    words[2 % W] = v.z;
+    words[3 % W] = v.w;
+  } else if constexpr (W == 2) {
+    uint2 v = *(const threadgroup uint2*)from;
+    words[0] = v.x;
+    words[1 % W] = v.y;
+  } else {
+    words[0] = from[0];
+  }
+}
+
+// N consecutive 16-bit elements as pairs in words, STEP (1, 2 or 4) in one load.
+template <int STEP, int N, typename T>
+METAL_FUNC void take_pairs(const threadgroup T* from, thread uint (&words)[(N + 1) / 2]) {
+  if constexpr (STEP == 1) {
+#pragma unroll
+    for (int i = 0; i < N; i += 2) {
+      words[i / 2] = as_type<uint>(vec<T, 2>(from[i], from[i + 1 < N ? i + 1 : i]));
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < N; i += STEP) {
+      uint loaded[STEP / 2];
+      take_words((const threadgroup uint*)(from + i), loaded);
+      for (int e = 0; e < STEP / 2; e++) {
+        words[i / 2 + e] = loaded[e];
+      }
+    }
+  }
+}
