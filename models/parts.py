@@ -201,9 +201,10 @@ class Decoder:
     def pages(self) -> list[Pages]:
         return [state for state in self.states() if isinstance(state, Pages)]
 
-    @property
+    @functools.cached_property
     def traceable(self) -> bool:
-        """A rotation that follows each row's length is computed on the host, so its steps cannot be traced."""
+        """A rotation that follows each row's length is computed on the host, so its steps cannot be traced. Asked with
+        every step."""
         mixers = [getattr(block, "mixer", None) for block in self.blocks]
         return not any(isinstance(getattr(mixer, "rope", None), DynamicRope) for mixer in mixers)
 
