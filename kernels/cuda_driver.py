@@ -81,12 +81,12 @@ def raw(x: mx.array) -> np.ndarray:
 
 
 class Launcher:
-    """One variant of a kernel, launched by the driver."""
+    """One variant of a kernel, launched by the driver. `same`: see cuda.alike; what is not handed over has no memory."""
 
     module = None
 
-    def __init__(self, kernel, in_types, out_types, template: dict, groups: Sequence[int], threads: int):
-        code = cuda.build(kernel, in_types, out_types, template, threads)
+    def __init__(self, kernel, in_types, out_types, template: dict, groups: Sequence[int], threads: int, same=()):
+        code = cuda.build(kernel, in_types, out_types, template, threads, same)
         self.module = made("cuModuleLoadData", ctypes.c_void_p, code)
         self.function = made("cuModuleGetFunction", ctypes.c_void_p, self.module, f"smelt_{kernel.name}".encode())
         self.groups, self.threads, self.memory = groups, threads, 16 * template.get("STAGED", 0)

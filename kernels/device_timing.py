@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from . import launch
+from .cuda import alike
 from .cuda_driver import Graph, Launcher, Memory, raw
 from .timing import ROUNDS, Chain, Timer
 from .tuning import LARGE, Call, Space
@@ -39,16 +40,15 @@ class Launch:
     threads: int
 
     @property
-    def types(self) -> tuple[list[mx.Dtype], list[mx.Dtype]]:
-        return [x.dtype for x in self.inputs], [x.dtype for x in self.outputs]
+    def variant(self) -> tuple:
+        """What a Launcher takes."""
+        types = [x.dtype for x in self.inputs], [x.dtype for x in self.outputs]
+        return self.kernel, *types, self.template, self.groups, self.threads, alike(self.kernel, self.inputs)
 
     @property
-    def variant(self) -> str:
-        """Equal for launches that one Launcher serves."""
-        return repr((self.kernel.name, self.types, self.template, self.groups, self.threads))
-
-    def launcher(self) -> Launcher:
-        return Launcher(self.kernel, *self.types, self.template, self.groups, self.threads)
+    def handed_over(self) -> list[mx.array]:
+        same = alike(self.kernel, self.inputs)
+        return [*(x for i, x in enumerate(self.inputs) if same[i] == i), *self.outputs]
 
 
 def launches_of(chain: Chain, call: Call) -> list[Launch]:
@@ -125,14 +125,14 @@ class DeviceTimer(Timer):
         calls = {id(call): call for call in rotation}
         caught = {key: launches_of(chain, call) for key, call in calls.items()}
         own, again = Memories(), len(calls) < len(rotation)
-        launchers = {each.variant: each for launches in caught.values() for each in launches}
-        launchers = {variant: each.launcher() for variant, each in launchers.items()}
+        variants = {repr(each.variant): each.variant for launches in caught.values() for each in launches}
+        launchers = {key: Launcher(*variant) for key, variant in variants.items()}
 
         def memory(x: mx.array, turn: int) -> Memory:
             return (self.kept if id(x) in self.kept.held else own).of(x, turn if again else 0)
 
         return [
-            (launchers[each.variant], [memory(x, turn) for x in (*each.inputs, *each.outputs)])
+            (launchers[repr(each.variant)], [memory(x, turn) for x in each.handed_over])
             for turn, call in enumerate(rotation)
             for each in caught[id(call)]
         ]

@@ -41,9 +41,9 @@ class Driver:
         monkeypatch.setattr(cuda, "build", self.build)
         return self
 
-    def build(self, kernel, in_types, out_types, template, threads) -> bytes:
+    def build(self, kernel, in_types, out_types, template, threads, same=()) -> bytes:
         assert len(in_types) == len(kernel.inputs) and len(out_types) == len(kernel.outputs)
-        self.variants.append((kernel.name, template))
+        self.variants.append((kernel.name, template, len(set(same) or in_types) + len(out_types)))
         return str(len(self.variants) - 1).encode()
 
     def bytes_at(self, pointer: int) -> bytes:
@@ -90,7 +90,7 @@ class Driver:
         return self.end(module)
 
     def cuModuleGetFunction(self, ref, module, name):
-        kernel, _ = self.objects[module.value]
+        kernel, *_ = self.objects[module.value]
         assert name == f"smelt_{kernel}".encode()
         ref._obj.value = module.value
         return 0
@@ -105,7 +105,8 @@ class Driver:
             return 1
         pointers = [ctypes.cast(address, ctypes.POINTER(ctypes.c_uint64))[0] for address in arguments]
         assert all(pointer in self.buffers for pointer in pointers)
-        variant = self.objects[function.value]
+        *variant, count = self.objects[function.value]
+        assert len(pointers) == count
         self.recording.append(Launched(*variant, (x, y, z), threads, shared, tuple(pointers)))
         return 0
 

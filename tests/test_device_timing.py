@@ -9,7 +9,7 @@ from cuda_fake import Driver
 from msl.emulator import RUNS_HERE
 from smelt import models
 from smelt.engine import tune
-from smelt.kernels import device_timing, launch, linear_kernel, tuning_spaces
+from smelt.kernels import cuda, device_timing, launch, linear_kernel, tuning_spaces
 from smelt.kernels.cuda_driver import DriverError, raw
 from smelt.kernels.device_timing import DeviceTimer
 from smelt.kernels.timing import Chain, Timer
@@ -63,6 +63,21 @@ def test_the_time_is_a_calls_on_the_device(driver):
     timer = timer_of()
     rotation = timer.rotation([call_of()])
     assert timer.chained(RUN, rotation)() == pytest.approx(7.0) and timer.link_us(rotation) == 0.0
+
+
+def test_what_stands_where_there_is_nothing_is_not_handed_over(driver, monkeypatch):
+    """The variant is the one that MLX launches, which is compiled already."""
+    one, built = launch.Kernel("first", ("x", "w", "bias", "gain"), ("y",), optional=("bias", "gain")), []
+    real = driver.build
+    monkeypatch.setattr(cuda, "build", lambda *variant: built.append(variant[-1]) or real(*variant))
+
+    def fused(call):
+        x, w = call.args
+        return one([x, w, x, w[0]], [(x.shape, x.dtype)], template={}, groups=(1, 1, 1), threads=32)
+
+    timer = timer_of()
+    timer.chained(Chain(fused), timer.rotation([call_of()]))
+    assert built == [(0, 1, 0, 3)] and {len(each.pointers) for each in driver.captured[0]} == {4}
 
 
 def test_weights_rotate_through_more_than_the_cache_and_calls_share_none(driver):
@@ -179,7 +194,7 @@ def test_a_candidate_that_the_device_refuses_is_wrong_and_the_search_goes_on(mod
             staged = 1 << 20 if template["SIMDS"] == 1 else 0
             return super().__call__(inputs, outputs, template={**template, "STAGED": staged}, **how)
 
-    greedy = Greedy(real.name, real.inputs, real.outputs)
+    greedy = Greedy(real.name, real.inputs, real.outputs, optional=real.optional)
     monkeypatch.setattr(linear_kernel, "LANES", greedy)
     monkeypatch.setitem(linear_kernel.KERNELS, "lanes", greedy)
     for result in searched(model, Device(lambda name, template: 1.0), ("linear",)):

@@ -120,7 +120,7 @@ def test_on_cuda_candidates_are_compiled_together_before_they_are_tried(model, m
         (case,) = [c for c in search.cases_of(tuning_spaces.SPACES, tune.recorded(model)) if c.op == "qk_norm_rope"]
     built = []
 
-    def build(kernel, in_types, out_types, template, threads):
+    def build(kernel, in_types, out_types, template, threads, same):
         built.append((kernel.name, template["SIMDS"], threads, len(in_types) == len(kernel.inputs)))
         raise RuntimeError("NVRTC refused a kernel")
 
