@@ -116,14 +116,15 @@ class Device:
         return found
 
     def memory(self, array: mx.array):
-        from .kernels_cuda import Memory, raw
+        from ..kernels.cuda_driver import Memory, raw
 
         if id(array) not in self.memories:
-            self.memories[id(array)] = array, Memory(raw(array))
+            self.memories[id(array)] = array, Memory.of(raw(array))
         return self.memories[id(array)][1]
 
     def us(self, calls: list[tuple]) -> float:
-        from .kernels_cuda import Launcher, launch_us
+        from ..kernels.cuda_driver import Launcher
+        from .kernels_cuda import launch_us
 
         kernel, inputs, outputs, template, groups, threads = calls[0]
         launcher = Launcher(kernel, [x.dtype for x in inputs], [t for _, t in outputs], template, groups, threads)

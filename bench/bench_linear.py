@@ -21,6 +21,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..kernels import cubins, cuda, launch, linear_kernel
+from ..kernels.cuda_driver import Launcher, Memory, raw
 from ..kernels.linear import Weight
 from ..kernels.norm import Norm
 from . import kernels_cuda as device
@@ -94,16 +95,16 @@ class Case:
         with launch.through(through):
             return linear_kernel.fused(self.x[:rows], self.weight, self.norm, residual, self.shape.glu, None)
 
-    def memories(self) -> list[list[device.Memory]]:
+    def memories(self) -> list[list[Memory]]:
         """Per copy of the matrix, device memory for every argument of the kernel."""
         if self.sets is None:
-            x = device.Memory(device.raw(self.x))
-            gain = device.Memory(device.raw(self.norm.weight)) if self.norm else x
-            residual = x if self.residual is None else device.Memory(device.raw(self.residual))
-            y = device.Memory(np.zeros((8, self.shape.outputs), np.uint32))
-            packed = [device.raw(a) for a in (self.weight.weight, self.weight.scales, self.weight.biases)]
+            x = Memory.of(raw(self.x))
+            gain = Memory.of(raw(self.norm.weight)) if self.norm else x
+            residual = x if self.residual is None else Memory.of(raw(self.residual))
+            y = Memory.of(np.zeros((8, self.shape.outputs), np.uint32))
+            packed = [raw(a) for a in (self.weight.weight, self.weight.scales, self.weight.biases)]
             self.sets = [
-                [x, *(device.Memory(a) for a in packed), x, gain, residual, y] for _ in range(self.copies)
+                [x, *(Memory.of(a) for a in packed), x, gain, residual, y] for _ in range(self.copies)
             ]  # fmt: skip
         return self.sets
 
@@ -231,7 +232,7 @@ def through_mlx_us(case: Case, rows: int) -> float:
 
 
 def time_rows(case: Case, knobs: dict | None, rows: list[int]) -> dict[int, float]:
-    return {r: device.launch_us(device.Launcher(*variant(case, knobs, r)), case.memories()) for r in rows}
+    return {r: device.launch_us(Launcher(*variant(case, knobs, r)), case.memories()) for r in rows}
 
 
 def right(case: Case, found: list[dict], rows: int) -> list[dict]:

@@ -24,6 +24,7 @@ from ..engine.request import Sampling
 from ..engine.sampler import Sampler
 from ..engine.sequence import Sequence
 from ..kernels import cubins, launch, sample, sample_kernel
+from ..kernels.cuda_driver import Graph, Launcher, Memory, raw
 from . import kernels_cuda as device
 
 VOCABULARIES = (151936, 262144)
@@ -121,16 +122,16 @@ def chain_us(draw, logits: mx.array, count: int, rounds: int = 7) -> float:
 
 def device_us(problem: Problem, launches: int = 48) -> float:
     """Of both launches, by the CUDA driver alone."""
-    memories: dict[str, device.Memory] = {}
+    memories: dict[str, Memory] = {}
     steps = []
     for kernel, inputs, outputs, template, groups, threads in problem.launches:
         for name, array in zip(kernel.inputs, inputs, strict=True):
             if name not in memories:
-                memories[name] = device.Memory(device.raw(array))
+                memories[name] = Memory.of(raw(array))
         for name, (shape, dtype) in zip(kernel.outputs, outputs, strict=True):
-            memories[name] = device.Memory(np.zeros(int(np.prod(shape)) * dtype.size, np.uint8))
+            memories[name] = Memory.of(np.zeros(int(np.prod(shape)) * dtype.size, np.uint8))
         types = [x.dtype for x in inputs], [dtype for _, dtype in outputs]
-        launcher = device.Launcher(kernel, *types, template, groups, threads)
+        launcher = Launcher(kernel, *types, template, groups, threads)
         steps.append((launcher, [memories[name] for name in (*kernel.inputs, *kernel.outputs)]))
 
     def record(stream):
@@ -138,7 +139,7 @@ def device_us(problem: Problem, launches: int = 48) -> float:
             for launcher, arguments in steps:
                 launcher.launch(stream, arguments)
 
-    return device.Graph(record).replay_us() / launches
+    return Graph(record).replay_us() / launches
 
 
 def copy_gbps() -> float:

@@ -18,6 +18,7 @@ from pathlib import Path
 from .. import models
 from ..engine import tune, warming
 from ..kernels import launch, search, table
+from ..kernels.device_timing import tuning_timer
 from ..kernels.timing import ROUNDS, Timer
 from ..models import source
 from . import packed
@@ -79,7 +80,7 @@ def main() -> int:
         return 1
     os.environ["SMELT_TUNE"] = "off"
     warming.prepare_kernels(source.home())
-    timer, found = Timer(rounds=args.rounds), {}
+    timer, found = tuning_timer(args.rounds), {}
     for shape in args.shape or fitting(PUBLISHED):
         found[shape] = tuned(shape, timer, args.seconds, args.op)
         print(f"{shape}: {len(found[shape])} cases", file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from ..kernels import launch, search, table
+from ..kernels.device_timing import tuning_timer
 from ..kernels.timing import ROUNDS, Timer
 from ..kernels.tuning import Call, recording
 from ..kernels.tuning_spaces import SPACES
@@ -81,7 +82,7 @@ def search_for(
     model = loaded(name, model_dirs, download=True, kv_quant=kv_quant)
     selfcheck.prepare(model)
     selfcheck.check(model)
-    return tune(model, Timer(rounds=rounds, clock=clock), seconds, ops, progress)
+    return tune(model, tuning_timer(rounds, clock), seconds, ops, progress)
 
 
 def loaded(name: str | None, model_dirs: Collection[str], download: bool = False, kv_quant: str = "off"):

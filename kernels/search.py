@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from . import ahead, launch
+from .cuda_driver import DriverError
 from .timing import Chain, Timer, faster, net
 from .tuning import Call, Knobs, Space, exact, fault
 
@@ -141,8 +142,11 @@ class Tuner:
             if why := self.fault(case, knobs, truths):
                 result.wrong.append((knobs, why))
                 continue
-            run = self.timer.chained(self.forced(case, knobs), rotation)
-            result.best = sorted([*result.best, (run(), result.tried, run, knobs)])[:FINALISTS]
+            try:
+                run = self.timer.chained(self.forced(case, knobs), rotation)
+                result.best = sorted([*result.best, (run(), result.tried, run, knobs)])[:FINALISTS]
+            except DriverError as error:
+                result.wrong.append((knobs, f"it cannot be timed: {error}"))
         return result
 
     def choice(self, case: Case, screened: "Screened", times: list[list[float]]) -> Found:

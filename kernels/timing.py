@@ -2,7 +2,7 @@
 
 A chain goes round copies of the call's weights that together are larger than any cache, in one evaluation. Between two
 calls stands one tiny op that makes the next input depend on the last result; what a chain of these ops alone costs is
-taken off. Chains that are compared take turns.
+taken off. Chains that are compared take turns. On CUDA the tuner times launches without MLX between them: device_timing.py.
 """
 
 import statistics
@@ -35,13 +35,10 @@ def link(call: Call) -> list[mx.array]:
     return [call.first]
 
 
-def copied(call: Call, i: int) -> Call:
-    """With large arrays of its own, but for the first one."""
-    return call.each(lambda a: a if i == 0 or a.nbytes < LARGE else a + mx.zeros((), a.dtype))
-
-
 class Timer:
     """rotated: bytes to go round; calls, rounds: see above; clock: seconds, as time.perf_counter gives them."""
+
+    least = 1  # rounds of a rotation
 
     def __init__(self, rotated: int = ROTATED, calls: int = CALLS, rounds: int = ROUNDS, clock=time.perf_counter):
         self.rotated, self.calls, self.rounds, self.clock = rotated, calls, rounds, clock
@@ -49,10 +46,14 @@ class Timer:
     def rotation(self, calls: Sequence[Call], space: Space | None = None) -> list[Call]:
         """The calls in turn, each time with other large arrays, or with other parts of them."""
         reads, turned = (space.reads, space.turned) if space else (lambda call: call.bytes, None)
-        rounds = min(self.calls, -(-self.rotated // max(1, sum(map(reads, calls)))))
-        made = [turned(call, i) if turned else copied(call, i) for i in range(rounds) for call in calls]
+        rounds = max(self.least, min(self.calls, -(-self.rotated // max(1, sum(map(reads, calls))))))
+        made = [turned(call, i) if turned else self.copied(call, i) for i in range(rounds) for call in calls]
         mx.eval([call.arrays for call in made])
         return made
+
+    def copied(self, call: Call, i: int) -> Call:
+        """With large arrays of its own, but for the first one."""
+        return call.each(lambda a: a if i == 0 or a.nbytes < LARGE else a + mx.zeros((), a.dtype))
 
     def chained(self, chain: Chain, rotation: Sequence[Call]) -> Callable[[], float]:
         """A function that runs the chain once and says the microseconds of a call; built and warm."""

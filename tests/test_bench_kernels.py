@@ -6,7 +6,8 @@ import sys
 
 import mlx.core as mx
 import pytest
-from smelt.bench import kernels
+from cuda_fake import Driver
+from smelt.bench import kernels, kernels_cuda
 from smelt.kernels.linear import pack
 from smelt.kernels.tuning import Call
 from smelt.kernels.tuning_spaces import SPACES
@@ -37,6 +38,13 @@ def test_each_op_is_timed_with_its_bytes_and_its_share_of_a_copy(tmp_path):
 def test_an_unknown_shape_is_refused():
     done = run("--shape", "gpt-9")
     assert done.returncode == 2 and "'gpt-9' is none of tiny" in done.stderr
+
+
+def test_a_copys_bandwidth_counts_what_is_read_and_written(monkeypatch):
+    driver = Driver(cost=lambda name, template: 2.0).install(monkeypatch)
+    assert kernels_cuda.copy_gbps(megabytes=1) == pytest.approx(2 * 2**20 / 2e3)
+    (launched, *_), covered = driver.captured[0], 64  # bytes of a thread
+    assert launched.groups[0] * launched.threads * covered == 2**20 and len(set(launched.pointers)) == 2
 
 
 def test_bytes_are_what_a_call_reads():

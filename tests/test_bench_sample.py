@@ -3,6 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
+from cuda_fake import Driver
 from msl.accuracy import kernels_run
 from smelt.bench import bench_sample as bench
 from smelt.kernels import launch
@@ -23,6 +24,15 @@ def test_a_chain_is_of_dependent_draws():
     drawn = []
     us = bench.chain_us(lambda x: drawn.append(1) or [x.sum()], mx.ones((2, 2)), 5, rounds=3)
     assert us > 0 and len(drawn) == 5
+
+
+def test_the_device_launches_both_passes_with_the_results_of_the_first(monkeypatch):
+    driver = Driver(cost=lambda name, template: 2.0).install(monkeypatch)
+    with kernels_run():
+        assert bench.device_us(bench.CASES[0].problem(2000, 2), launches=3) == pytest.approx(4.0)
+    first, second = driver.captured[0][:2]
+    assert len(driver.captured[0]) == 6 and second.pointers[:2] == first.pointers[-2:]
+    assert not driver.buffers
 
 
 def test_the_sweep_sorts_and_leaves_the_knobs_as_they_were(monkeypatch):

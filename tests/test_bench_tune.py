@@ -42,7 +42,7 @@ def test_the_program(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(os.environ, "SMELT_HOME", str(tmp_path))
     monkeypatch.setitem(os.environ, "SMELT_TUNE", "")
     monkeypatch.setitem(os.environ, "SMELT_KERNELS", "-self_attention")
-    monkeypatch.setattr(bench, "Timer", lambda rounds: device.timer)
+    monkeypatch.setattr(bench, "tuning_timer", lambda rounds: device.timer)
     monkeypatch.setattr(tune, "ROWS", (1,))
     monkeypatch.setattr(tune, "CONTEXT", 12)
     monkeypatch.setattr(table, "SHIPPED", tmp_path / "tuning.json")

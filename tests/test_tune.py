@@ -120,7 +120,7 @@ def test_on_cuda_candidates_are_compiled_together_before_they_are_tried(model, m
         (case,) = [c for c in search.cases_of(tuning_spaces.SPACES, tune.recorded(model)) if c.op == "qk_norm_rope"]
     built = []
 
-    def build(kernel, in_types, out_types, template, threads):
+    def build(kernel, in_types, out_types, template, threads, same):
         built.append((kernel.name, template["SIMDS"], threads, len(in_types) == len(kernel.inputs)))
         raise RuntimeError("NVRTC refused a kernel")
 
@@ -241,7 +241,7 @@ def whole(tmp_path_factory):
 
 def quick(monkeypatch, device):
     """What the commands would take from a real GPU."""
-    monkeypatch.setattr(tune, "Timer", lambda **more: device.timer)
+    monkeypatch.setattr(tune, "tuning_timer", lambda *given: device.timer)
     monkeypatch.setattr(verify, "Timer", lambda **more: device.timer)
     return launch.through(device)
 

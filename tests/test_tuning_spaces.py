@@ -4,11 +4,13 @@ import itertools
 
 import mlx.core as mx
 import pytest
+from cuda_fake import Driver
 from msl.emulator import RUNS_HERE
 from smelt import models
 from smelt.bench import checkpoints, packed
 from smelt.engine import tune, verify
 from smelt.kernels import launch, search, timing, tuning, tuning_spaces
+from smelt.kernels.device_timing import DeviceTimer
 from smelt.kernels.pages import Pages
 from smelt.kernels.tuning_spaces import SPACES
 from test_models_on_kernels import MODELS, load
@@ -61,6 +63,20 @@ def test_a_right_kernel_passes_and_a_wrong_one_is_found(op, recorded):
     if op == "sample":  # what is flipped there may have one element
         found = [why for why in found if why]
     assert found and all("away" in why for why in found)
+
+
+@pytest.mark.parametrize("op", SPACE)
+def test_what_is_timed_on_a_cuda_device_is_what_the_kernel_launches(op, recorded, monkeypatch):
+    space, calls, driver = SPACE[op], recorded[OPS[op]][op], Driver().install(monkeypatch)
+    with launch.through(device := Device(lambda name, template: 1)):
+        for call in calls:
+            mx.eval(space.fused(space.fresh(call)))
+        launched = [(kernel.name, *how) for kernel, _, _, _, *how in device.emulator.launches]
+        timer = DeviceTimer(rotated=1, calls=2, rounds=3)
+        run = timer.chained(timing.Chain(space.fused), timer.rotation(calls, space))
+    (timed,) = driver.captured
+    assert [(each.name, each.groups, each.threads) for each in timed[: len(launched)]] == launched
+    assert len(timed) == 2 * len(launched) and run() == pytest.approx(len(launched) / len(calls))
 
 
 @pytest.mark.parametrize("op", [op for op in SPACE if op not in ("embed", "router")])
