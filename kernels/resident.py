@@ -22,7 +22,8 @@ HAND_OVER = launch.Kernel("hand_over", ("words",), ("a", "b", "c", "d"))
 
 def handed_over(x: mx.array) -> list[mx.array]:
     """x [N] of 32-bit words in pieces that the host reads one after another; on CUDA of two words, if N is up to 64."""
-    return pieces_of(x) if launch.machine() == "cuda" and PAIR < x.size <= MOST and x.ndim == 1 else [x]
+    wanted = launch.machine() == "cuda" and PAIR < x.size <= MOST and x.ndim == 1
+    return pieces_of(x) if wanted and launch.unavailable("hand_over") is None else [x]
 
 
 def pieces_of(x: mx.array) -> list[mx.array]:

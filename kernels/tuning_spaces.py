@@ -51,9 +51,10 @@ MOST_OUTS = 80
 REGISTERS = 60000  # of a core of NVIDIA's; what needs more would spill
 SPANS = tuple(span for span in (1, 2, 4, 8) if span <= pages.LEAST_TABLE)  # a part must fit in every table
 ATTENTION = {
-    "tiles": {"span": SPANS, "simds": (2, 4, 8), "tile": (4, 8), "resident": (1, 2, 3), "join": ("last", "merge")},
-    "lanes": {"span": SPANS, "simds": (2, 4, 8, 16), "batch": (1, 2, 4), "tile": (1, 2, 4, 8), "join": ("last", "merge")},
+    "tiles": {"span": SPANS, "simds": (2, 4, 8), "tile": (4, 8), "resident": (1, 2, 3)},
+    "lanes": {"span": SPANS, "simds": (2, 4, 8, 16), "batch": (1, 2, 4), "tile": (1, 2, 4, 8)},
 }
+# Which way parts are joined is not searched: a launch more costs a decode step more than its kernel takes.
 PACKED_ATTENTION = {"span": SPANS, "simds": (2, 4, 8, 16), "batch": (1, 2, 4), "tile": (1, 2, 4, 8), "chunk": (8, 16)}
 EXPERTS = {
     "experts": {"simds": (1, 2, 4, 8), "rows": (2, 4, 8), "values": (8, 16, 32), "resident": (4, 6, 8)},
