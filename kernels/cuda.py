@@ -118,10 +118,19 @@ def architecture() -> str:
 
 def cores() -> int:
     """Multiprocessors of the GPU that MLX uses."""
-    driver, count, device = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(), ctypes.c_int()
+    return attribute(16, "number of multiprocessors")
+
+
+def core_memory() -> int:
+    """KiB of threadgroup memory of a multiprocessor."""
+    return attribute(81, "memory of a multiprocessor") >> 10
+
+
+def attribute(number: int, what: str) -> int:
+    """One of the driver's CUdevice_attribute."""
+    driver, found, device = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(), ctypes.c_int()
     if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
         raise RuntimeError("the CUDA driver has no device")
-    multiprocessors = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
-    if driver.cuDeviceGetAttribute(ctypes.byref(count), multiprocessors, device):
-        raise RuntimeError("the CUDA driver does not tell the number of multiprocessors")
-    return count.value
+    if driver.cuDeviceGetAttribute(ctypes.byref(found), number, device):
+        raise RuntimeError(f"the CUDA driver does not tell the {what}")
+    return found.value

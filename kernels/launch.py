@@ -304,6 +304,16 @@ def cores() -> int:
     return cuda.cores()
 
 
+@functools.cache
+def core_memory() -> int:
+    """KiB of threadgroup memory that a core of the GPU has for all its threadgroups, where a kernel may have that much."""
+    if machine() != "cuda":
+        return 228
+    from . import cuda
+
+    return cuda.core_memory()
+
+
 def chip_table(own: bool = True) -> dict:
     """What the shipped table says about this chip, and then the user's."""
     return _chip_table(chip(), own)

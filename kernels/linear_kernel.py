@@ -21,7 +21,7 @@ import mlx.core as mx
 from . import launch
 
 MAX_ROWS = 8
-ROOM = 226  # KiB of threadgroup memory of a core of NVIDIA's, of which each threadgroup's own needs take 1
+SPARE = 2  # KiB of a threadgroup's memory that the system and `squares` take
 ACTS = {None: 0, "silu": 1, "gelu_tanh": 2, "relu2": 3}  # as activation.metal numbers them
 FLOATS = (mx.float16, mx.bfloat16, mx.float32)
 
@@ -199,13 +199,14 @@ def impossible_bytes(knobs: dict, bits: int, group: int, width: int, gated: bool
     if width // group % 2 or unit * bits // 128 * knobs["slice"] % 2:
         return "scales of a row in whole words, and of a slice 32 bytes or a multiple"
     if not fits({**knobs, "depth": 1, "resident": 1}, bits, group, width, gated, MAX_ROWS):
-        return f"more than {ROOM} KiB of threadgroup memory at {MAX_ROWS} rows, even with one stage"
+        return f"more than {launch.core_memory()} KiB of threadgroup memory at {MAX_ROWS} rows, even with one stage"
     return None
 
 
 def fits(knobs: dict, bits: int, group: int, width: int, gated: bool, count: int) -> bool:
     """Whether a core has the threadgroup memory."""
-    return 16 * staged(knobs, bits, group, width, knobs["outs"], gated, count) <= (ROOM // knobs["resident"] - 1) << 10
+    needed = 16 * staged(knobs, bits, group, width, knobs["outs"], gated, count)
+    return needed <= (launch.core_memory() // knobs["resident"] - SPARE) << 10
 
 
 def staged(knobs: dict, bits: int, group: int, width: int, outputs: int, gated: bool, rows: int) -> int:
