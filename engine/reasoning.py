@@ -7,7 +7,7 @@ from .parse.reasoning import Tags
 
 class ReasoningState:
     """As the parser sees it: a block may open where an answer begins, or anywhere if the family's marks mean nothing
-    else, and ends with the first closing mark.
+    else, and ends with the first closing mark. That mark again, and the mark of what follows, are no answer yet.
 
     inside   the next token is a part of the reasoning, or closes it
     may_open the next token may open a block
@@ -16,7 +16,7 @@ class ReasoningState:
     """
 
     def __init__(self, tags: Tags, token_bytes: Callable[[int], bytes], opened: bool):
-        self.opens, self.closes = encoded(tags.opens), encoded(tags.closes)
+        self.opens, self.closes, self.skipped = encoded(tags.opens), encoded(tags.closes), encoded(tags.closes + tags.then)
         self.anywhere, self.token_bytes = tags.anywhere, token_bytes
         self.longest = max(map(len, self.opens + self.closes))
         self.inside, self.count, self.blocks = opened, 0, 0
@@ -45,12 +45,14 @@ class ReasoningState:
 
     def look(self, text: bytes) -> None:
         """Is what comes an opening mark, or can it become one?"""
-        if any(mark in text for mark in self.opens):
+        begun, skipped = text.lstrip(), self.skipped if self.blocks else ()
+        while mark := next((mark for mark in skipped if begun.startswith(mark)), None):
+            begun = begun[len(mark) :].lstrip()
+        if any(mark in text if self.anywhere else begun.startswith(mark) for mark in self.opens):
             self.inside, self.tail = True, b""
             return
-        begun = text.strip()
-        self.fresh = self.fresh and any(mark.startswith(begun) for mark in self.opens)
-        self.tail = text[-self.longest :]
+        self.fresh = self.fresh and any(mark.startswith(begun) for mark in self.opens + skipped)
+        self.tail = begun if self.fresh else text[-self.longest :]
 
 
 def encoded(marks: tuple[str, ...]) -> tuple[bytes, ...]:

@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from smelt.engine.errors import EngineFailed
 from smelt.engine.guide import Guide, Spelling, along
@@ -158,6 +158,7 @@ def test_what_need_not_wait_needs_no_mask(words, budget, opened):
 
 
 @settings(deadline=None)
+@example(["<think>", "</think>", "</think>", "<think>", "\n", "\n", "\n"], False)
 @given(pieces=st.lists(st.sampled_from([w for w in WORDS if w != "<end>"]), max_size=25), opened=st.booleans())
 def test_the_state_is_what_the_parser_says(pieces, opened):
     """Tokens that are reasoning for one are reasoning for the other, but for half a mark, which may become a whole one."""
