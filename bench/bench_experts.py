@@ -99,8 +99,9 @@ class Device:
     """The launches of all calls with some rows, and device memory for their arrays."""
 
     def __init__(self, case: Case, rows: int):
-        self.case, self.rows = case, rows
-        self.memories: dict[int, tuple] = {}
+        from ..kernels.device_timing import Memories
+
+        self.case, self.rows, self.memories = case, rows, Memories()
 
     def launches(self) -> dict[str, list[tuple]]:
         """Of each kernel, one for every call."""
@@ -116,11 +117,7 @@ class Device:
         return found
 
     def memory(self, array: mx.array):
-        from ..kernels.cuda_driver import Memory, raw
-
-        if id(array) not in self.memories:
-            self.memories[id(array)] = array, Memory.of(raw(array))
-        return self.memories[id(array)][1]
+        return self.memories.of(array, 0)
 
     def us(self, calls: list[tuple]) -> float:
         from ..kernels.cuda_driver import Launcher

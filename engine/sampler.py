@@ -132,10 +132,10 @@ class Sampler:
 
     def position(self) -> mx.array:
         """[B] uint32: of the tokens to be drawn."""
-        numbers = np.array([len(s.prompt) + s.submitted for s in self.sequences], np.int32)
+        numbers = [len(s.prompt) + s.submitted for s in self.sequences]
         if len(numbers) <= PAIR:
-            return mx.array(numbers).view(mx.uint32)
-        return self.positions(numbers, np.ones_like(numbers)).view(mx.uint32)
+            return mx.array(numbers, mx.uint32)
+        return self.positions(np.array(numbers, np.int32), np.ones(len(numbers), np.int32)).view(mx.uint32)
 
 
 def with_unread(

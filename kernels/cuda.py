@@ -28,7 +28,6 @@ TYPES = {
 }  # fmt: skip
 
 
-NEWLINE = "\n"
 DYNAMIC = "__shared__ uint4 staged[STAGED];"  # as translated: how much there is, the launch says, for more than 48 KiB
 
 
@@ -62,13 +61,15 @@ def unit(kernel, in_types, out_types, template, threads, same=()) -> str:
     helpers, body = (translate(part) for part in kernel.text)
     inputs = list(zip(in_types, kernel.inputs, same or range(len(in_types)), strict=True))
     parameters = [f"const {TYPES[t]}* __restrict__ {name}" for i, (t, name, first) in enumerate(inputs) if first == i]
-    others = [f"const {TYPES[t]}* {name} = {kernel.inputs[first]};" for i, (t, name, first) in enumerate(inputs) if first != i]
     parameters += [f"{TYPES[t]}* __restrict__ {name}" for t, name in zip(out_types, kernel.outputs, strict=True)]
+    others = (f"const {TYPES[t]}* {name} = {kernel.inputs[first]};" for i, (t, name, first) in enumerate(inputs) if first != i)
+    declared = "\n".join([constants(template), *others])
+    body = body.replace(DYNAMIC, "extern __shared__ uint4 staged[];")
     bounds = f"{threads}, {template.get('RESIDENT', 1)}"  # threads, and how many threadgroups share a core
     return (
         f"{prelude()}\nnamespace smelt {{\n{helpers}\n"
         f'extern "C" __global__ void __launch_bounds__({bounds}) smelt_{kernel.name}(\n{", ".join(parameters)}) {{\n'
-        f"{constants(template)}\n{NEWLINE.join(others)}\n{body.replace(DYNAMIC, 'extern __shared__ uint4 staged[];')}\n}}\n}}\n"
+        f"{declared}\n{body}\n}}\n}}\n"
     )
 
 
@@ -81,6 +82,7 @@ def alike(kernel, inputs) -> tuple[int, ...]:
 
 def build(kernel, in_types, out_types, template, threads, same=()) -> bytes:
     """The cubin of one variant. Safe to call from many threads: NVRTC runs outside the interpreter's lock."""
+    same = same or tuple(range(len(in_types)))
     key = (kernel.name, tuple(in_types), tuple(out_types), tuple(template.items()), threads, same)
     if key not in _built:
         _built[key] = cubins.cubin(unit(kernel, in_types, out_types, template, threads, same), architecture())

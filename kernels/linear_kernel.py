@@ -126,10 +126,9 @@ def chosen_knobs(bits: int, group: int, width: int, rows: int, gated: bool, dtyp
     """From the tuning tables where they know this shape on this chip and it is possible, else the default; `count` is of
     x's rows."""
     outputs = rows // 2 if gated else rows
-    default = default_knobs(bits, group, width, outputs, gated, dtype)
     found = launch.knobs("linear", shape_key(bits, width, rows, gated), {})
     if not found or impossible(found, bits, group, width, gated, dtype):
-        found = default
+        found = default_knobs(bits, group, width, outputs, gated, dtype)
     return fitted(found, bits, group, width, gated, count) if found["kernel"] == "bytes" else found
 
 

@@ -213,6 +213,7 @@ def test_default_knobs_are_possible_at_any_width(monkeypatch, machine, bits, gro
     if group and width % group:
         pytest.skip("no such matrix")
     monkeypatch.setattr(launch, "machine", lambda: machine)
+    monkeypatch.setattr(launch, "core_memory", lambda: 228)
     for cores, outputs, gated in itertools.product((10, 132), (16, 2560, 9728, 151936), (False, True)):
         monkeypatch.setattr(launch, "cores", lambda: cores)  # noqa: B023
         knobs = linear_kernel.default_tiles(bits, group or width, width, outputs, gated, BF16)
@@ -238,6 +239,7 @@ def shipped_knobs():
 @pytest.mark.parametrize("chip, shape, entry", list(shipped_knobs()))
 def test_shipped_knobs_are_possible_and_say_what_they_reached(monkeypatch, chip, shape, entry):
     monkeypatch.setattr(launch, "machine", lambda: "cuda" if chip.startswith(("NVIDIA", "sm_")) else "metal")
+    monkeypatch.setattr(launch, "core_memory", lambda: 228)
     bits, width = int(shape.split("-bit ")[0]), int(shape.split()[1].split("->")[0])
     group = 0 if bits == 16 else 64
     assert linear_kernel.impossible(entry["knobs"], bits, group, width, shape.endswith(" gated"), BF16) is None

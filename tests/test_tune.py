@@ -154,6 +154,7 @@ def test_all_candidates_of_linear_are_possible_and_few_enough(monkeypatch, machi
     monkeypatch.undo()
     monkeypatch.setattr(launch, "machine", lambda: machine)
     monkeypatch.setattr(launch, "cores", lambda: 132)
+    monkeypatch.setattr(launch, "core_memory", lambda: 228)
     weight = pack(mx.zeros((2 * 9728, 2560), mx.bfloat16))
     call = Call((mx.zeros((1, 2560), mx.bfloat16), weight, None, None, "silu", None), {})
     found = list(tuning_spaces.linear_candidates("linear", {}, call))

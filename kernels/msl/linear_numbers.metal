@@ -6,15 +6,11 @@
 template <int N, typename T>
 METAL_FUNC void bring(thread uint (&words)[N], const device T* from, bool inside) {
 #pragma unroll
-  for (int i = 0; i < N; i += 4) {
-    uint loaded[4] = {0u, 0u, 0u, 0u};
-    if (inside) {
-      load_words((const device uint*)(from + 2 * i), loaded);
-    }
-#pragma unroll
-    for (int e = 0; e < 4; e++) {
-      words[i + e] = loaded[e];
-    }
+  for (int i = 0; i < N; i++) {
+    words[i] = 0u;
+  }
+  if (inside) {
+    bring(words, from);
   }
 }
 

@@ -64,7 +64,10 @@ METAL_FUNC void copy_pair(threadgroup uint4* stage, const device uint* w, int pa
   }
 }
 
-// W words out of threadgroup memory, in one load.
+// load_words and load_pairs (packed.metal) out of threadgroup memory, by other names: to CUDA, which is told no address
+// spaces, overloads would be the same function twice.
+
+// W words, in one load.
 template <int W>
 METAL_FUNC void take_words(const threadgroup uint* from, thread uint (&words)[W]) {
   if constexpr (W == 4) {

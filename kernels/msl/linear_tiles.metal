@@ -136,20 +136,6 @@ METAL_FUNC void load_scales(thread Row<SLICE, W, SCALES>& row, const device T* s
   }
 }
 
-// 2 TILES consecutive values, as words of two neighbours.
-template <typename T, int TILES>
-METAL_FUNC void bring(thread uint (&words)[TILES], const device T* from) {
-#pragma unroll
-  for (int i = 0; i < TILES; i += 4) {
-    uint loaded[4];
-    load_words((const device uint*)(from + 2 * i), loaded);
-#pragma unroll
-    for (int e = 0; e < 4; e++) {
-      words[i + e] = loaded[e];
-    }
-  }
-}
-
 // A lane's part of a slice of x, whose next unit is 8 TILES values further; zero where `inside` is not.
 template <typename T, int SLICE, int TILES>
 METAL_FUNC void bring_slice(thread uint (&words)[SLICE][TILES], const device T* from, bool inside) {

@@ -36,6 +36,20 @@ METAL_FUNC void load_words(const device uint* from, thread uint (&words)[W]) {
   }
 }
 
+// 2 N consecutive 16-bit values, N a multiple of 4, as words of two neighbours.
+template <typename T, int N>
+METAL_FUNC void bring(thread uint (&words)[N], const device T* from) {
+#pragma unroll
+  for (int i = 0; i < N; i += 4) {
+    uint loaded[4];
+    load_words((const device uint*)(from + 2 * i), loaded);
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+      words[i + e] = loaded[e];
+    }
+  }
+}
+
 // N consecutive elements, STEP (1, 2 or 4) in one load, as the type they are stored in or as floats.
 template <int STEP, int N, typename T, typename To>
 METAL_FUNC void load_values(const device T* from, thread To (&to)[N]) {
