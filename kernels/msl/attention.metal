@@ -16,7 +16,7 @@
 
 // ---- body
   constexpr bool FRESH = false;
-  threadgroup uint fresh[1];
+  threadgroup uint4 fresh[1];
 
 #include "attention_first.metal"
 

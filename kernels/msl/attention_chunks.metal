@@ -55,11 +55,17 @@ METAL_FUNC bool any_seen(int from, int position) {
 
 // Head `i` of those in threadgroup memory, as load_chunks has it.
 template <int D, int W, int STRIDE, typename T, int N>
-METAL_FUNC void take_fresh(threadgroup uint* heads, int i, uint offset, thread uint (&to)[N]) {
-  constexpr int PER = 4 / int(sizeof(T));               // elements of a word
+METAL_FUNC void take_fresh(const threadgroup uint4* heads, int i, uint offset, thread uint (&to)[N]) {
+  constexpr int WORDS = W * int(sizeof(T)) / 4;         // of a chunk
+  constexpr int STEP = WORDS % 4 == 0 ? 4 : WORDS;
+  const threadgroup T* from = (const threadgroup T*)heads + i * D + int(offset);
 #pragma unroll
-  for (int j = 0; j < N; j++) {
-    uint d = uint(j * PER / W * STRIDE + j * PER % W) + offset;
-    to[j] = heads[(uint(i * D) + d) / PER];
+  for (int j = 0; j < N; j += STEP) {
+    uint taken[STEP];
+    take_words((const threadgroup uint*)(from + j / WORDS * STRIDE) + j % WORDS, taken);
+#pragma unroll
+    for (int e = 0; e < STEP; e++) {
+      to[j + e] = taken[e];
+    }
   }
 }

@@ -14,16 +14,22 @@
     }
     threadgroup_barrier(mem_flags::mem_device | mem_flags::mem_threadgroup);
     if (before[0] == uint(others)) {
-      for (uint i = simd; i < uint(TILE * D / 32); i += SIMDS) {
-        uint r = tile * TILE + i / (D / 32);
-        uint d = i % (D / 32) * 32 + lane;
+      constexpr int EACH = elements_of_lane<TILE * D, D, SIMDS>();
+      for (uint i = simd; i < uint(TILE * D / (32 * EACH)); i += SIMDS) {
+        uint r = tile * TILE + i / (D / (32 * EACH));
+        uint d = (i % (D / (32 * EACH)) * 32 + lane) * EACH;
         if (r < uint(R)) {
           int self = position + int(r % NEW);
           int from = first_part<SPAN * PAGE, WINDOW>(origin, self);
           int upto = last_part<SPAN * PAGE>(origin, self);
           size_t at = (size_t(row) * KV + head) * threadgroups_per_grid.x * R + r;
-          float v = joined_parts<D, R>(partial + at * D, stats + 2 * at, from, upto, from, upto, d, lane);
-          o[((size_t(row) * NEW + r % NEW) * (KV * GROUP) + head * GROUP + r / NEW) * D + d] = T(v);
+          float v[EACH];
+          joined_parts<D, R>(v, partial + at * D, stats + 2 * at, from, upto, from, upto, d, lane);
+          size_t to = ((size_t(row) * NEW + r % NEW) * (KV * GROUP) + head * GROUP + r / NEW) * D + d;
+#pragma unroll
+          for (int e = 0; e < EACH; e++) {
+            o[to + e] = T(v[e]);
+          }
         }
       }
       if (thread_index_in_threadgroup == 0) {

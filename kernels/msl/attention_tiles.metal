@@ -9,19 +9,19 @@
 
 // ---- body
   constexpr bool FRESH = false;
-  threadgroup uint fresh[1];
+  threadgroup uint4 fresh[1];
 
 #include "attention_tiles_first.metal"
 
-  uint given[D / 8];
+  for (uint t = simd; t < uint(TILE); t += SIMDS) {
+    uint r = metal::min(tile * TILE + t, uint(R - 1));  // rows past the end: computed, not stored
+    const device T* from = q + ((size_t(row) * KV + head) * R + r) * D;
 #pragma unroll
-  for (int i = 0; i < D / 8; i++) {
-    given[i] = 0u;
+    for (int e = 0; e < D / 32; e++) {
+      ((threadgroup T*)queries)[t * PITCH + lane + 32 * e] = from[lane + 32 * e];
+    }
   }
-  if (own < uint(TILE)) {
-    uint r = metal::min(tile * TILE + own, uint(R - 1));  // rows past the end: computed, not stored
-    load_chunks<8, 32>(q + ((size_t(row) * KV + head) * R + r) * D + column * 4, given);
-  }
+  threadgroup_barrier(mem_flags::mem_threadgroup);
 
 #include "attention_tiles_walk.metal"
 #include "attention_last.metal"

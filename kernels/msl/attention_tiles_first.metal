@@ -4,6 +4,10 @@
   constexpr int TURN = 16;                              // keys of a simdgroup at once: two tiles, in one page
   constexpr int ROWS = TILE < 4 ? TILE : 4;             // so that the sums take little threadgroup memory
 
+  constexpr int PITCH = D + 32;                         // of rows of q: what lanes read at once is in different banks
+
+  threadgroup uint4 queries[TILE * PITCH * int(sizeof(T)) / 16];
+
 #include "attention_part.metal"
 
   uint own = tile_row(lane);                            // which key of a tile, which row of q, which chunk of a value

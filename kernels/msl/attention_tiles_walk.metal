@@ -1,8 +1,7 @@
-// attention_tiles_walk.metal: statements that attention_tiles.metal and self_attention_tiles.metal share, from a lane's
-// part of q, `given`, on: the keys of a part, 16 a turn, then the simdgroups joined. FRESH: as attention_walk.metal says.
+// attention_tiles_walk.metal: statements that attention_tiles.metal and self_attention_tiles.metal share, when q is in
+// `queries`: the keys of a part, 16 a turn, then the simdgroups joined. FRESH: as attention_walk.metal says.
 
-  Tile<T> q_tiles[D / 8];
-  as_columns(given, q_tiles, (threadgroup T*)(parts + simd * (ROWS * D)), lane);
+  const threadgroup T* query = (const threadgroup T*)queries + own * PITCH + column * 4;  // the lane's part of its row
   Tile<float> acc[D / 8];                               // of rows of q column, column + 1
   float high[2];
   float total[2];                                       // of this lane's keys
@@ -37,7 +36,7 @@
           take_fresh<D, 8, 32, T>(fresh, 2 * (at - position), column * 4, key[h]);
         }
       }
-      score(scores, key, q_tiles);
+      score(scores, key, query, own < uint(TILE), (threadgroup T*)(parts + simd * (ROWS * D)), lane);
 #pragma unroll
       for (int h = 0; h < 2; h++) {
         int at = reached + int(own) + 8 * h;

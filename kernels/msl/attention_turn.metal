@@ -20,22 +20,27 @@ METAL_FUNC void load_turn(const device T* from, int count, uint column, thread u
   }
 }
 
-// A lane's part of its tile_row of q, in tiles to multiply with. `scratch` is room for two tiles of the simdgroup's own.
-template <typename T, int N>
-METAL_FUNC void as_columns(thread uint (&words)[N], thread Tile<T> (&tiles)[N], threadgroup T* scratch, uint lane) {
-#pragma unroll
-  for (int i = 0; i < N; i += 2) {
-    vec<T, 2> pairs[2] = {as_type<vec<T, 2>>(words[i]), as_type<vec<T, 2>>(words[i + 1])};
-    Tile<T> two[2];
-    columns_of_rows(pairs, two, scratch, lane);
-    tiles[i] = two[0];
-    tiles[i + 1] = two[1];
+// 8 neighbours of a lane's tile_row of q, in tiles to multiply with. `scratch` is room for four tiles of the simdgroup's own.
+template <typename T>
+METAL_FUNC void take_columns(thread Tile<T> (&tiles)[4], const threadgroup T* from, bool inside, threadgroup T* scratch,
+                             uint lane) {
+  uint words[4] = {0u, 0u, 0u, 0u};
+  if (inside) {
+    take_words((const threadgroup uint*)from, words);
   }
+  vec<T, 2> pairs[4];
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    pairs[i] = as_type<vec<T, 2>>(words[i]);
+  }
+  columns_of_rows(pairs, tiles, scratch, lane);
 }
 
-// scores[h] = keys of tile h times q. Two sums that do not wait for each other, and then their sum.
+// scores[h] = keys of tile h times q, of which `query` is the lane's part of its row. Two sums that do not wait for each
+// other, and then their sum.
 template <typename T, int N>
-METAL_FUNC void score(thread float2 (&scores)[2], thread uint (&key)[2][N], thread Tile<T> (&q)[N]) {
+METAL_FUNC void score(thread float2 (&scores)[2], thread uint (&key)[2][N], const threadgroup T* query, bool inside,
+                      threadgroup T* scratch, uint lane) {
   Tile<float> c[2][2];
 #pragma unroll
   for (int i = 0; i < 2; i++) {
@@ -43,14 +48,19 @@ METAL_FUNC void score(thread float2 (&scores)[2], thread uint (&key)[2][N], thre
     clear(c[i][1]);
   }
 #pragma unroll
-  for (int s = 0; s < N; s += 2) {
-    Tile<T> a[2][2];
+  for (int s = 0; s < N; s += 4) {
+    Tile<T> q[4];
+    take_columns(q, query + 8 * s, inside, scratch, lane);
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-      set_pair(a[h][0], as_type<vec<T, 2>>(key[h][s]));
-      set_pair(a[h][1], as_type<vec<T, 2>>(key[h][s + 1]));
+    for (int i = 0; i < 4; i += 2) {
+      Tile<T> a[2][2];
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        set_pair(a[h][0], as_type<vec<T, 2>>(key[h][s + i]));
+        set_pair(a[h][1], as_type<vec<T, 2>>(key[h][s + i + 1]));
+      }
+      multiply(c[i / 2][0], c[i / 2][1], a[0], a[1], q[i], q[i + 1]);
     }
-    multiply(c[s / 2 % 2][0], c[s / 2 % 2][1], a[0], a[1], q[s], q[s + 1]);
   }
 #pragma unroll
   for (int h = 0; h < 2; h++) {

@@ -64,28 +64,8 @@ METAL_FUNC void copy_pair(threadgroup uint4* stage, const device uint* w, int pa
   }
 }
 
-// load_words and load_pairs (packed.metal) out of threadgroup memory, by other names: to CUDA, which is told no address
-// spaces, overloads would be the same function twice.
-
-// W words, in one load.
-template <int W>
-METAL_FUNC void take_words(const threadgroup uint* from, thread uint (&words)[W]) {
-  if constexpr (W == 4) {
-    uint4 v = *(const threadgroup uint4*)from;
-    words[0] = v.x;
-    words[1 % W] = v.y;
-    words[2 % W] = v.z;
-    words[3 % W] = v.w;
-  } else if constexpr (W == 2) {
-    uint2 v = *(const threadgroup uint2*)from;
-    words[0] = v.x;
-    words[1 % W] = v.y;
-  } else {
-    words[0] = from[0];
-  }
-}
-
-// N consecutive 16-bit elements as pairs in words, STEP (1, 2 or 4) in one load.
+// load_pairs (packed.metal) out of threadgroup memory: N consecutive 16-bit elements as pairs in words, STEP (1, 2 or 4) in
+// one load.
 template <int STEP, int N, typename T>
 METAL_FUNC void take_pairs(const threadgroup T* from, thread uint (&words)[(N + 1) / 2]) {
   if constexpr (STEP == 1) {

@@ -36,6 +36,25 @@ METAL_FUNC void load_words(const device uint* from, thread uint (&words)[W]) {
   }
 }
 
+// The same out of threadgroup memory, by another name: to CUDA, which is told no address spaces, overloads would be the same
+// function twice.
+template <int W>
+METAL_FUNC void take_words(const threadgroup uint* from, thread uint (&words)[W]) {
+  if constexpr (W == 4) {
+    uint4 v = *(const threadgroup uint4*)from;
+    words[0] = v.x;
+    words[1 % W] = v.y;
+    words[2 % W] = v.z;
+    words[3 % W] = v.w;
+  } else if constexpr (W == 2) {
+    uint2 v = *(const threadgroup uint2*)from;
+    words[0] = v.x;
+    words[1 % W] = v.y;
+  } else {
+    words[0] = from[0];
+  }
+}
+
 // 2 N consecutive 16-bit values, N a multiple of 4, as words of two neighbours.
 template <typename T, int N>
 METAL_FUNC void bring(thread uint (&words)[N], const device T* from) {

@@ -15,8 +15,9 @@
   constexpr bool FRESH = true;
   int placed = load_now(place + threadgroup_position_in_grid.z);
 
-  threadgroup uint fresh[NEW * 2 * D * int(sizeof(T)) / 4];
-  threadgroup uint4 queries[TILE * D * int(sizeof(T)) / 16];
+  threadgroup uint4 fresh[NEW * 2 * D * int(sizeof(T)) / 16];
+  constexpr int PITCH = D;                              // of rows of q
+  threadgroup uint4 queries[TILE * PITCH * int(sizeof(T)) / 16];
 
 #include "attention_first.metal"
 
@@ -27,7 +28,7 @@
   for (int t = 0; t < TILE; t++) {
 #pragma unroll
     for (int e = 0; e < E; e++) {
-      float v = seen ? float(((threadgroup T*)queries)[t * D + e / W * (LANES * W) + offset + e % W]) : 0.0f;
+      float v = seen ? float(((threadgroup T*)queries)[t * PITCH + e / W * (LANES * W) + offset + e % W]) : 0.0f;
       query[t][e] = v * as_type<float>(SCALE);
     }
   }

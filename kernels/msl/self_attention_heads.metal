@@ -1,5 +1,5 @@
 // self_attention_heads.metal: statements that bring a threadgroup its heads of the rows of qkv, normed and turned: its
-// tile of q to `queries` [TILE, D], keys and values of the new tokens in its part to `fresh` [NEW, 2, D] and, by the
+// tile of q to `queries` [TILE, PITCH], keys and values of the new tokens in its part to `fresh` [NEW, 2, D] and, by the
 // first tile's threadgroup, to their slots.
 
   // Each simdgroup a head: the rows of q, then keys and values of the new tokens that are in this part.
@@ -21,7 +21,7 @@
       if (kind == 0) {
 #pragma unroll
         for (int e = 0; e < D / 32; e++) {
-          ((threadgroup T*)queries)[u * D + lane + 32 * e] = T(v[e]);
+          ((threadgroup T*)queries)[u * PITCH + lane + 32 * e] = T(v[e]);
         }
       } else {
         auto pool = kind == 1 ? keys : values;

@@ -10,21 +10,11 @@
   constexpr bool FRESH = true;
   int placed = load_now(place + threadgroup_position_in_grid.z);
 
-  threadgroup uint fresh[NEW * 2 * D * int(sizeof(T)) / 4];
-  threadgroup uint4 queries[TILE * D * int(sizeof(T)) / 16];
+  threadgroup uint4 fresh[NEW * 2 * D * int(sizeof(T)) / 16];
 
 #include "attention_tiles_first.metal"
 
 #include "self_attention_heads.metal"
-
-  uint given[D / 8];
-#pragma unroll
-  for (int i = 0; i < D / 8; i++) {
-    given[i] = 0u;
-  }
-  if (seen && own < uint(TILE)) {
-    take_fresh<D, 8, 32, T>((threadgroup uint*)queries, int(own), column * 4, given);
-  }
 
 #include "attention_tiles_walk.metal"
 #include "attention_last.metal"
