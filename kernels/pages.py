@@ -12,6 +12,7 @@ With a coding (coding.py) heads are packed: the two pools hold words, and two mo
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 
 import mlx.core as mx
@@ -19,7 +20,7 @@ import numpy as np
 
 from . import launch, packed_pages_kernel, pages_kernel
 from .coding import Coding
-from .resident import Growing
+from .resident import Growing, resident
 
 PAGE = 64  # slots
 LEAST_COUNTERS = 1024  # of a layer: enough for most calls
@@ -59,16 +60,45 @@ class Span:
 
 @dataclass(frozen=True)
 class Addresses:
-    """The same spans for a kernel: table [B, N] pages of each row (0 past its last); bounds [B, 2] the positions of the
-    table's first slot and of the first new token; slots [B T] of the new tokens; size [2] slots of the pool, N; position
-    [B] of the first new token. int32.
+    """The same spans for a kernel, for B `rows` of T `new` tokens: int32 numbers, one part behind the other.
+
+        size [2]       slots of the pool, N
+        position [B]   of the first new token
+        bounds [B, 2]  positions of the table's first slot and of the first new token
+        slots [B T]    of the new tokens
+        table [B, N]   pages of each row (0 past its last)
+
+    A kernel that decodes takes `where`, which has them all: each input of a launch costs MLX time. Others take parts.
     """
 
-    table: mx.array
-    bounds: mx.array
-    slots: mx.array
-    size: mx.array
-    position: mx.array
+    where: mx.array
+    rows: int
+    new: int
+
+    @property
+    def pages(self) -> int:
+        """N."""
+        return (self.where.size - 2) // self.rows - 3 - self.new
+
+    @cached_property
+    def size(self) -> mx.array:
+        return self.where[:2]
+
+    @cached_property
+    def position(self) -> mx.array:
+        return self.where[2 : 2 + self.rows]
+
+    @cached_property
+    def bounds(self) -> mx.array:
+        return self.where[2 + self.rows : 2 + 3 * self.rows].reshape(-1, 2)
+
+    @cached_property
+    def slots(self) -> mx.array:
+        return self.where[2 + 3 * self.rows : -self.rows * self.pages]
+
+    @cached_property
+    def table(self) -> mx.array:
+        return self.where[-self.rows * self.pages :].reshape(-1, self.pages)
 
 
 @dataclass(frozen=True)
@@ -81,6 +111,15 @@ class Rows:
     growing: Growing = field(default_factory=Growing, compare=False)  # the addresses of the step before
     addressed: Addresses | None = None  # in a traced step, which knows no spans and finds the moves done
     known: dict[tuple[int, int], Addresses] = field(default_factory=dict, compare=False)  # what all layers share
+    stood: dict[int, mx.array] = field(default_factory=dict, compare=False)  # likewise
+
+    def position(self, new: int) -> mx.array:
+        """[B] int32 of the first of the last `new` tokens."""
+        if self.addressed is not None:
+            return self.addressed.position
+        if new not in self.stood:
+            self.stood[new] = resident(mx.array([span.end - new for span in self.spans], mx.int32))
+        return self.stood[new]
 
     def addresses(self, new: int, capacity: int) -> Addresses:
         """For `new` tokens a row, in a pool of `capacity` slots. N is a power of two, so that few shapes occur."""
@@ -97,12 +136,12 @@ class Rows:
         bounds = [n for span, at in zip(self.spans, position, strict=True) for n in (span.first - span.runs[0][0] % PAGE, at)]
         slots = [slot + i for span in self.spans for slot, n in span.tail(new) for i in range(n)]
         pages = [page for table in tables for page in table + [0] * (count - len(table))]
-        parts = [pages, bounds, slots, [capacity, count], position]
+        parts = [[capacity, count], position, bounds, slots, pages]
         *ends, total = accumulate(map(len, parts))
         growth = np.zeros(total, np.int32)  # to the next step of as many tokens in the same pages
-        growth[ends[0] + 1 : ends[1] : 2] = growth[ends[1] : ends[2]] = growth[ends[3] :] = new
-        packed = mx.split(self.growing(np.array([n for part in parts for n in part], np.int32), growth), ends)
-        return Addresses(packed[0].reshape(-1, count), packed[1].reshape(-1, 2), *packed[2:])
+        growth[ends[0] : ends[1]] = growth[ends[1] + 1 : ends[2] : 2] = growth[ends[2] : ends[3]] = new
+        where = self.growing(np.array([n for part in parts for n in part], np.int32), growth)
+        return Addresses(where, len(self.spans), new)
 
 
 class Pages:

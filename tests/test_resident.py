@@ -55,7 +55,7 @@ def test_the_position_of_a_step_is_that_of_its_addresses():
     step = memory.step(rows, 3)
     assert step.position.tolist() == [100, 0]
     for geometry in step.rows.values():
-        assert geometry.addresses(3, 640).position.tolist() == [100, 0]
+        assert geometry.addresses(3, 640).position.tolist() == geometry.position(3).tolist() == [100, 0]
 
 
 def test_what_grows_alike_is_added_to_where_it_is(copies):
@@ -79,7 +79,7 @@ def test_addresses_are_right_whether_copied_or_grown(copies):
         for window, geometry in plainly.rows.items():
             fresh = Rows(geometry.spans, geometry.slots).addresses(new, 640)
             found = given.rows[window].addresses(new, 640)
-            assert all(getattr(found, name).tolist() == getattr(fresh, name).tolist() for name in vars(fresh))
+            assert found.where.tolist() == fresh.where.tolist()
 
     rows, others = [memory.open() for _ in range(3)], [plain.open() for _ in range(3)]
     step([0], 60)

@@ -55,7 +55,7 @@ class Problem:
         qkv, position = self.qkv[mx.array(which)], self.position[mx.array(which)]
         with kernels_run(order), launch.only(*EVERY[: 4 if fused else 3]):
             if fused:
-                o = op.self_attention(qkv, position, self.rope, pages, rows, heads=self.heads, **self.norms, **self.rest)
+                o = op.self_attention(qkv, self.rope, pages, rows, heads=self.heads, **self.norms, **self.rest)
             else:
                 shape = {"heads": self.heads, "kv_heads": self.kv_heads, "head_dim": self.head_dim}
                 q, k, v = qk_norm_rope(qkv, position, self.rope, **shape, **self.norms, pages=pages, rows=rows)
@@ -138,7 +138,7 @@ def test_both_joins_have_the_same_bits_and_one_is_one_launch(walk, order):
         with launch.through(counting), launch.forced("attention", {"walk": walk, "join": join}):
             pages, rows = problem.home(range(4))
             found[join] = op.self_attention(
-                problem.qkv, problem.position, problem.rope, pages, rows, heads=8, **problem.norms, **problem.rest
+                problem.qkv, problem.rope, pages, rows, heads=8, **problem.norms, **problem.rest
             )
         mx.eval(found[join])
         assert len(launched) == launches
@@ -159,5 +159,5 @@ def test_what_does_not_fit_goes_the_other_way():
     problem = Problem(F32, 2, 1, 512, (3,), 8, Rope(512))
     with kernels_run():
         pages, rows = problem.home([0])
-        mx.eval(op.self_attention(problem.qkv, problem.position, problem.rope, pages, rows, heads=2, scale=1.0))
+        mx.eval(op.self_attention(problem.qkv, problem.rope, pages, rows, heads=2, scale=1.0))
     assert any("do not fit" in way.why for way in launch.report() if way.op == "self_attention")

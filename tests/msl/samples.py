@@ -109,7 +109,7 @@ def rows_of_a_matrix():
 def attention_from_a_row_of_qkv():
     norm, pages = Norm(mx.ones((64,), F16), 1e-6), Pages(1, 64, F16)
     return self_attention(
-        mx.ones((1, 1, 256), F16), mx.array([3], mx.int32), Rope(64), pages, Rows((Span(0, ((0, 4),)),), PAGE), heads=2,
+        mx.ones((1, 1, 256), F16), Rope(64), pages, Rows((Span(0, ((0, 4),)),), PAGE), heads=2,
         scale=0.125, q_norm=norm, k_norm=norm,
     )  # fmt: skip
 
