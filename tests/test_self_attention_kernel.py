@@ -10,6 +10,7 @@ from msl.emulator import RUNS_HERE, Emulator
 from smelt.kernels import launch
 from smelt.kernels import self_attention as op
 from smelt.kernels.attention import attention
+from smelt.kernels.cuda import alike
 from smelt.kernels.norm import Norm
 from smelt.kernels.pages import PAGE, Pages, Rows, Span
 from smelt.kernels.qk_norm_rope import Rope, qk_norm_rope
@@ -153,6 +154,23 @@ def test_a_row_has_the_same_bits_alone_and_in_a_batch(walk):
         together, _ = problem.run(True)
         for b in range(4):
             assert same_bits(problem.run(True, [b])[0][0], together[b])
+
+
+def test_a_launch_takes_a_steps_addresses_once():
+    """Each input of a launch costs MLX time: nothing stands for what there is not, and no part of the addresses is cut out."""
+    problem, launched = Problem(BF16, 4, 2, 64, (150, 3), 1, Rope(64), norms=""), []
+
+    def noting(kernel, inputs, outputs, template, groups, threads):
+        taken = [name for i, name in zip(alike(kernel, inputs), kernel.inputs, strict=True) if kernel.inputs[i] == name]
+        launched.append((taken, inputs[kernel.inputs.index("where")], kernel.outputs))
+        return [mx.zeros(shape, dtype) for shape, dtype in outputs]
+
+    pages, rows = problem.home(range(2))
+    with launch.through(noting), launch.forced("attention", {"join": "last"}):
+        op.self_attention(problem.qkv, problem.rope, pages, rows, heads=4, scale=1.0)
+    ((taken, where, made),) = launched
+    assert taken == ["qkv", "where", "periods", "keys", "values", "arrived"] and made == ("o", "partial")
+    assert where is rows.addresses(1, rows.slots).where and where.shape == (2 + 2 * (1 + 2 + 1 + 4),)
 
 
 def test_what_does_not_fit_goes_the_other_way():

@@ -28,7 +28,8 @@
     held_pages[i] = uint(load_now(table + (row * threadgroups_per_grid.x + part) * SPAN + simd * KEYS / PAGE + i));
   }
   size_t slots = size_t(uint(load_now(where)));         // of the pool
-  int first = bounds[2 * row] + int(part) * SPAN * PAGE;  // position of the part's first slot
+  int origin = bounds[2 * row];                         // position of the table's first slot
+  int first = origin + int(part) * SPAN * PAGE;         // of the part's
   int position = bounds[2 * row + 1];
   int mine = first + int(simd) * KEYS;                  // of the simdgroup's first
   device float* stats = partial + size_t(batch) * KV * threadgroups_per_grid.x * R * D;
