@@ -27,35 +27,56 @@ LEAST_COUNTERS = 1024  # of a layer: enough for most calls
 LEAST_TABLE = 2  # pages in a row of a table: kernels take two at once
 
 Runs = tuple[tuple[int, int], ...]  # (first slot, slots), in the order of positions
+PageRuns = tuple[tuple[int, int], ...]  # the same of pages
 Move = tuple[Runs, int]  # (old runs, first new slot)
+
+
+def slots_between(first: int, end: int, base: int, held: PageRuns) -> Runs:
+    """Where the positions `first`.. `end` are, of a sequence whose pages `held` begin with position `base`."""
+    found, skipped, left = [], first - base, end - first
+    for start, pages in held:
+        size = min(pages * PAGE - skipped, left)
+        if size > 0:
+            found.append((start * PAGE + skipped, size))
+            left -= size
+        skipped = max(0, skipped - pages * PAGE)
+    return tuple(found)
 
 
 @dataclass(frozen=True)
 class Span:
-    """One sequence's slots after a step's tokens were added: positions `first`.. `first` + slots of `runs`."""
+    """One sequence after a step's tokens were added: the positions `first`.. `end` that these see, and the pages `held`, of
+    which the first begins with position `base`.
+    """
 
     first: int
-    runs: Runs
+    end: int
+    base: int
+    held: PageRuns
 
     @property
-    def end(self) -> int:
-        return self.first + sum(count for _, count in self.runs)
+    def runs(self) -> Runs:
+        return slots_between(self.first, self.end, self.base, self.held)
+
+    @property
+    def origin(self) -> int:
+        """The position of the first slot of `pages`."""
+        return self.first - (self.first - self.base) % PAGE
 
     @property
     def pages(self) -> list[int]:
-        """The pages that hold the span. All runs but the first begin with a page, all but the last end with one."""
-        return [page for slot, size in self.runs for page in range(slot // PAGE, -(-(slot + size) // PAGE))]
+        """The pages that hold the span."""
+        held = [page for start, count in self.held for page in range(start, start + count)]
+        return held[(self.first - self.base) // PAGE : -(-(self.end - self.base) // PAGE)]
 
     def tail(self, count: int) -> Runs:
         """The runs of the last `count` positions."""
-        found = []
-        for slot, size in reversed(self.runs):
-            taken = min(size, count)
-            found.append((slot + size - taken, taken))
-            count -= taken
-            if not count:
-                break
-        return tuple(reversed(found))
+        return slots_between(self.end - count, self.end, self.base, self.held)
+
+    def settled(self, new: int) -> tuple:
+        """What decides on pages, and on how far from their positions the slots of the last `new` are."""
+        begin, last = (self.end - new - self.base) // PAGE, (self.end - 1 - self.base) // PAGE
+        return self.base, self.held, (self.first - self.base) // PAGE, last, None if begin == last else self.end
 
 
 @dataclass(frozen=True)
@@ -130,18 +151,23 @@ class Rows:
         return self.known[new, capacity]
 
     def _addresses(self, new: int, capacity: int) -> Addresses:
+        position = [span.end - new for span in self.spans]
+        settled = (capacity, [span.settled(new) for span in self.spans])
+        where = self.growing(settled, position, new, lambda: self._numbers(new, capacity, position))
+        return Addresses(where, len(self.spans), new)
+
+    def _numbers(self, new: int, capacity: int, position: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Of the addresses, and their growth to the next step of as many tokens in the same pages."""
         tables = [span.pages for span in self.spans]
         count = max(LEAST_TABLE, 1 << (max(map(len, tables)) - 1).bit_length())
-        position = [span.end - new for span in self.spans]
-        bounds = [n for span, at in zip(self.spans, position, strict=True) for n in (span.first - span.runs[0][0] % PAGE, at)]
+        bounds = [n for span, at in zip(self.spans, position, strict=True) for n in (span.origin, at)]
         slots = [slot + i for span in self.spans for slot, n in span.tail(new) for i in range(n)]
         pages = [page for table in tables for page in table + [0] * (count - len(table))]
         parts = [[capacity, count], position, bounds, slots, pages]
         *ends, total = accumulate(map(len, parts))
-        growth = np.zeros(total, np.int32)  # to the next step of as many tokens in the same pages
+        growth = np.zeros(total, np.int32)
         growth[ends[0] : ends[1]] = growth[ends[1] + 1 : ends[2] : 2] = growth[ends[2] : ends[3]] = new
-        where = self.growing(np.array([n for part in parts for n in part], np.int32), growth)
-        return Addresses(where, len(self.spans), new)
+        return np.array([n for part in parts for n in part], np.int32), growth
 
 
 class Pages:

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from msl.accuracy import kernels_run
 from msl.emulator import RUNS_HERE, Emulator
+from msl.spans import span_of
 from smelt.kernels import launch
 from smelt.kernels import self_attention as op
 from smelt.kernels.attention import attention
 from smelt.kernels.cuda import alike
 from smelt.kernels.norm import Norm
-from smelt.kernels.pages import PAGE, Pages, Rows, Span
+from smelt.kernels.pages import PAGE, Pages, Rows
 from smelt.kernels.qk_norm_rope import Rope, qk_norm_rope
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
@@ -44,7 +45,7 @@ class Problem:
             kept = self.past[b][:, :, base : self.lengths[b]]
             fill = mx.full((2, self.kv_heads, size - kept.shape[2], self.head_dim), float("nan"), self.dtype)
             parts.append(mx.concatenate([kept, fill], axis=2))
-            spans.append(Span(first, ((start + first - base, end - first),)))
+            spans.append(span_of(first, ((start + first - base, end - first),)))
             start += size
         pages.keys, pages.values = (mx.contiguous(mx.concatenate([p[i] for p in parts], axis=1)) for i in (0, 1))
         mx.eval(pages.keys, pages.values)
