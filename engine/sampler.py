@@ -135,7 +135,8 @@ class Sampler:
         numbers = [len(s.prompt) + s.submitted for s in self.sequences]
         if len(numbers) <= PAIR:
             return mx.array(numbers, mx.uint32)
-        return self.positions(np.array(numbers, np.int32), np.ones(len(numbers), np.int32)).view(mx.uint32)
+        made = lambda: (np.array(numbers, np.int32), np.ones(len(numbers), np.int32))  # noqa: E731
+        return self.positions(None, numbers, 1, made).view(mx.uint32)
 
 
 def with_unread(

@@ -17,7 +17,6 @@ from ..kernels.pages import Addresses, Rows
 from ..models.state import Step
 from .sampler import Sampler
 
-ADDRESSES = tuple(field.name for field in fields(Addresses))
 HISTORY = tuple(field.name for field in fields(kernel.History))
 KEPT = 256  # traces, those needed last: requests may ask for any number of plans, and rows come to any slots
 
@@ -71,8 +70,8 @@ class TracedStep:
         addresses = [rows.addresses(step.new, capacity[window]) for window, rows in step.rows.items()]
         return {
             "tokens": tokens,
-            "position": addresses[0].position if addresses else step.position,
-            "addresses": [{name: getattr(a, name) for name in ADDRESSES} for a in addresses],
+            "position": [] if addresses else [step.position],
+            "addresses": [a.where for a in addresses],
             "states": [state.held for state in self.memory.states],
         }
 
@@ -109,9 +108,10 @@ class TracedStep:
     def traced(model, memory, given: dict, plan: kernel.Plan | None, slots: tuple, fresh: tuple, new: int):
         for state, arrays in zip(memory.states, given["states"], strict=True):
             state.hold(arrays)
-        addresses = [Addresses(**a) for a in given["addresses"]]
+        addresses = [Addresses(where, len(slots), new) for where in given["addresses"]]
         rows = {window: Rows((), 0, addressed=a) for window, a in zip(memory.paging, addresses, strict=True)}
-        step = Step(given["position"], new, rows, slots, fresh, keep=new > 1)
+        (position,) = given["position"] or [addresses[0].position]
+        step = Step(position, new, rows, slots, fresh, keep=new > 1)
         hidden = model(given["tokens"], step)
         logits = model.logits(hidden)
         made, history = ([logits], None) if plan is None else draw(logits, given, plan)

@@ -21,13 +21,13 @@ from . import launch, pages_kernel
 from .linear_kernel import FLOATS, float_bits
 
 MAX_TOKENS = 8
-INPUTS = ("q", "keys", "values", "table", "bounds", "size", "after", "arrived")
-OUTPUTS = ("o", "partial", "stats")
+INPUTS = ("q", "keys", "values", "where", "after", "arrived")
+OUTPUTS = ("o", "partial")
 KERNEL = {
     "lanes": launch.Kernel("attention", INPUTS, OUTPUTS, written=("arrived",)),
     "tiles": launch.Kernel("attention_tiles", INPUTS, OUTPUTS, written=("arrived",)),
 }
-MERGE = launch.Kernel("attention_merge", ("partial", "stats", "bounds"), ("o",))
+MERGE = launch.Kernel("attention_merge", ("partial", "bounds"), ("o",))
 DEFAULT = {
     "lanes": {"walk": "lanes", "span": 2, "simds": 8, "batch": 2, "tile": 4, "resident": 2},
     "tiles": {"walk": "tiles", "span": 2, "simds": 8, "tile": 8, "resident": 2},
@@ -58,13 +58,13 @@ def covers(q, pages) -> str | None:
 def fused(q, pages, addresses, *, scale, cap) -> mx.array:
     """q [B, H, T, d] over pools that hold the keys and values of its own positions already -> [B, T, H d]."""
     plan = Plan(q.shape[0], q.shape[1], q.shape[2], pages, addresses, scale, cap, q.dtype)
-    o, partial, stats = KERNEL[plan.walk](
-        [q, *pages.held, addresses.table, addresses.bounds, addresses.size, pages_kernel.waited_for(pages, q), plan.arrived],
+    o, partial = KERNEL[plan.walk](
+        [q, *pages.held, addresses.where, pages_kernel.waited_for(pages, addresses.where), plan.arrived],
         plan.outputs, template=plan.template, groups=plan.groups, threads=plan.threads,
     )  # fmt: skip
     if plan.last:
-        pages.written = stats  # whoever counts in `arrived` next waits
-    return plan.joined(o, partial, stats)
+        pages.written = partial  # whoever counts in `arrived` next waits
+    return plan.joined(o, partial)
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Plan:
         self.rows = self.heads // pages.kv_heads * self.new
         knobs = chosen_knobs(head_dim, self.dtype, self.rows)
         self.walk = knobs["walk"]
-        self.parts = self.addresses.table.shape[1] // knobs["span"]
+        self.parts = self.addresses.pages // knobs["span"]
         self.last = knobs["join"] == "last" and not self.whole
         self.shape = {"T": self.dtype, "GROUP": self.heads // pages.kv_heads, "NEW": self.new, "KV": pages.kv_heads,
                       "D": head_dim, "PAGE": PAGE, "SPAN": knobs["span"], "WINDOW": pages.window or 0}  # fmt: skip
@@ -116,24 +116,31 @@ class Plan:
 
     @property
     def outputs(self) -> list:
-        """Of o, partial, stats; what is not used has one element."""
+        """Of o and partial; what is not used has one element."""
         if self.whole:
-            return [self.result, ((1,), mx.float32), ((1,), mx.float32)]
-        split = (self.batch, self.pages.kv_heads, self.parts, self.rows)
+            return [self.result, ((1,), mx.float32)]
         o = self.result if self.last else ((1,), self.dtype)
-        return [o, ((*split, self.pages.head_dim), mx.float32), ((*split, 2), mx.float32)]
+        return [o, parted(self.batch * self.pages.kv_heads * self.parts * self.rows, self.pages.head_dim)]
 
-    def joined(self, o: mx.array, partial: mx.array, stats: mx.array) -> mx.array:
+    def joined(self, o: mx.array, partial: mx.array) -> mx.array:
         if self.whole or self.last:
             return o
         (o,) = MERGE(
-            [partial, stats, self.addresses.bounds],
+            [partial, self.addresses.bounds],
             [self.result],
             template={**self.shape, "PARTS": self.parts},
             groups=(self.rows, self.pages.kv_heads, self.batch),
             threads=-(-self.pages.head_dim // 32) * 32,
         )
         return o
+
+
+def parted(heads: int, head_dim: int) -> tuple:
+    """The output for so many heads of parts: the sums of all, then of each its largest score and the sum of its weights.
+
+    One output, not two: each costs MLX the allocation of its memory.
+    """
+    return (heads * (head_dim + 2),), mx.float32
 
 
 def lanes_of(head_dim: int) -> int:

@@ -7,13 +7,13 @@ Knobs: span, simds, batch, tile, resident as there; chunk (neighbours of a head 
 import mlx.core as mx
 
 from . import attention_kernel, launch
-from .attention_kernel import MERGE, SHARED
+from .attention_kernel import MERGE, SHARED, parted
 from .linear_kernel import float_bits
 from .packed_pages_kernel import HOME, template
 from .pages_kernel import waited_for
 
 INPUTS = ("q", *HOME, "table", "bounds", "size", "after")
-PARTIAL = launch.Kernel("packed_attention", INPUTS, ("partial", "stats"))
+PARTIAL = launch.Kernel("packed_attention", INPUTS, ("partial",))
 DEFAULT = {"span": 2, "simds": 8, "batch": 4, "chunk": 8, "tile": 4, "resident": 2}
 ELEMENTS = 32  # of queries, and of sums, that a lane holds at most
 
@@ -42,13 +42,13 @@ def fused(q, pages, addresses, *, scale, cap) -> mx.array:
     batch, heads, new, head_dim = q.shape
     kv_heads, group = pages.kv_heads, heads // pages.kv_heads
     knobs = chosen_knobs(pages.coding, group * new)
-    parts, rows = addresses.table.shape[1] // knobs["span"], group * new
+    parts, rows = addresses.pages // knobs["span"], group * new
     shape = {"T": q.dtype, "GROUP": group, "NEW": new, "KV": kv_heads, **template(pages), "PAGE": PAGE,
              "SPAN": knobs["span"], "WINDOW": pages.window or 0}  # fmt: skip
-    whole, result, split = parts == 1, ((batch, new, heads * head_dim), q.dtype), (batch, kv_heads, parts, rows)
-    partial, stats = PARTIAL(
+    whole, result = parts == 1, ((batch, new, heads * head_dim), q.dtype)
+    (partial,) = PARTIAL(
         [q, *pages.held, addresses.table, addresses.bounds, addresses.size, waited_for(pages, q)],
-        [result, ((1,), mx.float32)] if whole else [((*split, head_dim), mx.float32), ((*split, 2), mx.float32)],
+        [result if whole else parted(batch * kv_heads * parts * rows, head_dim)],
         template={
             **shape, "P": q.dtype if whole else mx.float32, "WHOLE": whole, "SCALE": float_bits(scale),
             "CAPPED": cap is not None, "CAP": float_bits(cap or 1.0), "LANES": lanes_of(head_dim, knobs["chunk"]),
@@ -57,18 +57,17 @@ def fused(q, pages, addresses, *, scale, cap) -> mx.array:
         groups=(parts, kv_heads * -(-rows // knobs["tile"]), batch),
         threads=32 * knobs["simds"],
     )  # fmt: skip
-    return partial if whole else joined(partial, stats, addresses, shape, result)
+    return partial if whole else joined(partial, addresses, parts, shape, result)
 
 
-def joined(partial, stats, addresses, shape: dict, result: tuple) -> mx.array:
-    _, kv_heads, parts, rows, head_dim = partial.shape
+def joined(partial, addresses, parts: int, shape: dict, result: tuple) -> mx.array:
     known = {name: shape[name] for name in ("T", "GROUP", "NEW", "KV", "D", "PAGE", "SPAN", "WINDOW")}
     (o,) = MERGE(
-        [partial, stats, addresses.bounds],
+        [partial, addresses.bounds],
         [result],
         template={**known, "PARTS": parts},
-        groups=(rows, kv_heads, addresses.table.shape[0]),
-        threads=-(-head_dim // 32) * 32,
+        groups=(shape["GROUP"] * shape["NEW"], shape["KV"], addresses.rows),
+        threads=-(-shape["D"] // 32) * 32,
     )
     return o
 

@@ -12,6 +12,7 @@ With a coding (coding.py) heads are packed: the two pools hold words, and two mo
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 
 import mlx.core as mx
@@ -19,56 +20,106 @@ import numpy as np
 
 from . import launch, packed_pages_kernel, pages_kernel
 from .coding import Coding
-from .resident import Growing
+from .resident import Growing, resident
 
 PAGE = 64  # slots
 LEAST_COUNTERS = 1024  # of a layer: enough for most calls
 LEAST_TABLE = 2  # pages in a row of a table: kernels take two at once
 
 Runs = tuple[tuple[int, int], ...]  # (first slot, slots), in the order of positions
+PageRuns = tuple[tuple[int, int], ...]  # the same of pages
 Move = tuple[Runs, int]  # (old runs, first new slot)
+
+
+def slots_between(first: int, end: int, base: int, held: PageRuns) -> Runs:
+    """Where the positions `first`.. `end` are, of a sequence whose pages `held` begin with position `base`."""
+    found, skipped, left = [], first - base, end - first
+    for start, pages in held:
+        size = min(pages * PAGE - skipped, left)
+        if size > 0:
+            found.append((start * PAGE + skipped, size))
+            left -= size
+        skipped = max(0, skipped - pages * PAGE)
+    return tuple(found)
 
 
 @dataclass(frozen=True)
 class Span:
-    """One sequence's slots after a step's tokens were added: positions `first`.. `first` + slots of `runs`."""
+    """One sequence after a step's tokens were added: the positions `first`.. `end` that these see, and the pages `held`, of
+    which the first begins with position `base`.
+    """
 
     first: int
-    runs: Runs
+    end: int
+    base: int
+    held: PageRuns
 
     @property
-    def end(self) -> int:
-        return self.first + sum(count for _, count in self.runs)
+    def runs(self) -> Runs:
+        return slots_between(self.first, self.end, self.base, self.held)
+
+    @property
+    def origin(self) -> int:
+        """The position of the first slot of `pages`."""
+        return self.first - (self.first - self.base) % PAGE
 
     @property
     def pages(self) -> list[int]:
-        """The pages that hold the span. All runs but the first begin with a page, all but the last end with one."""
-        return [page for slot, size in self.runs for page in range(slot // PAGE, -(-(slot + size) // PAGE))]
+        """The pages that hold the span."""
+        held = [page for start, count in self.held for page in range(start, start + count)]
+        return held[(self.first - self.base) // PAGE : -(-(self.end - self.base) // PAGE)]
 
     def tail(self, count: int) -> Runs:
         """The runs of the last `count` positions."""
-        found = []
-        for slot, size in reversed(self.runs):
-            taken = min(size, count)
-            found.append((slot + size - taken, taken))
-            count -= taken
-            if not count:
-                break
-        return tuple(reversed(found))
+        return slots_between(self.end - count, self.end, self.base, self.held)
+
+    def settled(self, new: int) -> tuple:
+        """What decides on pages, and on how far from their positions the slots of the last `new` are."""
+        begin, last = (self.end - new - self.base) // PAGE, (self.end - 1 - self.base) // PAGE
+        return self.base, self.held, (self.first - self.base) // PAGE, last, None if begin == last else self.end
 
 
 @dataclass(frozen=True)
 class Addresses:
-    """The same spans for a kernel: table [B, N] pages of each row (0 past its last); bounds [B, 2] the positions of the
-    table's first slot and of the first new token; slots [B T] of the new tokens; size [2] slots of the pool, N; position
-    [B] of the first new token. int32.
+    """The same spans for a kernel, for B `rows` of T `new` tokens: int32 numbers, one part behind the other.
+
+        size [2]       slots of the pool, N
+        position [B]   of the first new token
+        bounds [B, 2]  positions of the table's first slot and of the first new token
+        slots [B T]    of the new tokens
+        table [B, N]   pages of each row (0 past its last)
+
+    A kernel that decodes takes `where`, which has them all: each input of a launch costs MLX time. Others take parts.
     """
 
-    table: mx.array
-    bounds: mx.array
-    slots: mx.array
-    size: mx.array
-    position: mx.array
+    where: mx.array
+    rows: int
+    new: int
+
+    @property
+    def pages(self) -> int:
+        """N."""
+        return (self.where.size - 2) // self.rows - 3 - self.new
+
+    @cached_property
+    def size(self) -> mx.array:
+        return self.where[:2]
+
+    @cached_property
+    def position(self) -> mx.array:
+        return self.where[2 : 2 + self.rows]
+
+    @cached_property
+    def bounds(self) -> mx.array:
+        return self.where[2 + self.rows : 2 + 3 * self.rows].reshape(-1, 2)
+
+    @cached_property
+    def slots(self) -> mx.array:
+        return self.where[2 + 3 * self.rows : -self.rows * self.pages]
+
+    @cached_property
+    def table(self) -> mx.array:
+        return self.where[-self.rows * self.pages :].reshape(-1, self.pages)
 
 
 @dataclass(frozen=True)
@@ -81,6 +132,15 @@ class Rows:
     growing: Growing = field(default_factory=Growing, compare=False)  # the addresses of the step before
     addressed: Addresses | None = None  # in a traced step, which knows no spans and finds the moves done
     known: dict[tuple[int, int], Addresses] = field(default_factory=dict, compare=False)  # what all layers share
+    stood: dict[int, mx.array] = field(default_factory=dict, compare=False)  # likewise
+
+    def position(self, new: int) -> mx.array:
+        """[B] int32 of the first of the last `new` tokens."""
+        if self.addressed is not None:
+            return self.addressed.position
+        if new not in self.stood:
+            self.stood[new] = resident(mx.array([span.end - new for span in self.spans], mx.int32))
+        return self.stood[new]
 
     def addresses(self, new: int, capacity: int) -> Addresses:
         """For `new` tokens a row, in a pool of `capacity` slots. N is a power of two, so that few shapes occur."""
@@ -91,18 +151,23 @@ class Rows:
         return self.known[new, capacity]
 
     def _addresses(self, new: int, capacity: int) -> Addresses:
+        position = [span.end - new for span in self.spans]
+        settled = (capacity, [span.settled(new) for span in self.spans])
+        where = self.growing(settled, position, new, lambda: self._numbers(new, capacity, position))
+        return Addresses(where, len(self.spans), new)
+
+    def _numbers(self, new: int, capacity: int, position: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Of the addresses, and their growth to the next step of as many tokens in the same pages."""
         tables = [span.pages for span in self.spans]
         count = max(LEAST_TABLE, 1 << (max(map(len, tables)) - 1).bit_length())
-        position = [span.end - new for span in self.spans]
-        bounds = [n for span, at in zip(self.spans, position, strict=True) for n in (span.first - span.runs[0][0] % PAGE, at)]
+        bounds = [n for span, at in zip(self.spans, position, strict=True) for n in (span.origin, at)]
         slots = [slot + i for span in self.spans for slot, n in span.tail(new) for i in range(n)]
         pages = [page for table in tables for page in table + [0] * (count - len(table))]
-        parts = [pages, bounds, slots, [capacity, count], position]
+        parts = [[capacity, count], position, bounds, slots, pages]
         *ends, total = accumulate(map(len, parts))
-        growth = np.zeros(total, np.int32)  # to the next step of as many tokens in the same pages
-        growth[ends[0] + 1 : ends[1] : 2] = growth[ends[1] : ends[2]] = growth[ends[3] :] = new
-        packed = mx.split(self.growing(np.array([n for part in parts for n in part], np.int32), growth), ends)
-        return Addresses(packed[0].reshape(-1, count), packed[1].reshape(-1, 2), *packed[2:])
+        growth = np.zeros(total, np.int32)
+        growth[ends[0] : ends[1]] = growth[ends[1] + 1 : ends[2] : 2] = growth[ends[2] : ends[3]] = new
+        return np.array([n for part in parts for n in part], np.int32), growth
 
 
 class Pages:

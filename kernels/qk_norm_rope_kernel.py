@@ -24,14 +24,19 @@ def case(qkv, rope, heads, kv_heads, head_dim) -> tuple:
 
 def covers(qkv, position, rope, kv_heads, head_dim, norms, pages) -> str | None:
     """Why there is no kernel for this call, or None."""
+    if not isinstance(position, mx.array) or position.dtype != mx.int32:
+        return "positions that are no int32 array"
+    return covers_heads(qkv, rope, kv_heads, head_dim, norms, pages)
+
+
+def covers_heads(qkv, rope, kv_heads, head_dim, norms, pages) -> str | None:
+    """The same, whatever the positions are."""
     if qkv.shape[1] > MAX_TOKENS:
         return f"more than {MAX_TOKENS} tokens a row"
     if qkv.dtype not in FLOATS:
         return f"qkv is {qkv.dtype}"
     if head_dim % 32:
         return f"heads of {head_dim}, which is no multiple of 32"
-    if not isinstance(position, mx.array) or position.dtype != mx.int32:
-        return "positions that are no int32 array"
     if rope is not None and rope.periods is not None and rope.periods.ndim > 1:
         return "a rotation of its own for every row"
     if len({norm.eps for norm in norms if norm is not None}) > 1:

@@ -1,7 +1,7 @@
 """Attention of tokens over their own sequence, from a row of qkv on: qk_norm_rope and attention, in one kernel for 1 to 8
 tokens a row on a GPU.
 
-    self_attention(qkv, ...) = attention(qk_norm_rope(qkv, position, rope), pages)
+    self_attention(qkv, ...) = attention(qk_norm_rope(qkv, position of the rows, rope), pages)
 
 qkv [B, T, (heads + 2 kv_heads) head_dim], or (heads + kv_heads) head_dim where K = V -> [B, T, heads head_dim]; extends
 `pages`. See qk_norm_rope.py and attention.py for formulas and sources.
@@ -17,10 +17,10 @@ from .pages import Pages, Rows
 from .qk_norm_rope import Rope, qk_norm_rope
 from .qk_norm_rope_kernel import GAINS
 
-INPUTS = ("qkv", "place", "periods", *GAINS, "slots_of", "keys", "values", "table", "bounds", "size", "after", "arrived")
+INPUTS = ("qkv", "where", "periods", *GAINS, "keys", "values", "after", "arrived")
 KERNEL = {
     walk: launch.Kernel(
-        name, INPUTS, attention_kernel.OUTPUTS, written=("keys", "values", "arrived"), optional=("periods", *GAINS)
+        name, INPUTS, attention_kernel.OUTPUTS, written=("keys", "values", "arrived"), optional=("periods", *GAINS, "after")
     )
     for walk, name in (("lanes", "self_attention"), ("tiles", "self_attention_tiles"))
 }
@@ -29,7 +29,6 @@ SHARED = 31 << 10  # bytes of threadgroup memory, of the 32 KiB that Metal has
 
 def self_attention(
     qkv: mx.array,
-    position: mx.array | int,
     rope: Rope | None,
     pages: Pages,
     rows: Rows,
@@ -45,12 +44,13 @@ def self_attention(
     """With `last` only the last token's output, [B, 1, heads head_dim]; the pages take all T."""
     norms = {"q_norm": q_norm, "k_norm": k_norm, "v_norm": v_norm}
     if not launch.on_cpu("self_attention") and (qkv.shape[1] == 1 or not last):
-        refusal = covers(qkv, position, rope, pages, heads, norms.values())
+        refusal = covers(qkv, rope, pages, heads, norms.values())
         if launch.uses_kernel("self_attention", case(qkv, rope, heads, pages), refusal):
-            return fused(qkv, position, rope, pages, rows, heads, scale, cap, tuple(norms.values()))
+            return fused(qkv, rope, pages, rows, heads, scale, cap, tuple(norms.values()))
     q, k, v = qk_norm_rope(
-        qkv, position, rope, heads=heads, kv_heads=pages.kv_heads, head_dim=pages.head_dim, pages=pages, rows=rows, **norms
-    )
+        qkv, rows.position(qkv.shape[1]), rope, heads=heads, kv_heads=pages.kv_heads, head_dim=pages.head_dim, pages=pages,
+        rows=rows, **norms,
+    )  # fmt: skip
     return attention(q[:, :, -1:] if last else q, k, v, pages, rows, scale=scale, cap=cap)
 
 
@@ -60,14 +60,14 @@ def case(qkv, rope, heads, pages) -> tuple:
     return (str(qkv.dtype).split(".")[-1], f"{heads}/{pages.kv_heads} heads", turned, seen)
 
 
-def covers(qkv, position, rope, pages, heads, norms) -> str | None:
+def covers(qkv, rope, pages, heads, norms) -> str | None:
     """Why there is no kernel for this call, or None."""
     if pages.coding is not None:
         return "the pages hold packed heads, for which there are kernels of their own"
     for op in ("qk_norm_rope", "attention"):
         if why := launch.unavailable(op):
             return f"{op} has no kernel: {why}"
-    if why := qk_norm_rope_kernel.covers(qkv, position, rope, pages.kv_heads, pages.head_dim, norms, pages):
+    if why := qk_norm_rope_kernel.covers_heads(qkv, rope, pages.kv_heads, pages.head_dim, norms, pages):
         return why
     new, head_dim, size = qkv.shape[1], pages.head_dim, qkv.dtype.size
     tile = attention_kernel.chosen_knobs(head_dim, qkv.dtype, heads // pages.kv_heads * new)["tile"]
@@ -76,20 +76,20 @@ def covers(qkv, position, rope, pages, heads, norms) -> str | None:
     return None
 
 
-def fused(qkv, position, rope, pages, rows, heads, scale, cap, norms) -> mx.array:
+def fused(qkv, rope, pages, rows, heads, scale, cap, norms) -> mx.array:
     batch, new, width = qkv.shape
     pages.prepare(rows)
     addresses = rows.addresses(new, pages.keys.shape[1])
     plan = attention_kernel.Plan(batch, heads, new, pages, addresses, scale, cap, qkv.dtype)
-    periods = position if rope is None else qk_norm_rope_kernel.periods_of(rope)
-    o, partial, stats = KERNEL[plan.walk](
-        [qkv, position, periods, *qk_norm_rope_kernel.gains_of(norms, qkv), addresses.slots, *pages.held, addresses.table,
-         addresses.bounds, addresses.size, pages_kernel.waited_for(pages, position), plan.arrived],
+    periods = addresses.where if rope is None else qk_norm_rope_kernel.periods_of(rope)
+    o, partial = KERNEL[plan.walk](
+        [qkv, addresses.where, periods, *qk_norm_rope_kernel.gains_of(norms, qkv), *pages.held,
+         pages_kernel.waited_for(pages, addresses.where), plan.arrived],
         plan.outputs,
         template={**plan.template, **qk_norm_rope_kernel.turning(rope, norms),
                   "SAME": width == (heads + pages.kv_heads) * pages.head_dim,
                   "PERIODIC": float_bits(1.0 if rope is None else rope.scale)},
         groups=plan.groups, threads=plan.threads,
     )  # fmt: skip
-    pages.written = stats
-    return plan.joined(o, partial, stats)
+    pages.written = partial
+    return plan.joined(o, partial)

@@ -190,6 +190,11 @@ def attended(call: Call) -> int:
     return int(mx.sum(end - begin)) * home.slot_bytes
 
 
+def home_of(call: Call) -> tuple[pages.Pages | None, pages.Rows | None]:
+    """Pages that the call writes to, and where."""
+    return tuple(next((part for part in call.args if isinstance(part, kind)), None) for kind in (pages.Pages, pages.Rows))
+
+
 def qk_norm_rope_title(call: Call) -> str:
     qkv, _, rope, *_ = call.args
     heads = {name: call.kwargs[name] for name in ("heads", "kv_heads", "head_dim")}
@@ -203,9 +208,9 @@ def qk_norm_rope_reference(qkv, position, rope, home, where, **more):
 def emptied(call: Call) -> Call:
     """With pools of its own, in which the new tokens are not written yet."""
     call = call.each(lambda a: a)
-    qkv, _, _, home, where, *_ = call.args
+    home, where = home_of(call)
     if home is not None:
-        slots = where.addresses(qkv.shape[1], home.keys.shape[1]).slots
+        slots = where.addresses(call.first.shape[1], home.keys.shape[1]).slots
         home.hold([mx.put_along_axis(pool, slots[None, :, None], mx.array(0, pool.dtype), axis=1) for pool in home.held])
         mx.eval(home.held)
     return call
@@ -213,7 +218,7 @@ def emptied(call: Call) -> Call:
 
 def written(result: mx.array, call: Call) -> list[mx.array]:
     """The result, and from the pages the keys and values [B, kv_heads, T, head_dim]."""
-    qkv, _, _, home, where, *_ = call.args
+    qkv, (home, where) = call.first, home_of(call)
     if home is None:
         return [result]
     mx.eval(result)
@@ -222,23 +227,23 @@ def written(result: mx.array, call: Call) -> list[mx.array]:
     return [result, *(pool[:, slots].reshape(shape).swapaxes(0, 1) for pool in home.held)]
 
 
-def self_attention_reference(qkv, position, rope, home, where, heads, scale, cap, norms):
+def self_attention_reference(qkv, rope, home, where, heads, scale, cap, norms):
     shape = {"heads": heads, "kv_heads": home.kv_heads, "head_dim": home.head_dim}
     named = dict(zip(("q_norm", "k_norm", "v_norm"), norms, strict=True))
-    q, k, v = qk_norm_rope.reference(qkv, position, rope, **shape, **named)
+    q, k, v = qk_norm_rope.reference(qkv, where.position(qkv.shape[1]), rope, **shape, **named)
     addresses = where.addresses(qkv.shape[1], home.keys.shape[1])
     pools = (pages.put(pool, new, addresses.slots) for pool, new in zip(home.held, (k, v), strict=True))
     return attention.paged_reference(q, *pools, addresses, scale=scale, window=home.window, cap=cap), k, v
 
 
 def self_attention_title(call: Call) -> str:
-    qkv, _, rope, home, where, heads, *_ = call.args
+    qkv, rope, home, where, heads, *_ = call.args
     end = max(span.end for span in where.spans)
     return f"{titled(self_attention.case(qkv, rope, heads, home), qkv.shape[0])} of {end}"
 
 
 def self_attention_reads(call: Call) -> int:
-    _, _, _, home, where, *_ = call.args
+    home, where = home_of(call)
     return sum(span.end - span.first for span in where.spans) * home.slot_bytes
 
 

@@ -1,16 +1,15 @@
 """Which pages of a pool hold which sequence: bookkeeping on the host, done once a step for all layers of a geometry."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 
-from ..kernels.pages import PAGE, Move, Rows, Runs, Span
+from ..kernels.pages import PAGE, Move, PageRuns, Rows, Runs, Span, slots_between
 from ..kernels.resident import Growing
 from .shares import Shares
 
 REWIND = 8  # a row can go back by so many positions: the longest rejected draft
 SPARE = 8  # pages that a row is given at once where they need not follow on those it has: few runs, few pages unused
 GROWTH = 1.5  # spare room given to a row that had to move, so that moving costs a constant a token
-
-PageRuns = tuple[tuple[int, int], ...]  # (first page, pages), in the order of positions
 
 
 class Pool:
@@ -85,15 +84,7 @@ class Extent:
 
     def slots(self, first: int, end: int) -> Runs:
         """Where the positions `first`.. `end` are."""
-        if first >= end:
-            return ()
-        begin, size = first - self.base, end - first
-        runs = cut(cut(self.runs, -(-(begin + size) // PAGE))[0], begin // PAGE)[1]
-        found, skipped = [], begin % PAGE
-        for start, pages in runs:
-            found.append((start * PAGE + skipped, min(size, pages * PAGE - skipped)))
-            size, skipped = size - found[-1][1], 0
-        return tuple(found)
+        return slots_between(first, end, self.base, self.runs)
 
     def add(self, start: int, pages: int) -> None:
         self.runs = joined((*self.runs, (start, pages)))
@@ -134,7 +125,7 @@ class Paging:
 
     def __init__(self, window: int | None):
         self.window, self.pool, self.shares = window, Pool(), Shares()
-        self.growing: dict[int, Growing] = {}  # by the number of rows: what the last step of so many was told
+        self.growing: dict[int, Growing] = defaultdict(Growing)  # by the number of rows: what the last step of so many was told
 
     @property
     def slots(self) -> int:
@@ -206,11 +197,14 @@ class Paging:
         """Make room for `new` tokens after each row's length. scattered: a row's pages may be anywhere, none need move."""
         moves: list[Move] = []
         for extent, length in rows:
-            self._forget(extent, length)
-            moves += self._part(extent, length)
-            moves += self._reserve(extent, length, length + new, scattered)
+            if self.window is not None:
+                self._forget(extent, length)
+            if self.shares.pages:
+                moves += self._part(extent, length)
+            if length + new > extent.end:
+                moves += self._reserve(extent, length, length + new, scattered)
         spans = tuple(self.span(extent, length, length + new) for extent, length in rows)
-        return Rows(spans, self.slots, tuple(moves), self.growing.setdefault(len(rows), Growing()))
+        return Rows(spans, self.slots, tuple(moves), self.growing[len(rows)])
 
     def seen(self, rows: list[tuple[Extent, int]]) -> Rows:
         """What the last token of each row saw."""
@@ -218,8 +212,7 @@ class Paging:
 
     def span(self, extent: Extent, length: int, end: int) -> Span:
         """What the tokens from `length` on see, up to `end`."""
-        first = max(extent.base, self.first(length))
-        return Span(first, extent.slots(first, end))
+        return Span(max(extent.base, self.first(length)), end, extent.base, extent.runs)
 
     def _forget(self, extent: Extent, length: int) -> None:
         """Free the pages that no later token can see, even after going back."""
@@ -233,7 +226,7 @@ class Paging:
         """Own pages where others read what the next token, after going back, would be written over."""
         index, offset = divmod(length - extent.base, PAGE)
         for page, held in ((index, offset), (index + 1, 0)):  # going back can leave one page
-            if self.shares.pages and page < extent.pages and not self.shares.writable(extent.page(page), held):
+            if page < extent.pages and not self.shares.writable(extent.page(page), held):
                 extent.runs, left = cut(extent.runs, page)
                 self._let_go(left, rows=1)
                 start = self.pool.take(sum(count for _, count in left))
@@ -244,8 +237,6 @@ class Paging:
     def _reserve(self, extent: Extent, length: int, end: int, scattered: bool) -> list[Move]:
         """Pages for positions up to `end`; a move where the row's last run cannot be continued in place."""
         more = -(-(end - extent.end) // PAGE)
-        if more <= 0:
-            return []
         own = self._own(extent)
         if extent.pages and self.pool.extend(sum(extent.runs[-1]), more, int((own + more) * GROWTH)):
             extent.add(sum(extent.runs[-1]), more)

@@ -61,7 +61,7 @@ class Attention:
         rows = step.rows[self.pages.window]
         rope = self.rope.at(tuple(s.end for s in rows.spans)) if isinstance(self.rope, DynamicRope) else self.rope
         o = self_attention(
-            qkv, step.position, rope, self.pages, rows, heads=self.heads, scale=self.scale, cap=self.cap,
+            qkv, rope, self.pages, rows, heads=self.heads, scale=self.scale, cap=self.cap,
             q_norm=self.q_norm, k_norm=self.k_norm, v_norm=self.v_norm, last=last,
         )  # fmt: skip
         o = sigmoid_gated(o, tail(gate, last)) if self.gated else o

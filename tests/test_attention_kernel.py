@@ -4,9 +4,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from msl.accuracy import assert_accurate, kernels_run, wide
+from msl.spans import span_of
 from smelt.kernels import attention as op
 from smelt.kernels import attention_kernel, launch
-from smelt.kernels.pages import PAGE, Pages, Rows, Span
+from smelt.kernels.pages import PAGE, Pages, Rows
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
 WALKS = ("lanes", "tiles")
@@ -50,7 +51,7 @@ class Problem:
                 pool[:, :, slot : slot + known] = np.array(self.kept[b].astype(F32))[:, :, at : at + known]
                 runs.append((slot, size))
                 at += size
-            spans.append(Span(first, tuple(runs)))
+            spans.append(span_of(first, tuple(runs)))
         self.pages.clear()
         self.pages.keys, self.pages.values = (mx.array(half).astype(self.dtype) for half in pool)
         return Rows(tuple(spans), slots)

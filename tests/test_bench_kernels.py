@@ -57,7 +57,7 @@ def test_bytes_are_what_a_call_reads():
 
 def test_attention_reads_the_positions_that_are_seen():
     (space, call), *_ = [(s, c) for s, c in kernels.cases("tiny") if s.op == "self_attention"]
-    qkv, _, _, pages, rows, *_ = call.args
+    qkv, _, pages, rows, *_ = call.args
     positions = rows.spans[0].end
     assert qkv.shape[0] == 1 and space.reads(call) == positions * 2 * pages.kv_heads * pages.head_dim * 2
     assert space.title(call).endswith(f"1 row of {positions}")

@@ -4,10 +4,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from msl.accuracy import assert_accurate, kernels_run, wide
+from msl.spans import span_of
 from smelt.kernels import attention as op
 from smelt.kernels import launch, packed_attention_kernel
 from smelt.kernels.coding import MODES, coding
-from smelt.kernels.pages import PAGE, Pages, Rows, Span
+from smelt.kernels.pages import PAGE, Pages, Rows
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
 
@@ -49,7 +50,7 @@ class Problem:
                 runs.append((slot, stop - at))
                 for pool, coded in zip(pools, self.coded(b), strict=True):
                     pool[:, slot : slot + known] = coded[:, at : at + known]
-            spans.append(Span(first, tuple(runs)))
+            spans.append(span_of(first, tuple(runs)))
             assert len(runs) == count
         self.pages.clear()
         self.pages.hold([mx.array(p) if p.dtype == np.uint32 else mx.array(p).astype(self.dtype) for p in pools])

@@ -6,10 +6,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from msl.accuracy import kernels_run
+from msl.spans import span_of
 from smelt.kernels import launch
 from smelt.kernels.coding import MODES, coding
 from smelt.kernels.norm import Norm
-from smelt.kernels.pages import PAGE, Pages, Rows, Span
+from smelt.kernels.pages import PAGE, Pages, Rows
 from smelt.kernels.qk_norm_rope import Rope, qk_norm_rope
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
@@ -36,7 +37,7 @@ def test_bits_are_those_of_the_two_kernels(case, dtype, mode):
     qkv, position = draw(len(lengths), new, (heads + (1 if same else 2) * kv_heads) * head_dim), mx.array(lengths, mx.int32)
     rest = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
     rest |= {f"{n}_norm": Norm(draw(head_dim) + 1, 1e-6) if n in norms else None for n in "qkv"}
-    spans = tuple(Span(n, ((i * 3 * PAGE + n, new),)) for i, n in enumerate(lengths))
+    spans = tuple(span_of(n, ((i * 3 * PAGE + n, new),)) for i, n in enumerate(lengths))
     rows = Rows(spans, 3 * len(lengths) * PAGE)
     plain, ours, theirs = (Pages(kv_heads, head_dim, dtype) for _ in range(3))
     for pages in (ours, theirs):
@@ -59,7 +60,7 @@ def test_it_can_be_switched_off_by_name(monkeypatch):
     pages.pack(coding("4", 64))
     with kernels_run():
         shape = {"heads": 1, "kv_heads": 1, "head_dim": 64}
-        rows = Rows((Span(0, ((0, 1),)),), PAGE)
+        rows = Rows((span_of(0, ((0, 1),)),), PAGE)
         _, k, v = qk_norm_rope(mx.ones((1, 1, 192)), mx.array([0], mx.int32), None, **shape, pages=pages, rows=rows)
     assert k.shape == v.shape == (1, 1, 1, 64)
     assert any(way.op == "packed_qk_norm_rope" and "switched off" in way.why for way in launch.report())

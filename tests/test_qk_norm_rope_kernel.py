@@ -6,9 +6,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from msl.accuracy import assert_accurate, kernels_run, wide
+from msl.spans import span_of
 from smelt.kernels import qk_norm_rope as op
 from smelt.kernels.norm import Norm
-from smelt.kernels.pages import PAGE, Pages, Rows, Span
+from smelt.kernels.pages import PAGE, Pages, Rows
 from smelt.kernels.qk_norm_rope import Rope
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
@@ -43,7 +44,7 @@ def check(dtype, heads, kv_heads, head_dim, rope, batch=2, new=1, norms="qk", sa
     }
     arguments = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim, **given}
     pages = Pages(kv_heads, head_dim, dtype) if kv_heads else None
-    rows = Rows(tuple(Span(0, ((b * PAGE + 3, new),)) for b in range(batch)), batch * PAGE)
+    rows = Rows(tuple(span_of(0, ((b * PAGE + 3, new),)) for b in range(batch)), batch * PAGE)
     with kernels_run(order):
         q, *rest = op.qk_norm_rope(qkv, position, rope, **arguments, pages=pages, rows=rows)
         assert rest == [None, None]

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from msl.accuracy import kernels_run
 from msl.emulator import RUNS_HERE, Emulator
+from msl.spans import span_of
 from smelt.kernels import launch
 from smelt.kernels import self_attention as op
 from smelt.kernels.attention import attention
+from smelt.kernels.cuda import alike
 from smelt.kernels.norm import Norm
-from smelt.kernels.pages import PAGE, Pages, Rows, Span
+from smelt.kernels.pages import PAGE, Pages, Rows
 from smelt.kernels.qk_norm_rope import Rope, qk_norm_rope
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
@@ -43,7 +45,7 @@ class Problem:
             kept = self.past[b][:, :, base : self.lengths[b]]
             fill = mx.full((2, self.kv_heads, size - kept.shape[2], self.head_dim), float("nan"), self.dtype)
             parts.append(mx.concatenate([kept, fill], axis=2))
-            spans.append(Span(first, ((start + first - base, end - first),)))
+            spans.append(span_of(first, ((start + first - base, end - first),)))
             start += size
         pages.keys, pages.values = (mx.contiguous(mx.concatenate([p[i] for p in parts], axis=1)) for i in (0, 1))
         mx.eval(pages.keys, pages.values)
@@ -55,7 +57,7 @@ class Problem:
         qkv, position = self.qkv[mx.array(which)], self.position[mx.array(which)]
         with kernels_run(order), launch.only(*EVERY[: 4 if fused else 3]):
             if fused:
-                o = op.self_attention(qkv, position, self.rope, pages, rows, heads=self.heads, **self.norms, **self.rest)
+                o = op.self_attention(qkv, self.rope, pages, rows, heads=self.heads, **self.norms, **self.rest)
             else:
                 shape = {"heads": self.heads, "kv_heads": self.kv_heads, "head_dim": self.head_dim}
                 q, k, v = qk_norm_rope(qkv, position, self.rope, **shape, **self.norms, pages=pages, rows=rows)
@@ -138,7 +140,7 @@ def test_both_joins_have_the_same_bits_and_one_is_one_launch(walk, order):
         with launch.through(counting), launch.forced("attention", {"walk": walk, "join": join}):
             pages, rows = problem.home(range(4))
             found[join] = op.self_attention(
-                problem.qkv, problem.position, problem.rope, pages, rows, heads=8, **problem.norms, **problem.rest
+                problem.qkv, problem.rope, pages, rows, heads=8, **problem.norms, **problem.rest
             )
         mx.eval(found[join])
         assert len(launched) == launches
@@ -155,9 +157,26 @@ def test_a_row_has_the_same_bits_alone_and_in_a_batch(walk):
             assert same_bits(problem.run(True, [b])[0][0], together[b])
 
 
+def test_a_launch_takes_a_steps_addresses_once():
+    """Each input of a launch costs MLX time: nothing stands for what there is not, and no part of the addresses is cut out."""
+    problem, launched = Problem(BF16, 4, 2, 64, (150, 3), 1, Rope(64), norms=""), []
+
+    def noting(kernel, inputs, outputs, template, groups, threads):
+        taken = [name for i, name in zip(alike(kernel, inputs), kernel.inputs, strict=True) if kernel.inputs[i] == name]
+        launched.append((taken, inputs[kernel.inputs.index("where")], kernel.outputs))
+        return [mx.zeros(shape, dtype) for shape, dtype in outputs]
+
+    pages, rows = problem.home(range(2))
+    with launch.through(noting), launch.forced("attention", {"join": "last"}):
+        op.self_attention(problem.qkv, problem.rope, pages, rows, heads=4, scale=1.0)
+    ((taken, where, made),) = launched
+    assert taken == ["qkv", "where", "periods", "keys", "values", "arrived"] and made == ("o", "partial")
+    assert where is rows.addresses(1, rows.slots).where and where.shape == (2 + 2 * (1 + 2 + 1 + 4),)
+
+
 def test_what_does_not_fit_goes_the_other_way():
     problem = Problem(F32, 2, 1, 512, (3,), 8, Rope(512))
     with kernels_run():
         pages, rows = problem.home([0])
-        mx.eval(op.self_attention(problem.qkv, problem.position, problem.rope, pages, rows, heads=2, scale=1.0))
+        mx.eval(op.self_attention(problem.qkv, problem.rope, pages, rows, heads=2, scale=1.0))
     assert any("do not fit" in way.why for way in launch.report() if way.op == "self_attention")

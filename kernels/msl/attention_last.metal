@@ -3,7 +3,6 @@
 
   threadgroup uint before[1];
   if constexpr (LAST) {
-    int origin = bounds[2 * row];
     device atomic_uint* count = (device atomic_uint*)arrived + (size_t(row) * KV + head) * TILES + tile;
     int others = last_part<SPAN * PAGE>(origin, position + NEW - 1) - first_part<SPAN * PAGE, WINDOW>(origin, position);
     threadgroup_barrier(mem_flags::mem_device);

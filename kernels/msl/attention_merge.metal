@@ -1,6 +1,6 @@
 // attention_merge.metal: the parts of attention.metal joined, in the order of positions. A thread an element of a head.
 //
-// partial [B, KV, P, R, D], stats [B, KV, P, R, 2], bounds [B, 2] as there -> o [B, NEW, KV * GROUP, D].
+// partial, and bounds [B, 2] out of `where`, as there -> o [B, NEW, KV * GROUP, D].
 #include "attention_parts.metal"
 
 // ---- body
@@ -13,6 +13,7 @@
   uint token = r % NEW;
   int own = bounds[2 * row + 1] + int(token);
   int begin = bounds[2 * row];
+  const device float* stats = partial + size_t(threadgroups_per_grid.z) * KV * PARTS * R * D;
   size_t base = (size_t(row) * KV + head) * PARTS * R + r;
   int from = first_part<SPAN * PAGE, WINDOW>(begin, own);
   int upto = last_part<SPAN * PAGE>(begin, own);

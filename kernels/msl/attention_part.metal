@@ -18,21 +18,26 @@
   uint head = threadgroup_position_in_grid.y / TILES;
   uint tile = threadgroup_position_in_grid.y % TILES;
   uint row = threadgroup_position_in_grid.z;
+  uint batch = threadgroups_per_grid.z;
+  auto bounds = where + 2 + batch;                      // [batch, 2], and what is behind it in `where`
+  auto slots_of = bounds + 2 * batch;                   // [batch, NEW]
+  auto table = slots_of + batch * NEW;                  // [batch, parts SPAN]
   uint held_pages[PAGES];
 #pragma unroll
   for (int i = 0; i < PAGES; i++) {
     held_pages[i] = uint(load_now(table + (row * threadgroups_per_grid.x + part) * SPAN + simd * KEYS / PAGE + i));
   }
-  size_t slots = size_t(uint(load_now(size)));          // of the pool
-  int first = bounds[2 * row] + int(part) * SPAN * PAGE;  // position of the part's first slot
+  size_t slots = size_t(uint(load_now(where)));         // of the pool
+  int origin = bounds[2 * row];                         // position of the table's first slot
+  int first = origin + int(part) * SPAN * PAGE;         // of the part's
   int position = bounds[2 * row + 1];
   int mine = first + int(simd) * KEYS;                  // of the simdgroup's first
+  device float* stats = partial + size_t(batch) * KV * threadgroups_per_grid.x * R * D;
   bool seen = any_seen<SPAN * PAGE, NEW, WINDOW>(first, position);
 
   if (thread_index_in_threadgroup == 0 && part + threadgroup_position_in_grid.y + row == 0) {
     if (WHOLE) {                                        // what is not used has one element
       partial[0] = 0.0f;
-      stats[0] = 0.0f;
     } else if (!LAST) {
       o[0] = T(0.0f);
     }

@@ -1,7 +1,7 @@
 // packed_attention.metal: attention.metal over heads that are packed as kernels/coding.py says, read as they lie.
 //
 // q [B, KV * GROUP, NEW, D]; keys, values [KV, slots, D BITS / 32] words; key_grids, value_grids [KV, slots, 2 D / SIZE];
-// table, bounds, size, after -> partial, stats: as there. With TURNED the packed heads are: queries are turned here, and
+// table, bounds, size: parts of its `where`; after -> partial: as there, with WHOLE the result. With TURNED the packed heads are: queries are turned here, and
 // each part's values are turned back before they are joined.
 //
 // Threads share the work as there; a lane has chunks of CHUNK neighbours, each within one group of a head, so that
@@ -64,6 +64,7 @@ METAL_FUNC void load_packed(const device uint* words, const device T* grids, uin
   uint pages = threadgroups_per_grid.x * SPAN;
   int first = bounds[2 * row] + int(part) * SPAN * PAGE;  // position of the part's first slot
   int position = bounds[2 * row + 1];
+  device float* stats = (device float*)partial + size_t(threadgroups_per_grid.z) * KV * threadgroups_per_grid.x * R * D;
   bool seen = first < position + NEW && (WINDOW == 0 || first + SPAN * PAGE > position - WINDOW + 1);
 
   if (!seen && !WHOLE) {                                // the merge does not use it
@@ -303,7 +304,4 @@ METAL_FUNC void load_packed(const device uint* words, const device T* grids, uin
       stats[2 * to] = top;
       stats[2 * to + 1] = sum;
     }
-  }
-  if (WHOLE && thread_index_in_threadgroup == 0 && part + threadgroup_position_in_grid.y + row == 0) {
-    stats[0] = 0.0f;
   }

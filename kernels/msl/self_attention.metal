@@ -1,9 +1,8 @@
 // self_attention.metal: qk_norm_rope.metal and attention.metal in one. New tokens' keys and values go to their slots, and
 // their queries see some pages of their sequence.
 //
-// qkv [B, NEW, (KV GROUP + copies of KV) D]; place [B] positions; periods [DIMS / 2]; q_gain, k_gain, v_gain [D], where
-// there are norms with a weight; slots_of [B NEW]; keys, values, table, bounds, size, after, arrived, o,
-// partial, stats: as attention.metal has them, the pools written.
+// qkv [B, NEW, (KV GROUP + copies of KV) D]; periods [DIMS / 2]; q_gain, k_gain, v_gain [D], where there are norms with a
+// weight; where, keys, values, after, arrived, o, partial: as attention.metal has them, the pools written.
 #include "rotary.metal"
 #include "attention_chunks.metal"
 #include "attention_parts.metal"
@@ -13,7 +12,6 @@
   constexpr int HEADS = KV * GROUP;
   constexpr int GIVEN = HEADS + (SAME ? 1 : 2) * KV;    // heads in a row of qkv
   constexpr bool FRESH = true;
-  int placed = load_now(place + threadgroup_position_in_grid.z);
 
   threadgroup uint4 fresh[NEW * 2 * D * int(sizeof(T)) / 16];
   constexpr int PITCH = D;                              // of rows of q

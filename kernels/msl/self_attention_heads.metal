@@ -14,7 +14,7 @@
       const device T* weight = kind == 0 ? q_gain : (kind == 1 ? k_gain : v_gain);
       bool normed = kind == 0 ? Q_NORM : (kind == 1 ? K_NORM : V_NORM);
       bool weighted = kind == 0 ? Q_GAIN : (kind == 1 ? K_GAIN : V_GAIN);
-      float at = float(placed + token) * as_type<float>(PERIODIC);
+      float at = float(position + token) * as_type<float>(PERIODIC);
       float v[D / 32];
       turned_head<D, DIMS, INTERLEAVED>(source, weight, normed, weighted, DIMS > 0 && kind < 2, periods, at,
                                         as_type<float>(EPS), as_type<float>(MAGNITUDE), parts + simd * D, lane, v);

@@ -8,7 +8,6 @@
   constexpr int HEADS = KV * GROUP;
   constexpr int GIVEN = HEADS + (SAME ? 1 : 2) * KV;    // heads in a row of qkv
   constexpr bool FRESH = true;
-  int placed = load_now(place + threadgroup_position_in_grid.z);
 
   threadgroup uint4 fresh[NEW * 2 * D * int(sizeof(T)) / 16];
 

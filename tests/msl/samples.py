@@ -13,7 +13,7 @@ from smelt.kernels.gated_group_norm import gated_group_norm
 from smelt.kernels.linear import linear, pack
 from smelt.kernels.mamba2 import mamba2
 from smelt.kernels.norm import Norm, add_norm
-from smelt.kernels.pages import PAGE, Pages, Rows, Span
+from smelt.kernels.pages import PAGE, Pages, Rows
 from smelt.kernels.qk_norm_rope import Rope, qk_norm_rope
 from smelt.kernels.resident import pieces_of
 from smelt.kernels.router import Routing, route
@@ -21,6 +21,7 @@ from smelt.kernels.self_attention import self_attention
 from smelt.kernels.short_conv import short_conv
 
 from msl.emulator import Emulator
+from msl.spans import span_of
 
 F16 = mx.float16
 
@@ -57,7 +58,7 @@ def handed_to_the_host():
 def attention_over_pages(length):
     q, k = mx.ones((1, 2, 1, 64), F16), mx.ones((1, 1, 1, 64), F16)
     pages = -(-length // PAGE)
-    return attention(q, k, k, Pages(1, 64, F16), Rows((Span(0, ((0, length),)),), pages * PAGE), scale=0.125)
+    return attention(q, k, k, Pages(1, 64, F16), Rows((span_of(0, ((0, length),)),), pages * PAGE), scale=0.125)
 
 
 def attention_over_a_page():
@@ -86,18 +87,18 @@ def packed(mode):
 
 def attention_over_packed_heads():
     q, k = mx.ones((1, 2, 1, 64), F16), mx.ones((1, 1, 1, 64), F16)
-    return attention(q, k, k, packed("turbo4"), Rows((Span(0, ((0, 1),)),), PAGE), scale=0.125)
+    return attention(q, k, k, packed("turbo4"), Rows((span_of(0, ((0, 1),)),), PAGE), scale=0.125)
 
 
 def keys_packed_from_a_row_of_qkv():
     return qk_norm_rope(
         mx.ones((1, 1, 256), F16), mx.array([3], mx.int32), Rope(64), heads=2, kv_heads=1, head_dim=64, pages=packed("turbo2"),
-        rows=Rows((Span(0, ((0, 4),)),), PAGE),
+        rows=Rows((span_of(0, ((0, 4),)),), PAGE),
     )[0]  # fmt: skip
 
 
 def keys_read_from_pages():
-    pages, rows = Pages(1, 64, F16), Rows((Span(0, ((0, 2),)),), PAGE)
+    pages, rows = Pages(1, 64, F16), Rows((span_of(0, ((0, 2),)),), PAGE)
     pages.write(mx.ones((1, 1, 2, 64), F16), mx.ones((1, 1, 2, 64), F16), rows)
     return pages.read(rows.spans[0])
 
@@ -109,7 +110,7 @@ def rows_of_a_matrix():
 def attention_from_a_row_of_qkv():
     norm, pages = Norm(mx.ones((64,), F16), 1e-6), Pages(1, 64, F16)
     return self_attention(
-        mx.ones((1, 1, 256), F16), mx.array([3], mx.int32), Rope(64), pages, Rows((Span(0, ((0, 4),)),), PAGE), heads=2,
+        mx.ones((1, 1, 256), F16), Rope(64), pages, Rows((span_of(0, ((0, 4),)),), PAGE), heads=2,
         scale=0.125, q_norm=norm, k_norm=norm,
     )  # fmt: skip
 
@@ -118,7 +119,7 @@ def qk_norm_and_rope():
     norm = Norm(mx.ones((64,), F16), 1e-6)
     return qk_norm_rope(
         mx.ones((1, 1, 256), F16), mx.array([3], mx.int32), Rope(64), heads=2, kv_heads=1, head_dim=64, q_norm=norm, k_norm=norm,
-        pages=Pages(1, 64, F16), rows=Rows((Span(0, ((0, 4),)),), PAGE),
+        pages=Pages(1, 64, F16), rows=Rows((span_of(0, ((0, 4),)),), PAGE),
     )[0]  # fmt: skip
 
 
