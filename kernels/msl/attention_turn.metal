@@ -20,7 +20,7 @@ METAL_FUNC void load_turn(const device T* from, int count, uint column, thread u
   }
 }
 
-// 8 neighbours of a lane's tile_row of q, in tiles to multiply with. `scratch` is room for four tiles of the simdgroup's own.
+// 8 neighbours of a lane's tile_row of q, in tiles to multiply with. `scratch` is room for two tiles of the simdgroup's own.
 template <typename T>
 METAL_FUNC void take_columns(thread Tile<T> (&tiles)[4], const threadgroup T* from, bool inside, threadgroup T* scratch,
                              uint lane) {
@@ -28,12 +28,14 @@ METAL_FUNC void take_columns(thread Tile<T> (&tiles)[4], const threadgroup T* fr
   if (inside) {
     take_words((const threadgroup uint*)from, words);
   }
-  vec<T, 2> pairs[4];
 #pragma unroll
-  for (int i = 0; i < 4; i++) {
-    pairs[i] = as_type<vec<T, 2>>(words[i]);
+  for (int i = 0; i < 4; i += 2) {
+    vec<T, 2> pairs[2] = {as_type<vec<T, 2>>(words[i]), as_type<vec<T, 2>>(words[i + 1])};
+    Tile<T> two[2];
+    columns_of_rows(pairs, two, scratch, lane);
+    tiles[i] = two[0];
+    tiles[i + 1] = two[1];
   }
-  columns_of_rows(pairs, tiles, scratch, lane);
 }
 
 // scores[h] = keys of tile h times q, of which `query` is the lane's part of its row. Two sums that do not wait for each
