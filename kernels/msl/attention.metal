@@ -19,6 +19,7 @@
   constexpr bool FRESH = false;
   threadgroup uint4 fresh[1];
 
+#include "attention_place.metal"
 #include "attention_first.metal"
 
   float query[TILE][E];

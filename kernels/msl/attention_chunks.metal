@@ -1,14 +1,6 @@
 // attention_chunks.metal: how attention.metal and self_attention.metal load, and what of the keys they load.
+#include "load_now.metal"
 #include "packed.metal"
-
-// A number that is loaded here and now, though it may be needed only behind a branch. CUDA has its own: its compiler would
-// wait for what decides the branch before it loads the number.
-#ifndef MSL_CUDA
-template <typename From>
-METAL_FUNC int load_now(From from) {
-  return from[0];
-}
-#endif
 
 // A lane's elements of a head, in chunks of W neighbours that STRIDE apart, as the words they are stored in.
 template <int W, int STRIDE, int N, typename T>

@@ -11,6 +11,7 @@
   constexpr bool FRESH = false;
   threadgroup uint4 fresh[1];
 
+#include "attention_place.metal"
 #include "attention_tiles_first.metal"
 
   for (uint t = simd; t < uint(TILE); t += SIMDS) {

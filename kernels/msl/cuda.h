@@ -116,12 +116,16 @@ MSL_FN uint masked_or(uint word, uint mask, uint bits) {
 MSL_FN uint low_halves(uint a, uint b) { return __byte_perm(a, b, 0x5410); }
 MSL_FN uint high_halves(uint a, uint b) { return __byte_perm(a, b, 0x7632); }
 
-// attention_chunks.metal's load_now
-MSL_FN int load_now(const int* from) {
-  int number;
-  asm volatile("ld.relaxed.gpu.global.b32 %0, [%1];" : "=r"(number) : "l"(from));
-  return number;
-}
+// load_now.metal's load_now
+#define MSL_LOAD_NOW(TYPE, FORM, CLASS, HELD)                                                          \
+  MSL_FN TYPE load_now(const TYPE* from) {                                                             \
+    HELD held;                                                                                         \
+    asm volatile("ld.relaxed.gpu.global." FORM " %0, [%1];" : "=" CLASS(held) : "l"(from));            \
+    return __builtin_bit_cast(TYPE, held);                                                             \
+  }
+MSL_LOAD_NOW(int, "b32", "r", int) MSL_LOAD_NOW(float, "b32", "f", float)
+MSL_LOAD_NOW(half, "b16", "h", ushort) MSL_LOAD_NOW(bfloat, "b16", "h", ushort)
+#undef MSL_LOAD_NOW
 
 // staging.metal's copies
 template <typename P> MSL_FN void copy_ahead(P* to, const P* from) {

@@ -31,9 +31,11 @@
   bool normed = kind == 0 ? Q_NORM : (kind == 1 ? K_NORM : V_NORM);
   bool weighted = kind == 0 ? Q_GAIN : (kind == 1 ? K_GAIN : V_GAIN);
   float at = float(position[row] + int(token)) * as_type<float>(SCALE);
+  Head<T, D, angles_of<DIMS, INTERLEAVED>()> own_head;
+  bring_head<DIMS, INTERLEAVED>(own_head, source, weight, weighted, periods, lane);
   float v[E];
-  turned_head<D, DIMS, INTERLEAVED>(source, weight, normed, weighted, DIMS > 0 && kind < 2, periods, at,
-                                    as_type<float>(EPS), as_type<float>(MAGNITUDE), heads + simd * D, lane, v);
+  turn_head<DIMS, INTERLEAVED>(v, own_head, normed, DIMS > 0 && kind < 2, at, as_type<float>(EPS),
+                               as_type<float>(MAGNITUDE), heads + simd * D, lane);
   if (inside && kind == 0) {
     auto to = q + ((size_t(row) * HEADS + head) * NEW + token) * D;
 #pragma unroll

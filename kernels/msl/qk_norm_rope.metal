@@ -31,9 +31,11 @@
   float at = float(position[row] + int(token)) * as_type<float>(SCALE);
   size_t slot = KV_HEADS > 0 ? size_t(uint(slots[row * NEW + token])) : 0;
   size_t capacity = KV_HEADS > 0 ? size_t(uint(size[0])) : 0;
+  Head<T, D, angles_of<DIMS, INTERLEAVED>()> own_head;
+  bring_head<DIMS, INTERLEAVED>(own_head, source, weight, weighted, periods, lane);
   float v[E];
-  turned_head<D, DIMS, INTERLEAVED>(source, weight, normed, weighted, DIMS > 0 && kind < 2, periods, at,
-                                    as_type<float>(EPS), as_type<float>(MAGNITUDE), heads + simd * D, lane, v);
+  turn_head<DIMS, INTERLEAVED>(v, own_head, normed, DIMS > 0 && kind < 2, at, as_type<float>(EPS),
+                               as_type<float>(MAGNITUDE), heads + simd * D, lane);
   if (inside) {
     if (kind == 0) {
       auto to = q + ((size_t(row) * HEADS + head) * NEW + token) * D;

@@ -17,6 +17,8 @@
   constexpr int PITCH = D;                              // of rows of q
   threadgroup uint4 queries[TILE * PITCH * int(sizeof(T)) / 16];
 
+#include "attention_place.metal"
+#include "self_attention_first.metal"
 #include "attention_first.metal"
 
 #include "self_attention_heads.metal"

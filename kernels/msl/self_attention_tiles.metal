@@ -11,6 +11,8 @@
 
   threadgroup uint4 fresh[NEW * 2 * D * int(sizeof(T)) / 16];
 
+#include "attention_place.metal"
+#include "self_attention_first.metal"
 #include "attention_tiles_first.metal"
 
 #include "self_attention_heads.metal"
