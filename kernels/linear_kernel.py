@@ -216,7 +216,7 @@ def staged(knobs: dict, bits: int, group: int, width: int, outputs: int, gated: 
     scales = -(-(4 * (2 if gated else 1) * outs * (groups + (8 if groups % 16 == 0 else 0))) // 16)
     numbers = unit_of(bits, group) // 32 * knobs["slice"] * rows * 4 - (-knobs["slice"] * rows // 2)
     pairs, steps = -(-outs // (8 if gated else 16)), knobs["slice"] * (unit_of(bits, group) // 32)
-    at_once = rows > 2 and width <= knobs["simds"] * knobs["slice"] * unit_of(bits, group) and pairs > 2 and steps > 1
+    at_once = rows > 2 and width <= knobs["simds"] * knobs["slice"] * unit_of(bits, group) and pairs > steps
     sums = 0 if at_once else knobs["simds"] * pairs * 4 * rows
     return scales + knobs["simds"] * numbers + max(knobs["simds"] * knobs["depth"] * 16 * pitch, sums)
 

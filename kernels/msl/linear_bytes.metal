@@ -28,20 +28,26 @@ METAL_FUNC void store_sums(threadgroup float* sums, thread float (&acc)[2][2], u
   }
 }
 
+// The norm's 1 / rms of row m, or 1, out of the simdgroups' squares [SIMDS][8].
+template <int SIMDS, int K, bool NORM>
+METAL_FUNC float row_factor(const threadgroup float* squares, uint m, float eps) {
+  float total = 0.0f;
+  for (int s = 0; NORM && s < SIMDS; s++) {
+    total += squares[s * 8 + m];
+  }
+  return NORM ? metal::precise::rsqrt(total / float(K) + eps) : 1.0f;
+}
+
 // An output out of the simdgroups' sums [SIMDS][PITCH], of which the gate's or the only one stands at `at`.
-template <int SIMDS, int PITCH, int M, int K, int O, int ACT, bool NORM, bool BIAS, typename T>
-METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, const threadgroup float* squares, uint m, uint o,
-                          float eps, const device T* bias, float addend) {
+template <int SIMDS, int PITCH, int M, int O, int ACT, bool BIAS, typename T>
+METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, float factor, uint o, const device T* bias, float addend) {
   constexpr bool GATED = ACT == 1 || ACT == 2;
   float v = 0.0f;
   float up = 0.0f;
-  float total = 0.0f;
   for (int s = 0; s < SIMDS; s++) {
-    total += NORM ? squares[s * 8 + m] : 0.0f;
     v += sums[s * PITCH + at];
     up += GATED ? sums[s * PITCH + at + 8 * M] : 0.0f;
   }
-  float factor = NORM ? metal::precise::rsqrt(total / float(K) + eps) : 1.0f;
   v = metal::fma(v, factor, BIAS ? float(bias[o]) : 0.0f);
   up = metal::fma(up, factor, BIAS && GATED ? float(bias[o + O]) : 0.0f);
   return T(finished<ACT>(v, up, addend));
@@ -64,10 +70,11 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, const threadgr
   constexpr int WORDS = K * BITS / 32;                              // of one row
   constexpr int ITEMS = 4 * SLICE;                                  // of a row of x: a lane's work in bringing it
   constexpr int PASSES = (M * ITEMS + 31) / 32;
-  // With few rows all sums wait in registers for the end; with more each pair's are finished when it is multiplied, or x
-  // is taken anew for each pair: registers would not be enough.
-  constexpr bool STREAMED = M > 2 && CHUNKS == 1 && PAIRS > 2 && SLICE * STEPS > 1;
-  constexpr bool KEPT = M <= 2 || STREAMED;
+  // Sums wait in registers for the end. Many, of many rows, are finished a few pairs at a time, while W comes, in the
+  // place of x's numbers, which all have taken by then.
+  constexpr bool STREAMED = M > 2 && CHUNKS == 1 && PAIRS > SLICE * STEPS;
+  constexpr int TURN = STREAMED ? SLICE * STEPS : PAIRS;            // pairs whose sums are finished together
+  constexpr int TILE_OUTS = GATED ? 8 : 16;                         // of a pair
 
   constexpr int PIECES = SLICE * W;                                 // of 16 bytes: a row's slice
   constexpr int STAGE = 16 * stage_pitch<PIECES, W>();              // a pair of tiles
@@ -86,7 +93,7 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, const threadgr
   static_assert(PIECES % 2 == 0, "a stage is copied by all lanes");
 
   threadgroup uint4 staged[STAGED];
-  threadgroup float squares[SIMDS * 8];
+  threadgroup float squares[SIMDS * 8 + 8];                         // [simdgroup][row], then each row's 1 / rms
   threadgroup T* own_scales = (threadgroup T*)staged;               // [scales, biases][row][SCALE_PITCH]
   threadgroup uint4* stages = staged + SCALE_ROOM + SIMDS * NUMBERS;
 
@@ -225,12 +232,15 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, const threadgr
         simdgroup_barrier(mem_flags::mem_threadgroup);
         Unit<STEPS> kept[SLICE];
 #pragma unroll
-        for (int u = 0; KEPT && u < SLICE; u++) {
+        for (int u = 0; u < SLICE; u++) {
           take_unit<M>(kept[u], numbers, factors, u, lane);
         }
         if (chunk == 0) {
           copies_wait<DEPTH>();
           threadgroup_barrier(mem_flags::mem_threadgroup);
+          if (STREAMED && NORM && thread_index_in_threadgroup < uint(M)) {
+            squares[SIMDS * 8 + lane] = row_factor<SIMDS, K, NORM>(squares, lane, as_type<float>(EPS));
+          }
         }
         uint group = first_unit<UNITS, SLICE, SIMDS>(chunk, begin) / PER_GROUP;
 #pragma unroll
@@ -266,48 +276,50 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, const threadgr
           }
 #pragma unroll
           for (int u = 0; u < SLICE; u++) {
-            Unit<STEPS> unit = kept[u];
-            if constexpr (!KEPT) {
-              simdgroup_barrier(mem_flags::mem_none);               // not to be loaded long before it is used
-              take_unit<M>(unit, numbers, factors, u, lane);
-            }
             int c[4] = {0, 0, 0, 0};                                // [h][column]
             uint a[STEPS][4];
 #pragma unroll
             for (int t = 0; t < STEPS; t++) {
               weights_as_bytes<BITS>(a[t], words[0][u], words[1][u], t);
-              multiply_bytes<true>(c, a[t], unit.b[t][2], unit.b[t][3]);
+              multiply_bytes<true>(c, a[t], kept[u].b[t][2], kept[u].b[t][3]);
             }
             for (int e = 0; e < 4; e++) {
               c[e] *= 256;
             }
 #pragma unroll
             for (int t = 0; t < STEPS; t++) {
-              multiply_bytes<false>(c, a[t], unit.b[t][0], unit.b[t][1]);
+              multiply_bytes<false>(c, a[t], kept[u].b[t][0], kept[u].b[t][1]);
             }
             for (int h = 0; h < 2; h++) {
               float scale = element<T>(scale_words[0][h], u / PER_GROUP);
               float bias = element<T>(scale_words[1][h], u / PER_GROUP);
               for (int e = 0; e < 2; e++) {
-                float sum = metal::fma(bias, unit.sums[e], acc[pair][h][e]);
-                acc[pair][h][e] = metal::fma(scale * unit.inverses[e], float(c[2 * h + e]), sum);
+                float sum = metal::fma(bias, kept[u].sums[e], acc[pair][h][e]);
+                acc[pair][h][e] = metal::fma(scale * kept[u].inverses[e], float(c[2 * h + e]), sum);
               }
             }
           }
-          if constexpr (STREAMED) {
-            constexpr int TILE_OUTS = GATED ? 8 : 16;
-            constexpr int NEEDED = (TILE_OUTS * M + 31) / 32;       // simdgroups, each time others
-            threadgroup float* sums = shared + pair % 2 * (SIMDS * 16 * M);
-            store_sums<M>(sums + simd * 16 * M, acc[pair], row, part);
+          if (STREAMED && (pair % TURN == TURN - 1 || pair == PAIRS - 1)) {
+            constexpr int NEEDED = (TURN * TILE_OUTS * M + 31) / 32;  // simdgroups, each time others
+            constexpr int LAST = PAIRS % TURN == 0 ? TURN : PAIRS % TURN;
+            int turn = pair / TURN;
+            int pairs = pair == PAIRS - 1 ? LAST : TURN;
+            threadgroup_barrier(mem_flags::mem_threadgroup);        // the turn before is finished
+#pragma unroll
+            for (int k = 0; k < pairs; k++) {
+              store_sums<M>(shared + (simd * TURN + k) * 16 * M, acc[turn * TURN + k], row, part);
+            }
             threadgroup_barrier(mem_flags::mem_threadgroup);
-            uint first = (simd + SIMDS - pair * NEEDED % SIMDS) % SIMDS * 32 + lane;
-            for (uint i = first; i < uint(TILE_OUTS * M); i += SIMDS * 32) {
+            uint first = (simd + SIMDS - turn * NEEDED % SIMDS) % SIMDS * 32 + lane;
+            for (uint i = first; i < uint(pairs * TILE_OUTS * M); i += SIMDS * 32) {
               uint m = i % M;
-              uint o = base + pair * TILE_OUTS + i / M;
+              uint out = i / M;
+              uint o = base + turn * TURN * TILE_OUTS + out;
+              uint at = (GATED ? out / 8 * 16 + out % 8 : out) * M + m;
               if (o >= from && o < base + TAKEN) {
                 float addend = RESIDUAL ? float(residual[size_t(m) * O + o]) : 0.0f;
-                y[size_t(m) * O + o] = finished_sum<SIMDS, 16 * M, M, K, O, ACT, NORM, BIAS>(
-                    sums, i, squares, m, o, as_type<float>(EPS), bias, addend);
+                y[size_t(m) * O + o] = finished_sum<SIMDS, TURN * 16 * M, M, O, ACT, BIAS>(
+                    shared, at, NORM ? squares[SIMDS * 8 + m] : 1.0f, o, bias, addend);
               }
             }
           }
@@ -321,6 +333,9 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, const threadgr
     for (int pair = 0; pair < PAIRS; pair++) {
       store_sums<M>(shared + (simd * PAIRS + pair) * 16 * M, acc[pair], row, part);
     }
+    if (NORM && thread_index_in_threadgroup < uint(M)) {
+      squares[SIMDS * 8 + lane] = row_factor<SIMDS, K, NORM>(squares, lane, as_type<float>(EPS));
+    }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (uint i = thread_index_in_threadgroup; i < uint(TAKEN * M); i += SIMDS * 32) {
       uint m = i % M;
@@ -332,8 +347,8 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, const threadgr
         addend = float(residual[size_t(m) * O + o]);
       }
       if (o >= from) {
-        y[size_t(m) * O + o] = finished_sum<SIMDS, PAIRS * 16 * M, M, K, O, ACT, NORM, BIAS>(
-            shared, at, squares, m, o, as_type<float>(EPS), bias, addend);
+        y[size_t(m) * O + o] = finished_sum<SIMDS, PAIRS * 16 * M, M, O, ACT, BIAS>(
+            shared, at, NORM ? squares[SIMDS * 8 + m] : 1.0f, o, bias, addend);
       }
     }
   }
