@@ -136,6 +136,7 @@ ODD = [
     (BYTES, 3, 64 * 24, 50, "slices that fill the banks", {"slice": 4, "simds": 3, "outs": 24, "depth": 2}),
     (BYTES, 3, 64 * 20, 50, "more chunks than are repeated", {"slice": 1, "simds": 1, "outs": 33, "depth": 2}),
     (BYTES, 7, 64 * 6, 130, "many tiles a threadgroup", {"slice": 3, "outs": 33}),
+    (BYTES, 8, 64 * 4, 100, "turns of two pairs, and what is left", {"slice": 1, "simds": 4, "outs": 37, "depth": 2}),
     (BYTES, 6, 64 * 14, 70, "many loads under way", {"depth": 4, "simds": 3, "outs": 21, "slice": 1}),
     (LANES, 1, 64, 1, "fewer k than lanes, one output", {}),
     (LANES, 8, 64 * 9, 35, "k that the lanes do not divide", {"values": 16, "split": 2}),
@@ -151,7 +152,13 @@ def test_odd_shapes(force, knobs, rows, width, outputs, changes, glu):
     Problem(rows, width, outputs, BF16, norm=True, glu=glu).check("reverse")
 
 
-SPLITS = {"tiles": TILES, "bytes in two chunks": BYTES | {"slice": 1}, "bytes, finished by pairs": BYTES | {"outs": 24}, "lanes": LANES}
+SPLITS = {
+    "tiles": TILES,
+    "bytes in two chunks": BYTES | {"slice": 1},
+    "bytes in long slices": BYTES | {"simds": 1, "slice": 4},
+    "bytes, finished in turns": BYTES | {"simds": 4, "slice": 1, "outs": 24},
+    "lanes": LANES,
+}
 
 
 @pytest.mark.parametrize("knobs", SPLITS.values(), ids=SPLITS)

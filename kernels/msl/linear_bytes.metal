@@ -6,11 +6,13 @@
 // A weight is read once. Neither the way of the sums nor a row's bits depend on the number of rows.
 //
 // The simdgroups of a threadgroup share k; each keeps its slice of x in registers and goes through pairs of 8-row tiles
-// of W, of which DEPTH are on their way to threadgroup memory; in the end the simdgroups' sums are added.
+// of W, of which DEPTH are on their way to threadgroup memory; in the end the simdgroups' sums are added. All of a slice
+// of x is asked for at once. Of up to 4 rows it comes to registers, and all lanes make numbers of it, which they exchange;
+// of more it comes through threadgroup memory to the lanes that multiply it, since each makes its own.
 //
 // x [M, K]; w [R, K] packed; scales, biases [R, K / GROUP]; bias [R]; gain [K]; residual [M, O]; y [M, O].
 // R = 2 O where gated (rows of W: gates, then ups), else O. T: float16 or bfloat16.
-// The norm's gain is applied to x, its 1 / rms to the sums, when all of x has been seen.
+// The norm's gain is applied to x, in its type, and its 1 / rms to the sums, when all of x has been seen.
 #include "activation.metal"
 #include "linear_numbers.metal"
 #include "linear_stages.metal"
@@ -28,20 +30,26 @@ METAL_FUNC void store_sums(threadgroup float* sums, thread float (&acc)[2][2], u
   }
 }
 
+// The norm's 1 / rms of row m, or 1, out of the simdgroups' squares [SIMDS][8].
+template <int SIMDS, int K, bool NORM, typename T>
+METAL_FUNC float row_factor(const threadgroup float* squares, uint m, float eps) {
+  float total = 0.0f;
+  for (int s = 0; NORM && s < SIMDS; s++) {
+    total += squares[s * 8 + m];
+  }
+  return NORM ? metal::precise::rsqrt(total / float(K) + eps) / product_scale<T>() : 1.0f;
+}
+
 // An output out of the simdgroups' sums [SIMDS][PITCH], of which the gate's or the only one stands at `at`.
-template <int SIMDS, int PITCH, int M, int K, int O, int ACT, bool NORM, bool BIAS, typename T>
-METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, const threadgroup float* squares, uint m, uint o,
-                          float eps, const device T* bias, float addend) {
+template <int SIMDS, int PITCH, int M, int O, int ACT, bool BIAS, typename T>
+METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, float factor, uint o, const device T* bias, float addend) {
   constexpr bool GATED = ACT == 1 || ACT == 2;
   float v = 0.0f;
   float up = 0.0f;
-  float total = 0.0f;
   for (int s = 0; s < SIMDS; s++) {
-    total += NORM ? squares[s * 8 + m] : 0.0f;
     v += sums[s * PITCH + at];
     up += GATED ? sums[s * PITCH + at + 8 * M] : 0.0f;
   }
-  float factor = NORM ? metal::precise::rsqrt(total / float(K) + eps) : 1.0f;
   v = metal::fma(v, factor, BIAS ? float(bias[o]) : 0.0f);
   up = metal::fma(up, factor, BIAS && GATED ? float(bias[o + O]) : 0.0f);
   return T(finished<ACT>(v, up, addend));
@@ -54,6 +62,7 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, const threadgr
   constexpr int STEPS = UNIT / 32;                                  // products of a unit, of 32 k each
   constexpr int UNITS = K / UNIT;
   constexpr int CHUNKS = (UNITS + SIMDS * SLICE - 1) / (SIMDS * SLICE);
+  constexpr bool WHOLE = UNITS % (SIMDS * SLICE) == 0;              // no simdgroup has units past the end
   constexpr int PER_GROUP = GROUP / UNIT;                           // units of one scale
   constexpr int GROUPS = UNITS / PER_GROUP;
   constexpr int SCALES = SLICE / PER_GROUP;                         // of one slice
@@ -63,11 +72,13 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, const threadgr
   constexpr int AT_ONCE = chunks_at_once<CHUNKS, PAIRS, DEPTH>();
   constexpr int WORDS = K * BITS / 32;                              // of one row
   constexpr int ITEMS = 4 * SLICE;                                  // of a row of x: a lane's work in bringing it
-  constexpr int PASSES = (M * ITEMS + 31) / 32;
-  // With few rows all sums wait in registers for the end; with more each pair's are finished when it is multiplied, or x
-  // is taken anew for each pair: registers would not be enough.
-  constexpr bool STREAMED = M > 2 && CHUNKS == 1 && PAIRS > 2 && SLICE * STEPS > 1;
-  constexpr bool KEPT = M <= 2 || STREAMED;
+  constexpr bool OWN = M > 4;                                       // a lane makes what it multiplies
+  constexpr int PASSES = OWN ? SLICE : (M * ITEMS + 31) / 32;
+  // Sums wait in registers for the end. Many, of many rows, are finished a few pairs at a time, while W comes, in the
+  // place of x's numbers, which all have taken by then.
+  constexpr bool STREAMED = M > 2 && CHUNKS == 1 && PAIRS > SLICE * STEPS;
+  constexpr int TURN = STREAMED ? SLICE * STEPS : PAIRS;            // pairs whose sums are finished together
+  constexpr int TILE_OUTS = GATED ? 8 : 16;                         // of a pair
 
   constexpr int PIECES = SLICE * W;                                 // of 16 bytes: a row's slice
   constexpr int STAGE = 16 * stage_pitch<PIECES, W>();              // a pair of tiles
@@ -76,8 +87,8 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, const threadgr
   constexpr int SCALE_PITCH = GROUPS + (GROUPS % 16 == 0 ? 8 : 0);  // rows in different banks
   constexpr int SCALE_STEP = SCALE_PITCH % 4 == 0 && SCALES % 4 == 0 ? 4 : (SCALES % 2 == 0 ? 2 : 1);
   constexpr int SCALE_ROOM = (2 * SCALE_ROWS * SCALE_PITCH * 2 + 15) / 16;
-  constexpr int FACTORS = (2 * SLICE * M + 3) / 4;
-  constexpr int NUMBERS = STEPS * SLICE * M * 4 + FACTORS;          // of a simdgroup: its slice of x, and its factors
+  constexpr int FACTORS = OWN ? 0 : (2 * SLICE * M + 3) / 4;
+  constexpr int NUMBERS = STEPS * SLICE * (OWN ? 8 : M) * 4 + FACTORS;  // of a simdgroup: its slice of x, and its factors
   constexpr int TURNING = SIMDS * DEPTH * STAGE;
   constexpr int SUMS = STREAMED ? 0 : (SIMDS * PAIRS * 16 * M + 3) / 4;  // in the same place, when all is multiplied
   constexpr int NEEDS = SCALE_ROOM + SIMDS * NUMBERS + (TURNING > SUMS ? TURNING : SUMS);
@@ -86,7 +97,7 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, const threadgr
   static_assert(PIECES % 2 == 0, "a stage is copied by all lanes");
 
   threadgroup uint4 staged[STAGED];
-  threadgroup float squares[SIMDS * 8];
+  threadgroup float squares[SIMDS * 8 + 8];                         // [simdgroup][row], then each row's 1 / rms
   threadgroup T* own_scales = (threadgroup T*)staged;               // [scales, biases][row][SCALE_PITCH]
   threadgroup uint4* stages = staged + SCALE_ROOM + SIMDS * NUMBERS;
 
@@ -102,10 +113,10 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, const threadgr
   threadgroup float* shared = (threadgroup float*)(STREAMED ? staged + SCALE_ROOM : stages);  // the simdgroups' sums
   threadgroup float* factors = (threadgroup float*)(numbers + NUMBERS - FACTORS);  // [unit][row][1 / power, sum]
 
-  uint coming[V / 2];                                               // of the next slice of x, two values a word
-  uint gains[V / 2];
+  uint coming[OWN ? 1 : PASSES][V / 2];                             // of the next slice of x, two values a word
+  uint gains[PASSES][V / 2];
   float acc[PAIRS][2][2];
-  float length = 0.0f;                                              // of row `lane` of x, squared
+  float length = 0.0f;                                              // of row lane / 4 of x, squared: in one of its lanes
 #pragma unroll
   for (int pair = 0; pair < PAIRS; pair++) {
     for (int h = 0; h < 2; h++) {
@@ -115,7 +126,13 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, const threadgr
   }
 
   // What is needed first is asked for first: x, then scales, then W.
-  bring_item<M, K, UNITS, UNIT, ITEMS, NORM>(coming, gains, x, gain, lane, begin);
+  if constexpr (OWN) {
+    copy_rows<M, K, UNITS, STEPS, SLICE, WHOLE>(numbers, x, begin, lane);
+    copies_end();
+  } else {
+    bring_items<M, K, UNITS, UNIT, ITEMS, WHOLE>(coming, x, lane, begin);
+  }
+  bring_gains<OWN, UNITS, UNIT, ITEMS, NORM, WHOLE>(gains, gain, lane, begin);
   using Piece = typename Words<SCALE_PIECE / 2>::type;
   constexpr int EACH = GROUPS / SCALE_PIECE;                        // copies of one row
   for (int i = thread_index_in_threadgroup; i < SCALE_ROWS * EACH; i += SIMDS * 32) {
@@ -146,91 +163,76 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, const threadgr
     for (int i = 0; i < AT_ONCE; i++) {
       int chunk = c0 + i;
       if (AT_ONCE == CHUNKS || chunk < CHUNKS) {
-        // x in numbers, by all lanes of the simdgroup: then each takes what it multiplies.
+        // x in numbers, by all lanes of the simdgroup: with few rows each then takes what it multiplies.
+        uint next_unit = uint(chunk + 1) * (SIMDS * SLICE) + begin;
+        Unit<STEPS> kept[SLICE];
+        if (OWN && chunk == 0) {
+          copies_wait<DEPTH + 1>();
+        } else if (OWN) {
+          copies_wait<PAIRS - 1>();
+        }
         simdgroup_barrier(mem_flags::mem_threadgroup);
 #pragma unroll
         for (int p = 0; p < PASSES; p++) {
-          uint item = lane + 32 * p;
-          uint u = item % ITEMS / 4;
-          uint m = item / ITEMS;
-          uint later[V / 2];
-          uint later_gains[V / 2];
-          if (p + 1 < PASSES) {
-            uint from_unit = uint(chunk) * (SIMDS * SLICE) + begin;
-            bring_item<M, K, UNITS, UNIT, ITEMS, NORM>(later, later_gains, x, gain, item + 32u, from_unit);
+          if constexpr (OWN) {
+            take_rows<M, STEPS>(coming[0], numbers, p, lane);
           }
-          float v[V];
+          thread uint (&values)[V / 2] = coming[OWN ? 0 : p];
           float squared = 0.0f;
-#pragma unroll
-          for (int e = 0; e < V; e++) {
-            v[e] = element<T>(coming, e);
-            squared = NORM ? metal::fma(v[e], v[e], squared) : 0.0f;
-            v[e] = NORM ? v[e] * element<T>(gains, e) : v[e];
-          }
-          uint largest = NORM ? largest_bits(v) : largest_bits_of<T>(coming);
-          largest = metal::max(largest, simd_shuffle_xor(largest, ushort(1)));
-          largest = metal::max(largest, simd_shuffle_xor(largest, ushort(2)));
-          // 2^exponent is above all values, and not so close that rounding gets there.
-          uint exponent = metal::max((largest + 0x100u) >> 23, 20u);
-          float power = as_type<float>((268u - metal::min(exponent, 254u)) << 23);
-          float inverse = as_type<float>(exponent > 254u ? 0x7fc00000u : (exponent - 14u) << 23);
-          uint n[V];                                                // in its low 16 bits
-#pragma unroll
-          for (int e = 0; e < V; e++) {
-            n[e] = as_type<uint>(metal::fma(v[e], power, 12582912.0f));
+          if (NORM) {
+            squared = row_squares<T>(values, row);
+            times_gain<T>(values, gains[p]);
           }
           uint4 planes[STEPS];
-          int sum = 0;
+          float inverse = as_numbers<BITS, T>(values, planes);
+          if constexpr (OWN) {
+            own_unit(kept[p], planes, inverse, lane);
+            length += squared;
+          } else {
+            uint item = lane + 32 * p;
+            uint u = item % ITEMS / 4;
+            uint m = item / ITEMS;
+            int sum = quad_added(sum_of<STEPS>(planes));
+            if (m < uint(M)) {
 #pragma unroll
-          for (int t = 0; t < STEPS; t++) {
-            constexpr int A = BITS == 4 ? 2 : 1;                    // of a word with 4 bits: even values, then odd ones
-            constexpr int B = BITS == 4 ? 1 : 4;
-            thread uint* s = n + 8 * t;
-            planes[t] = planes_of(s[0], s[A], s[2 * A], s[3 * A],  //
-                                  s[B], s[B + A], s[B + 2 * A], s[B + 3 * A]);
-            sum += sum_bytes<false>(planes[t].x) + sum_bytes<false>(planes[t].y);
-            sum += 256 * (sum_bytes<true>(planes[t].z) + sum_bytes<true>(planes[t].w));
-          }
-          sum = quad_added(sum);
-          squared = NORM ? quad_added(squared) : 0.0f;
-          if (m < uint(M)) {
-#pragma unroll
-            for (int t = 0; t < STEPS; t++) {
-              numbers[((u * STEPS + t) * M + m) * 4 + part] = planes[t];
+              for (int t = 0; t < STEPS; t++) {
+                numbers[((u * STEPS + t) * M + m) * 4 + part] = planes[t];
+              }
+              if (part == 0u) {
+                factors[2 * (u * M + m)] = inverse;
+                factors[2 * (u * M + m) + 1] = inverse * float(sum);
+              }
             }
-            if (part == 0u) {
-              factors[2 * (u * M + m)] = inverse;
-              factors[2 * (u * M + m) + 1] = inverse * float(sum);
-            }
-          }
-          if (NORM) {                                               // in the order of units, whatever lanes they are of
+            if (NORM) {                                             // in the order of units, whatever lanes they are of
 #pragma unroll
-            for (int k = 0; k < SLICE; k++) {
-              uint wanted = lane * ITEMS + 4 * k;
-              float other = simd_shuffle(squared, ushort(wanted % 32));
-              length += wanted / 32 == uint(p) && lane < uint(M) ? other : 0.0f;
-            }
-          }
-          if (p + 1 < PASSES) {
-#pragma unroll
-            for (int e = 0; e < V / 2; e++) {
-              coming[e] = later[e];
-              gains[e] = later_gains[e];
+              for (int k = 0; k < SLICE; k++) {
+                uint wanted = row * SLICE + k;                      // which has it in part wanted % 8 / 2
+                float other = simd_shuffle(squared, ushort(wanted % 8 * 4 + wanted % 8 / 2));
+                length += wanted / 8 == uint(p) ? other : 0.0f;
+              }
             }
           }
         }
-        if (NORM && lane < 8u) {
-          squares[simd * 8 + lane] = length;
+        if (NORM && chunk == CHUNKS - 1 && part == row / 2) {
+          squares[simd * 8 + row] = length;
         }
         simdgroup_barrier(mem_flags::mem_threadgroup);
-        Unit<STEPS> kept[SLICE];
+        if constexpr (OWN) {
+          if (chunk + 1 < CHUNKS) {                                 // past the end x is zero, and W any
+            copy_rows<M, K, UNITS, STEPS, SLICE, WHOLE>(numbers, x, next_unit, lane);
+          }
+        } else {
 #pragma unroll
-        for (int u = 0; KEPT && u < SLICE; u++) {
-          take_unit<M>(kept[u], numbers, factors, u, lane);
+          for (int u = 0; u < SLICE; u++) {
+            take_unit<M>(kept[u], numbers, factors, u, lane);
+          }
         }
         if (chunk == 0) {
           copies_wait<DEPTH>();
           threadgroup_barrier(mem_flags::mem_threadgroup);
+          if (STREAMED && NORM && thread_index_in_threadgroup < uint(M)) {
+            squares[SIMDS * 8 + lane] = row_factor<SIMDS, K, NORM, T>(squares, lane, as_type<float>(EPS));
+          }
         }
         uint group = first_unit<UNITS, SLICE, SIMDS>(chunk, begin) / PER_GROUP;
 #pragma unroll
@@ -253,9 +255,11 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, const threadgr
             copy_pair<TAKEN, GATED, O, WORDS, W, PIECES>(own + d * STAGE, w, (pair + DEPTH) % PAIRS, base, at, lane);
           }
           copies_end();
-          if (pair == PAIRS - 1 && chunk + 1 < CHUNKS) {            // past the end x is zero, and W any
-            uint from_unit = uint(chunk + 1) * (SIMDS * SLICE) + begin;
-            bring_item<M, K, UNITS, UNIT, ITEMS, NORM>(coming, gains, x, gain, lane, from_unit);
+          if (pair == PAIRS - 1 && chunk + 1 < CHUNKS) {
+            if constexpr (!OWN) {
+              bring_items<M, K, UNITS, UNIT, ITEMS, WHOLE>(coming, x, lane, next_unit);
+            }
+            bring_gains<OWN, UNITS, UNIT, ITEMS, NORM, WHOLE>(gains, gain, lane, next_unit);
           }
           uint scale_words[2][2][(SCALES + 1) / 2];                 // [scales, biases][h]
 #pragma unroll
@@ -266,48 +270,50 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, const threadgr
           }
 #pragma unroll
           for (int u = 0; u < SLICE; u++) {
-            Unit<STEPS> unit = kept[u];
-            if constexpr (!KEPT) {
-              simdgroup_barrier(mem_flags::mem_none);               // not to be loaded long before it is used
-              take_unit<M>(unit, numbers, factors, u, lane);
-            }
             int c[4] = {0, 0, 0, 0};                                // [h][column]
             uint a[STEPS][4];
 #pragma unroll
             for (int t = 0; t < STEPS; t++) {
               weights_as_bytes<BITS>(a[t], words[0][u], words[1][u], t);
-              multiply_bytes<true>(c, a[t], unit.b[t][2], unit.b[t][3]);
+              multiply_bytes<true>(c, a[t], kept[u].b[t][2], kept[u].b[t][3]);
             }
             for (int e = 0; e < 4; e++) {
               c[e] *= 256;
             }
 #pragma unroll
             for (int t = 0; t < STEPS; t++) {
-              multiply_bytes<false>(c, a[t], unit.b[t][0], unit.b[t][1]);
+              multiply_bytes<false>(c, a[t], kept[u].b[t][0], kept[u].b[t][1]);
             }
             for (int h = 0; h < 2; h++) {
               float scale = element<T>(scale_words[0][h], u / PER_GROUP);
               float bias = element<T>(scale_words[1][h], u / PER_GROUP);
               for (int e = 0; e < 2; e++) {
-                float sum = metal::fma(bias, unit.sums[e], acc[pair][h][e]);
-                acc[pair][h][e] = metal::fma(scale * unit.inverses[e], float(c[2 * h + e]), sum);
+                float sum = metal::fma(bias, kept[u].sums[e], acc[pair][h][e]);
+                acc[pair][h][e] = metal::fma(scale * kept[u].inverses[e], float(c[2 * h + e]), sum);
               }
             }
           }
-          if constexpr (STREAMED) {
-            constexpr int TILE_OUTS = GATED ? 8 : 16;
-            constexpr int NEEDED = (TILE_OUTS * M + 31) / 32;       // simdgroups, each time others
-            threadgroup float* sums = shared + pair % 2 * (SIMDS * 16 * M);
-            store_sums<M>(sums + simd * 16 * M, acc[pair], row, part);
+          if (STREAMED && (pair % TURN == TURN - 1 || pair == PAIRS - 1)) {
+            constexpr int NEEDED = (TURN * TILE_OUTS * M + 31) / 32;  // simdgroups, each time others
+            constexpr int LAST = PAIRS % TURN == 0 ? TURN : PAIRS % TURN;
+            int turn = pair / TURN;
+            int pairs = pair == PAIRS - 1 ? LAST : TURN;
+            threadgroup_barrier(mem_flags::mem_threadgroup);        // the turn before is finished
+#pragma unroll
+            for (int k = 0; k < pairs; k++) {
+              store_sums<M>(shared + (simd * TURN + k) * 16 * M, acc[turn * TURN + k], row, part);
+            }
             threadgroup_barrier(mem_flags::mem_threadgroup);
-            uint first = (simd + SIMDS - pair * NEEDED % SIMDS) % SIMDS * 32 + lane;
-            for (uint i = first; i < uint(TILE_OUTS * M); i += SIMDS * 32) {
+            uint first = (simd + SIMDS - turn * NEEDED % SIMDS) % SIMDS * 32 + lane;
+            for (uint i = first; i < uint(pairs * TILE_OUTS * M); i += SIMDS * 32) {
               uint m = i % M;
-              uint o = base + pair * TILE_OUTS + i / M;
+              uint out = i / M;
+              uint o = base + turn * TURN * TILE_OUTS + out;
+              uint at = (GATED ? out / 8 * 16 + out % 8 : out) * M + m;
               if (o >= from && o < base + TAKEN) {
                 float addend = RESIDUAL ? float(residual[size_t(m) * O + o]) : 0.0f;
-                y[size_t(m) * O + o] = finished_sum<SIMDS, 16 * M, M, K, O, ACT, NORM, BIAS>(
-                    sums, i, squares, m, o, as_type<float>(EPS), bias, addend);
+                y[size_t(m) * O + o] = finished_sum<SIMDS, TURN * 16 * M, M, O, ACT, BIAS>(
+                    shared, at, NORM ? squares[SIMDS * 8 + m] : 1.0f, o, bias, addend);
               }
             }
           }
@@ -321,6 +327,9 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, const threadgr
     for (int pair = 0; pair < PAIRS; pair++) {
       store_sums<M>(shared + (simd * PAIRS + pair) * 16 * M, acc[pair], row, part);
     }
+    if (NORM && thread_index_in_threadgroup < uint(M)) {
+      squares[SIMDS * 8 + lane] = row_factor<SIMDS, K, NORM, T>(squares, lane, as_type<float>(EPS));
+    }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (uint i = thread_index_in_threadgroup; i < uint(TAKEN * M); i += SIMDS * 32) {
       uint m = i % M;
@@ -332,8 +341,8 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, const threadgr
         addend = float(residual[size_t(m) * O + o]);
       }
       if (o >= from) {
-        y[size_t(m) * O + o] = finished_sum<SIMDS, PAIRS * 16 * M, M, K, O, ACT, NORM, BIAS>(
-            shared, at, squares, m, o, as_type<float>(EPS), bias, addend);
+        y[size_t(m) * O + o] = finished_sum<SIMDS, PAIRS * 16 * M, M, O, ACT, BIAS>(
+            shared, at, NORM ? squares[SIMDS * 8 + m] : 1.0f, o, bias, addend);
       }
     }
   }
