@@ -271,9 +271,11 @@ class Pages:
             self.hold([written(pool, new, rows) for pool, new in zip(self.held, heads, strict=True)])
 
     def prepare(self, rows: Rows) -> None:
-        """Make the pool as large as the rows need, and move the runs that must move."""
-        if rows.addressed is not None or not (rows.moves or self._short(rows)):
-            return
+        """Make the pool as large as the rows need, and move the runs that must move; in a traced step that is done before."""
+        if rows.moves or self.keys is None or self.keys.shape[1] < rows.slots:
+            self._arrange(rows)
+
+    def _arrange(self, rows: Rows) -> None:
         if self.in_place:  # MLX copies what it believes nobody writes
             mx.eval(self.arrays)
             mx.synchronize()
@@ -283,15 +285,11 @@ class Pages:
         if self.in_place:
             mx.eval(self.held)
 
-    def _short(self, rows: Rows) -> bool:
-        return self.keys is None or self.keys.shape[1] < rows.slots
-
     def _grown(self, pool, width, dtype, slots):
         have = 0 if pool is None else pool.shape[1]
         if have >= slots:
             return pool
-        wanted = max(slots, have + have // 4)  # each growth copies the pool: a constant share keeps that rare
-        more = mx.zeros((self.kv_heads, wanted - have, width), dtype)
+        more = mx.zeros((self.kv_heads, slots - have, width), dtype)
         return more if pool is None else mx.concatenate([pool, more], axis=1)
 
     def read(self, span: Span) -> tuple[mx.array, mx.array]:
