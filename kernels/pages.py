@@ -64,9 +64,9 @@ class Span:
         return self.first - (self.first - self.base) % PAGE
 
     @property
-    def pages(self) -> list[int]:
+    def pages(self) -> np.ndarray:
         """The pages that hold the span."""
-        held = [page for start, count in self.held for page in range(start, start + count)]
+        held = np.concatenate([np.arange(start, start + count, dtype=np.int32) for start, count in self.held])
         return held[(self.first - self.base) // PAGE : -(-(self.end - self.base) // PAGE)]
 
     def tail(self, count: int) -> Runs:
@@ -161,13 +161,15 @@ class Rows:
         tables = [span.pages for span in self.spans]
         count = max(LEAST_TABLE, 1 << (max(map(len, tables)) - 1).bit_length())
         bounds = [n for span, at in zip(self.spans, position, strict=True) for n in (span.origin, at)]
-        slots = [slot + i for span in self.spans for slot, n in span.tail(new) for i in range(n)]
-        pages = [page for table in tables for page in table + [0] * (count - len(table))]
-        parts = [[capacity, count], position, bounds, slots, pages]
+        slots = np.concatenate([np.arange(slot, slot + n) for span in self.spans for slot, n in span.tail(new)])
+        table = np.zeros((len(tables), count), np.int32)
+        for row, pages in zip(table, tables, strict=True):
+            row[: len(pages)] = pages
+        parts = [[capacity, count], position, bounds, slots, table.ravel()]
         *ends, total = accumulate(map(len, parts))
         growth = np.zeros(total, np.int32)
         growth[ends[0] : ends[1]] = growth[ends[1] + 1 : ends[2] : 2] = growth[ends[2] : ends[3]] = new
-        return np.array([n for part in parts for n in part], np.int32), growth
+        return np.concatenate(parts, dtype=np.int32), growth
 
 
 class Pages:
