@@ -159,11 +159,11 @@ class Scheduler:
             return
         if self.sampler is None or self.sampler.sequences != rows:
             self.compose(rows)
-        round = drafted(rows, self.traced.worthwhile, self.assistant) if self.model.traceable else None
-        self.submit(rows, round)
+        traced = self.traced.worthwhile
+        self.submit(rows, drafted(rows, traced, self.assistant) if self.model.traceable else None)
         for sequence in rows:
             sequence.paths.rows = max(sequence.paths.rows, len(rows))
-            sequence.paths.traced_steps += self.traced.worthwhile
+            sequence.paths.traced_steps += traced
         self.steps += 1
         if self.steps % CLEAR_EVERY == 0:
             mx.clear_cache()

@@ -7,7 +7,6 @@ in and come out, and MLX writes them in place where nothing else holds them; pag
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import fields
 
 import mlx.core as mx
 
@@ -17,7 +16,6 @@ from ..kernels.pages import Addresses, Rows
 from ..models.state import Step
 from .sampler import Sampler
 
-HISTORY = tuple(field.name for field in fields(kernel.History))
 KEPT = 256  # traces, those needed last: requests may ask for any number of plans, and rows come to any slots
 
 
@@ -49,15 +47,16 @@ class TracedStep:
         return self.run(self.arrays(tokens, step), step, None)[0][0]
 
     def run(self, given: dict, step: Step, plan: kernel.Plan | None) -> tuple[list[mx.array], dict | None]:
-        function = self.function(plan, step)
-        kept = [state.held if state.in_place else None for state in self.memory.states]
-        for state in self.memory.states:
+        function, handed = self.function(plan, step), handed_over(self.memory)
+        for state in handed:
             state.release()
         made, states, history, self.hidden = function(given)
         del given
         after = made[0].view(mx.uint8)  # is there when all writes are; of the type that pages_kernel.append waits for
-        for state, arrays, own in zip(self.memory.states, states, kept, strict=True):
-            state.hold(arrays) if own is None else state.hold(own, after)
+        for pages in self.memory.pages:
+            pages.written = after
+        for state, arrays in zip(handed, states, strict=True):
+            state.hold(arrays)
         for state in self.memory.recurrent:
             state.trail_slots = step.slots if step.keep else ()
         return made, history
@@ -77,12 +76,10 @@ class TracedStep:
 
     @staticmethod
     def drawing(sampler: Sampler) -> dict:
-        parameters = {f.name: getattr(sampler.parameters, f.name) for f in fields(sampler.parameters)}
-        history = sampler.history
         return {
             "draw": sampler.position(),
-            "parameters": {name: value for name, value in parameters.items() if value is not None},
-            "history": {} if history is None else {name: getattr(history, name) for name in HISTORY},
+            "parameters": {name: value for name, value in vars(sampler.parameters).items() if value is not None},
+            "history": {} if sampler.history is None else vars(sampler.history),
         }
 
     def function(self, plan: kernel.Plan | None, step: Step):
@@ -106,6 +103,7 @@ class TracedStep:
 
     @staticmethod
     def traced(model, memory, given: dict, plan: kernel.Plan | None, slots: tuple, fresh: tuple, new: int):
+        known = [state.held for state in memory.states]
         for state, arrays in zip(memory.states, given["states"], strict=True):
             state.hold(arrays)
         addresses = [Addresses(where, len(slots), new) for where in given["addresses"]]
@@ -115,10 +113,15 @@ class TracedStep:
         hidden = model(given["tokens"], step)
         logits = model.logits(hidden)
         made, history = ([logits], None) if plan is None else draw(logits, given, plan)
-        states = [[] if state.in_place else state.held for state in memory.states]
-        for state in memory.states:
-            state.release()
+        states = [state.held for state in handed_over(memory)]
+        for state, arrays in zip(memory.states, known, strict=True):
+            state.hold(arrays) if arrays else state.release()
         return made, states, history, hidden if model.drafter else None
+
+
+def handed_over(memory) -> list:
+    """The states that a step makes anew, where it can in their own memory; the others are written by kernels."""
+    return [state for state in memory.states if not state.in_place]
 
 
 def draw(logits: mx.array, given: dict, plan: kernel.Plan) -> tuple[list[mx.array], dict | None]:

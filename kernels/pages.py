@@ -64,9 +64,9 @@ class Span:
         return self.first - (self.first - self.base) % PAGE
 
     @property
-    def pages(self) -> list[int]:
+    def pages(self) -> np.ndarray:
         """The pages that hold the span."""
-        held = [page for start, count in self.held for page in range(start, start + count)]
+        held = np.concatenate([np.arange(start, start + count, dtype=np.int32) for start, count in self.held])
         return held[(self.first - self.base) // PAGE : -(-(self.end - self.base) // PAGE)]
 
     def tail(self, count: int) -> Runs:
@@ -161,13 +161,15 @@ class Rows:
         tables = [span.pages for span in self.spans]
         count = max(LEAST_TABLE, 1 << (max(map(len, tables)) - 1).bit_length())
         bounds = [n for span, at in zip(self.spans, position, strict=True) for n in (span.origin, at)]
-        slots = [slot + i for span in self.spans for slot, n in span.tail(new) for i in range(n)]
-        pages = [page for table in tables for page in table + [0] * (count - len(table))]
-        parts = [[capacity, count], position, bounds, slots, pages]
+        slots = np.concatenate([np.arange(slot, slot + n) for span in self.spans for slot, n in span.tail(new)])
+        table = np.zeros((len(tables), count), np.int32)
+        for row, pages in zip(table, tables, strict=True):
+            row[: len(pages)] = pages
+        parts = [[capacity, count], position, bounds, slots, table.ravel()]
         *ends, total = accumulate(map(len, parts))
         growth = np.zeros(total, np.int32)
         growth[ends[0] : ends[1]] = growth[ends[1] + 1 : ends[2] : 2] = growth[ends[2] : ends[3]] = new
-        return np.array([n for part in parts for n in part], np.int32), growth
+        return np.concatenate(parts, dtype=np.int32), growth
 
 
 class Pages:
@@ -271,9 +273,11 @@ class Pages:
             self.hold([written(pool, new, rows) for pool, new in zip(self.held, heads, strict=True)])
 
     def prepare(self, rows: Rows) -> None:
-        """Make the pool as large as the rows need, and move the runs that must move."""
-        if rows.addressed is not None or not (rows.moves or self._short(rows)):
-            return
+        """Make the pool as large as the rows need, and move the runs that must move; in a traced step that is done before."""
+        if rows.moves or self.keys is None or self.keys.shape[1] < rows.slots:
+            self._arrange(rows)
+
+    def _arrange(self, rows: Rows) -> None:
         if self.in_place:  # MLX copies what it believes nobody writes
             mx.eval(self.arrays)
             mx.synchronize()
@@ -283,15 +287,11 @@ class Pages:
         if self.in_place:
             mx.eval(self.held)
 
-    def _short(self, rows: Rows) -> bool:
-        return self.keys is None or self.keys.shape[1] < rows.slots
-
     def _grown(self, pool, width, dtype, slots):
         have = 0 if pool is None else pool.shape[1]
         if have >= slots:
             return pool
-        wanted = max(slots, have + have // 4)  # each growth copies the pool: a constant share keeps that rare
-        more = mx.zeros((self.kv_heads, wanted - have, width), dtype)
+        more = mx.zeros((self.kv_heads, slots - have, width), dtype)
         return more if pool is None else mx.concatenate([pool, more], axis=1)
 
     def read(self, span: Span) -> tuple[mx.array, mx.array]:

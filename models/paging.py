@@ -125,11 +125,15 @@ class Paging:
 
     def __init__(self, window: int | None):
         self.window, self.pool, self.shares = window, Pool(), Shares()
+        self.room = 0  # slots, of which the pool's pages take some
         self.growing: dict[int, Growing] = defaultdict(Growing)  # by the number of rows: what the last step of so many was told
 
     @property
     def slots(self) -> int:
-        return self.pool.pages * PAGE
+        """That each layer's pool must have: the same number, whichever steps a layer was asked in."""
+        if self.pool.pages * PAGE > self.room:  # each growth copies the pools: a constant share keeps that rare
+            self.room = max(self.pool.pages * PAGE, self.room + self.room // 4)
+        return self.room
 
     def kept(self, tokens: int) -> int:
         """Of a sequence of `tokens` tokens so many may be needed again."""

@@ -304,9 +304,11 @@ class Memory:
 
         Where heads are packed, also what it takes to unpack those of one layer, the largest.
         """
-        held = [(self._slots(window, tokens), *sizes) for window, sizes in self._sizes.items()]
-        read = max((slots * unpacked for slots, _, unpacked in held), default=0)
-        return self._constant + read + sum(slots * size for slots, size, _ in held)
+        held = read = 0
+        for window, (size, unpacked) in self._sizes.items():
+            slots = self._slots(window, tokens)
+            held, read = held + slots * size, max(read, slots * unpacked)
+        return self._constant + held + read
 
     # Asked with every step, of every row; how heads are packed is decided before a model has a memory.
 

@@ -3,11 +3,15 @@
 import mlx.core as mx
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from msl.accuracy import kernels_run
 from msl.spans import span_of
-from smelt.kernels import launch, pages, resident
+from smelt.kernels import launch, pages, pages_kernel, resident
 from smelt.kernels.pages import Rows
 from smelt.kernels.resident import PAIR, pieces_of
+from smelt.models import paging
+from smelt.models.paging import REWIND
 from smelt.models.state import Memory
 
 
@@ -107,6 +111,51 @@ def test_addresses_are_right_whether_copied_or_grown(copies):
     plain.rewind(others[0], 1)
     step([0], 1)
     step([0], 4)
+
+
+def assert_addresses(found, memory, window, rows, new):
+    """Each is where the row's own pages say."""
+    first, end = memory.paging[window].first, [row.length for row in rows]
+    table, slots = found.table.tolist(), found.slots.tolist()
+    assert found.position.tolist() == [e - new for e in end] == found.bounds[:, 1].tolist()
+    for i, row in enumerate(rows):
+        extent, begin = row.extents[window], found.bounds[i, 0].item()
+        seen = range(max(extent.base, first(end[i] - new)), end[i])
+        places = [divmod(p - begin, pages.PAGE) for p in seen]
+        assert [table[i][page] * pages.PAGE + slot for page, slot in places] == [extent.slot(p) for p in seen]
+        assert slots[i * new : i * new + new] == [extent.slot(p) for p in range(end[i] - new, end[i])]
+
+
+STEPS = st.tuples(
+    st.sampled_from([[0], [1], [0, 1], [0, 1, 2]]),
+    st.sampled_from([1, 2, 7, 8, 60, 130]),
+    st.sampled_from([1, 2, 5, 12]),  # times
+    st.sampled_from([None, None, 3, REWIND, "another"]),  # before: the first of the rows goes back, or is another sequence
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=st.lists(STEPS, max_size=10))
+@example(steps=[([0], 60, 1, None), ([1], 60, 1, None), ([0, 1], 7, 3, None)])  # over a border to pages that do not follow
+@example(steps=[([0], 7, 1, None), ([1], 7, 1, None), ([0], 1, 1, None), ([0], 8, 1, "another")])
+def test_addresses_are_those_of_the_pages_whatever_came_before(steps):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(launch, "machine", lambda: "cuda")
+        patched.setattr(pages_kernel, "covers", lambda _: None)  # pages may lie anywhere
+        patched.setattr(paging, "SPARE", 1)
+        memory = Memory([pages.Pages(1, 32, mx.float32), pages.Pages(1, 32, mx.float32, window=100)])
+        rows = [memory.open() for _ in range(3)]
+        for which, new, times, before in steps:
+            if before == "another":
+                again, rows[which[0]] = rows[which[0]], memory.open()
+                memory.step([rows[which[0]]], max(1, again.length))
+                memory.close(again)
+            elif before:
+                memory.rewind(rows[which[0]], min(before, rows[which[0]].length))
+            for _ in range(times):
+                step = memory.step([rows[i] for i in which], new)
+                for window, geometry in step.rows.items():
+                    assert_addresses(geometry.addresses(new, 640), memory, window, [rows[i] for i in which], new)
 
 
 @pytest.mark.parametrize("count", [3, 8, 9, 64])

@@ -104,6 +104,17 @@ def test_pool_joins_what_is_given_back():
     assert pool.take(6) == 0 and pool.free == []
 
 
+def test_layers_that_were_asked_for_other_steps_have_pools_of_one_size():
+    """A prompt is read some layers at a time, with steps of other rows in between: one size is told for all layers."""
+    m = memory(None, None)
+    row = m.open()
+    for new, asked in ((640, 2), (60, 1), (132, 2)):
+        rows = m.step([row], new).rows[None]
+        for pages in m.pages[:asked]:
+            pages.prepare(rows)
+    assert m.pages[0].keys.shape == m.pages[1].keys.shape
+
+
 def test_rewind_is_bounded():
     m = memory(None)
     row = m.open()
