@@ -31,7 +31,7 @@
   bool normed = kind == 0 ? Q_NORM : (kind == 1 ? K_NORM : V_NORM);
   bool weighted = kind == 0 ? Q_GAIN : (kind == 1 ? K_GAIN : V_GAIN);
   float at = float(position[row] + int(token)) * as_type<float>(SCALE);
-  Head<T, D, angles_of<DIMS, INTERLEAVED>()> own_head;
+  Head<D, angles_of<DIMS, INTERLEAVED>()> own_head;
   bring_head<DIMS, INTERLEAVED>(own_head, source, weight, weighted, periods, lane);
   float v[E];
   turn_head<DIMS, INTERLEAVED>(v, own_head, normed, DIMS > 0 && kind < 2, at, as_type<float>(EPS),

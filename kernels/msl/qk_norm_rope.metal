@@ -31,7 +31,7 @@
   float at = float(position[row] + int(token)) * as_type<float>(SCALE);
   size_t slot = KV_HEADS > 0 ? size_t(uint(slots[row * NEW + token])) : 0;
   size_t capacity = KV_HEADS > 0 ? size_t(uint(size[0])) : 0;
-  Head<T, D, angles_of<DIMS, INTERLEAVED>()> own_head;
+  Head<D, angles_of<DIMS, INTERLEAVED>()> own_head;
   bring_head<DIMS, INTERLEAVED>(own_head, source, weight, weighted, periods, lane);
   float v[E];
   turn_head<DIMS, INTERLEAVED>(v, own_head, normed, DIMS > 0 && kind < 2, at, as_type<float>(EPS),

@@ -42,16 +42,16 @@ METAL_FUNC uint3 head_of(uint unit, uint tile, uint head) {
   return uint3(kind, (unit - TILE) / 2, KV * GROUP + (kind == 1 || SAME ? head : KV + head));
 }
 
-// What a lane brings of a head, as it is loaded: its elements, the norm's gain for them, the periods of its angles.
-template <typename T, int D, int ANGLES>
+// What a lane brings of a head: its elements, the norm's gain for them, the periods of its angles.
+template <int D, int ANGLES>
 struct Head {
-  T v[D / 32];
-  T gain[D / 32];
+  float v[D / 32];
+  float gain[D / 32];
   float periods[ANGLES > 0 ? ANGLES : 1];
 };
 
 template <int DIMS, bool INTERLEAVED, typename T, int D, int A, typename P>
-METAL_FUNC void bring_head(thread Head<T, D, A>& head, const device T* source, const device T* weight, bool weighted,
+METAL_FUNC void bring_head(thread Head<D, A>& head, const device T* source, const device T* weight, bool weighted,
                            P periods, uint lane) {
 #pragma unroll
   for (int a = 0; a < A; a++) {
@@ -59,18 +59,18 @@ METAL_FUNC void bring_head(thread Head<T, D, A>& head, const device T* source, c
   }
 #pragma unroll
   for (int e = 0; e < D / 32; e++) {
-    head.v[e] = load_now(source + (lane + 32 * e));
+    head.v[e] = float(load_now(source + (lane + 32 * e)));
   }
 #pragma unroll
   for (int e = 0; e < D / 32; e++) {
-    head.gain[e] = weighted ? load_now(weight + (lane + 32 * e)) : T(1.0f);
+    head.gain[e] = weighted ? float(load_now(weight + (lane + 32 * e))) : 1.0f;
   }
 }
 
 // v = turn(head / rms * gain). All angles come before the first sum: this is a chain of waits. `scratch` is room for D floats of
 // the simdgroup's own; `turned` says whether this head turns at all.
-template <int DIMS, bool INTERLEAVED, typename T, int D, int A>
-METAL_FUNC void turn_head(thread float (&v)[D / 32], thread Head<T, D, A>& head, bool normed, bool turned, float at,
+template <int DIMS, bool INTERLEAVED, int D, int A>
+METAL_FUNC void turn_head(thread float (&v)[D / 32], thread Head<D, A>& head, bool normed, bool turned, float at,
                           float eps, float magnitude, threadgroup float* scratch, uint lane) {
   constexpr int E = D / 32;
   constexpr int LAST = A > 0 ? A : 1;
@@ -87,14 +87,14 @@ METAL_FUNC void turn_head(thread float (&v)[D / 32], thread Head<T, D, A>& head,
   float square = 0.0f;
 #pragma unroll
   for (int e = 0; e < E; e++) {
-    v[e] = float(head.v[e]);
+    v[e] = head.v[e];
     square = metal::fma(v[e], v[e], square);
   }
   square = simd_sum(square);
   float inverse = normed ? metal::precise::rsqrt(square / float(D) + eps) : 1.0f;
 #pragma unroll
   for (int e = 0; e < E; e++) {
-    v[e] = v[e] * inverse * float(head.gain[e]);
+    v[e] = v[e] * inverse * head.gain[e];
     scratch[lane + 32 * e] = v[e];
   }
   simdgroup_barrier(mem_flags::mem_threadgroup);
