@@ -98,7 +98,7 @@ class Plan:
         }  # fmt: skip
         if self.walk == "lanes":
             self.template |= {"BATCH": knobs["batch"], "LANES": lanes_of(head_dim)}
-        self.groups = (self.parts, pages.kv_heads * -(-self.rows // knobs["tile"]), self.batch)
+        self.groups = (pages.kv_heads * -(-self.rows // knobs["tile"]), self.batch, self.parts)
         self.threads = 32 * knobs["simds"]
 
     @property
@@ -112,7 +112,7 @@ class Plan:
     @property
     def arrived(self) -> mx.array:
         """Zeros for the threadgroups to count in: one for all those that differ in their part alone."""
-        return self.pages.counters(self.groups[1] * self.groups[2])
+        return self.pages.counters(self.groups[0] * self.groups[1])
 
     @property
     def outputs(self) -> list:

@@ -54,7 +54,7 @@ def fused(q, pages, addresses, *, scale, cap) -> mx.array:
             "CAPPED": cap is not None, "CAP": float_bits(cap or 1.0), "LANES": lanes_of(head_dim, knobs["chunk"]),
             **{name.upper(): knobs[name] for name in ("tile", "simds", "batch", "chunk", "resident")},
         },
-        groups=(parts, kv_heads * -(-rows // knobs["tile"]), batch),
+        groups=(kv_heads * -(-rows // knobs["tile"]), batch, parts),
         threads=32 * knobs["simds"],
     )  # fmt: skip
     return partial if whole else joined(partial, addresses, parts, shape, result)

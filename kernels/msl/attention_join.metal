@@ -1,5 +1,5 @@
 // attention_join.metal: statements that join the simdgroups' sums of rows `begin` .. begin + ROWS - 1 of the tile: pieces
-// of a row, a simdgroup each; a lane knows the weight of one simdgroup's sums.
+// of a row, a simdgroup each.
 
   constexpr int EACH = elements_of_lane<ROWS * D, D, SIMDS>();
   for (uint i = simd; i < uint(ROWS * D / (32 * EACH)); i += SIMDS) {
@@ -7,10 +7,19 @@
     uint d = (i % (D / (32 * EACH)) * 32 + lane) * EACH;
     uint r = tile * TILE + t;
     if (t < uint(TILE) && r < uint(R)) {
-      uint s = metal::min(lane, uint(SIMDS - 1));
-      float top = simd_max(best[s * TILE + t]);
-      float weight = metal::precise::exp(best[s * TILE + t] - top);
-      float sum = simd_sum(lane < uint(SIMDS) ? weight * sums[s * TILE + t] : 0.0f);
+      float weight[SIMDS];                              // all lanes the same: a shuffle takes longer
+      float top = -1e30f;
+      float sum = 0.0f;
+#pragma unroll
+      for (int j = 0; j < SIMDS; j++) {
+        weight[j] = best[j * TILE + t];
+        top = metal::max(top, weight[j]);
+      }
+#pragma unroll
+      for (int j = 0; j < SIMDS; j++) {
+        weight[j] = metal::precise::exp(weight[j] - top);
+        sum = metal::fma(weight[j], sums[j * TILE + t], sum);
+      }
       float value[EACH];
 #pragma unroll
       for (int e = 0; e < EACH; e++) {
@@ -20,7 +29,7 @@
       for (int j = 0; j < SIMDS; j++) {
         uint part_of[EACH];
         take_words((const threadgroup uint*)(parts + (j * ROWS + t - begin) * D + d), part_of);
-        add_weighted(value, part_of, simd_broadcast(weight, ushort(j)));
+        add_weighted(value, part_of, weight[j]);
       }
       if (WHOLE) {
         size_t to = ((size_t(row) * NEW + r % NEW) * (KV * GROUP) + head * GROUP + r / NEW) * D + d;
@@ -29,7 +38,7 @@
           o[to + e] = T(value[e] / sum);
         }
       } else {
-        size_t to = ((size_t(row) * KV + head) * threadgroups_per_grid.x + part) * R + r;
+        size_t to = ((size_t(row) * KV + head) * threadgroups_per_grid.z + part) * R + r;
 #pragma unroll
         for (int e = 0; e < EACH; e++) {
           partial[to * D + d + e] = value[e];

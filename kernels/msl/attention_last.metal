@@ -1,18 +1,21 @@
 // attention_last.metal: statements that attention's kernels end with: of the threadgroups of a tile of q, one a part, the
 // one that ends last joins the parts as attention_merge.metal does. `arrived` counts those that have ended, and is zero again.
 
-  threadgroup uint before[1];
+  threadgroup bool ended[1];                            // whether all have
   if constexpr (LAST) {
     device atomic_uint* count = (device atomic_uint*)arrived + (size_t(row) * KV + head) * TILES + tile;
     int others = last_part<SPAN * PAGE>(origin, position + NEW - 1) - first_part<SPAN * PAGE, WINDOW>(origin, position);
     threadgroup_barrier(mem_flags::mem_device);
     if (thread_index_in_threadgroup == 0) {
       device_fence<LAST>();
-      before[0] = atomic_fetch_add_explicit(count, 1u, memory_order_relaxed);
-      device_fence<LAST>();
+      bool all = atomic_fetch_add_explicit(count, 1u, memory_order_relaxed) == uint(others);
+      if (all) {
+        device_fence<LAST>();
+      }
+      ended[0] = all;
     }
     threadgroup_barrier(mem_flags::mem_device | mem_flags::mem_threadgroup);
-    if (before[0] == uint(others)) {
+    if (ended[0]) {
       constexpr int EACH = elements_of_lane<TILE * D, D, SIMDS>();
       for (uint i = simd; i < uint(TILE * D / (32 * EACH)); i += SIMDS) {
         uint r = tile * TILE + i / (D / (32 * EACH));
@@ -21,7 +24,7 @@
           int self = position + int(r % NEW);
           int from = first_part<SPAN * PAGE, WINDOW>(origin, self);
           int upto = last_part<SPAN * PAGE>(origin, self);
-          size_t at = (size_t(row) * KV + head) * threadgroups_per_grid.x * R + r;
+          size_t at = (size_t(row) * KV + head) * threadgroups_per_grid.z * R + r;
           float v[EACH];
           joined_parts<D, R>(v, partial + at * D, stats + 2 * at, from, upto, from, upto, d, lane);
           size_t to = ((size_t(row) * NEW + r % NEW) * (KV * GROUP) + head * GROUP + r / NEW) * D + d;

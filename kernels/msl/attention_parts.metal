@@ -35,7 +35,7 @@ METAL_FUNC void add_weighted(thread float (&values)[N], thread uint (&words)[N],
 template <int D, int STRIDE, int N>
 METAL_FUNC void joined_parts(thread float (&value)[N], const device float* sums, const device float* stats, int from,
                              int upto, int early, int late, uint d, uint lane) {
-  constexpr int AHEAD = 8;                              // parts loaded at once
+  constexpr int AHEAD = N > 2 ? 8 : 16;                 // parts loaded at once
   uint ahead[AHEAD][N];
 #pragma unroll
   for (int k = 0; k < AHEAD; k++) {

@@ -54,23 +54,23 @@ METAL_FUNC void load_packed(const device uint* words, const device T* grids, uin
 
   uint lane = thread_index_in_simdgroup;
   uint simd = simdgroup_index_in_threadgroup;
-  uint part = threadgroup_position_in_grid.x;
-  uint head = threadgroup_position_in_grid.y / TILES;
-  uint tile = threadgroup_position_in_grid.y % TILES;
-  uint row = threadgroup_position_in_grid.z;
+  uint part = threadgroup_position_in_grid.z;
+  uint head = threadgroup_position_in_grid.x / TILES;
+  uint tile = threadgroup_position_in_grid.x % TILES;
+  uint row = threadgroup_position_in_grid.y;
   uint own = lane / LANES;                              // which of the keys
   uint offset = lane % LANES * CHUNK;                   // of the lane's first chunk
   uint slots = uint(size[0]);
-  uint pages = threadgroups_per_grid.x * SPAN;
+  uint pages = threadgroups_per_grid.z * SPAN;
   int first = bounds[2 * row] + int(part) * SPAN * PAGE;  // position of the part's first slot
   int position = bounds[2 * row + 1];
-  device float* stats = (device float*)partial + size_t(threadgroups_per_grid.z) * KV * threadgroups_per_grid.x * R * D;
+  device float* stats = (device float*)partial + size_t(threadgroups_per_grid.y) * KV * threadgroups_per_grid.z * R * D;
   bool seen = first < position + NEW && (WINDOW == 0 || first + SPAN * PAGE > position - WINDOW + 1);
 
   if (!seen && !WHOLE) {                                // the merge does not use it
     for (uint i = thread_index_in_threadgroup; i < uint(TILE * D); i += SIMDS * 32) {
       uint r = tile * TILE + i / D;
-      size_t to = ((size_t(row) * KV + head) * threadgroups_per_grid.x + part) * R + r;
+      size_t to = ((size_t(row) * KV + head) * threadgroups_per_grid.z + part) * R + r;
       if (r < uint(R)) {
         partial[to * D + i % D] = P(0.0f);
         if (i % D == 0) {
@@ -295,7 +295,7 @@ METAL_FUNC void load_packed(const device uint* words, const device T* grids, uin
       turn_back<D>(v, lane);
     }
     size_t to = WHOLE ? (size_t(row) * NEW + r % NEW) * (KV * GROUP) + head * GROUP + r / NEW
-                      : ((size_t(row) * KV + head) * threadgroups_per_grid.x + part) * R + r;
+                      : ((size_t(row) * KV + head) * threadgroups_per_grid.z + part) * R + r;
 #pragma unroll
     for (int e = 0; e < D / 32; e++) {
       partial[to * D + lane + 32 * e] = P(WHOLE ? v[e] / sum : v[e]);
