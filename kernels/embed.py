@@ -49,7 +49,7 @@ def fused(tokens, weight, scale) -> mx.array:
     dtype, width = weight.scales.dtype, weight.weight.shape[1] * 32 // weight.bits
     rounded = 1.0 if scale is None else mx.array(scale, dtype).astype(mx.float32).item()
     (y,) = KERNEL(
-        [tokens.reshape(-1).astype(mx.uint32), weight.weight, weight.scales, weight.biases],
+        [tokens.astype(mx.uint32), weight.weight, weight.scales, weight.biases],
         [((*tokens.shape, width), dtype)],
         template={"T": dtype, "D": width, "BITS": weight.bits, "GROUP": weight.group_size,
                   "SCALED": scale is not None, "SCALE": float_bits(rounded), "THREADS": THREADS},

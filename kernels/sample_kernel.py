@@ -17,12 +17,12 @@ from .resident import constant
 MOST_TOKENS = 1 << 19  # of a vocabulary: sums of their weights fit into 32 bits
 MOST_CHUNKS = 1024  # a row, so that what is known of them fits into a threadgroup's memory
 ROW = ("logits", "temperature", "repetition", "presence", "frequency", "table", "ring", "bias", "mask")
-CHUNKS = launch.Kernel("sample", ROW, ("stats", "tops"))
+CHUNKS = launch.Kernel("sample", ROW, ("stats", "tops"), optional=ROW[2:])
 MERGE = launch.Kernel(
     "sample_merge",
     ("stats", "tops", *ROW, "top_k", "top_p", "min_p", "position", "seed", "window"),
     ("token", "chosen", "best_tokens", "best"),
-    written=("table",),
+    written=("table",), optional=(*ROW[2:], "top_k", "top_p", "min_p", "window"),
 )
 
 
@@ -62,10 +62,12 @@ def fused(logits, parameters, position, plan, history, mask) -> list[mx.array]:
     chunks = -(-vocab // (32 * values))
     width = 2 if plan.logprobs is None else 4
     knobs = launch.knobs("sample", f"{vocab}", default_knobs())
+    no_number, no_word = p.temperature, p.top_k  # stand for what this plan does without
+    penalties = (p.repetition, p.presence, p.frequency) if plan.penalties else 3 * (no_number,)
+    known = (history.table, ring_of(history, vocab), history.window) if plan.penalties else (logits, no_word, no_word)
+    thresholds = (p.top_p, p.min_p) if truncates(plan) else 2 * (no_number,)
     row = [
-        logits, p.temperature, p.repetition, p.presence, p.frequency,
-        *((history.table, ring_of(history, vocab)) if plan.penalties else (logits, p.top_k)),
-        p.bias if plan.bias else p.temperature, mask if plan.mask else p.seed,
+        logits, p.temperature, *penalties, *known[:2], p.bias if plan.bias else no_number, mask if plan.mask else no_word
     ]  # fmt: skip
     template = {
         "V": vocab, "VALUES": values, "DRAW": plan.draw, "PENALTIES": plan.penalties, "BIAS": plan.bias,
@@ -80,7 +82,7 @@ def fused(logits, parameters, position, plan, history, mask) -> list[mx.array]:
     )
     columns = (rows, max(best, 1))
     token, chosen, best_tokens, best_values = MERGE(
-        [stats, tops, *row, p.top_k, p.top_p, p.min_p, position, p.seed, history.window if plan.penalties else p.top_k],
+        [stats, tops, *row, p.top_k, *thresholds, position, p.seed, known[2]],
         [((rows,), mx.uint32), ((rows,), mx.float32), (columns, mx.uint32), (columns, mx.float32)],
         template={**template, "TRUNCATE": truncates(plan), "BEST": best, "SIMDS": knobs["merge_simds"]},
         groups=(rows, 1, 1),
