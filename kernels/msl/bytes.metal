@@ -56,10 +56,6 @@ METAL_FUNC float row_squares(thread uint (&words)[N], uint) {
   return sum + simd_shuffle_xor(sum, ushort(2));
 }
 
-// The second value of a word. CUDA has it without the units of integers, which are busy here; any, where one is no number.
-template <typename T>
-METAL_FUNC float upper_element(uint word) { return float(as_type<vec<T, 2>>(word).y); }
-
 // Each half's larger one.
 METAL_FUNC uint max_pairs(uint a, uint b) { return metal::max(a & 0xffffu, b & 0xffffu) | metal::max(a >> 16, b >> 16) << 16; }
 METAL_FUNC uint max_signed_pairs(uint a, uint b) { return max_pairs(a ^ 0x80008000u, b ^ 0x80008000u) ^ 0x80008000u; }

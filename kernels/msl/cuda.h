@@ -212,12 +212,6 @@ template <typename T, int N> MSL_FN float row_squares(uint (&words)[N], uint row
   }
   return row % 2 ? squares.pair.y : squares.pair.x;
 }
-template <typename T> MSL_FN float upper_element(uint word) {
-  if constexpr (metal::is_same_v<T, half>) return __half2float(as_type<vec<half, 2>>(word).y);
-  uint upper;  // times 1, and what is below times 0, plus 0: no sign stays
-  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(upper) : "r"(word), "r"(0x3f800000u), "r"(0u));
-  return as_type<float>(upper);
-}
 MSL_FN uint max_pairs(uint a, uint b) { return __vmaxu2(a, b); }
 MSL_FN uint max_signed_pairs(uint a, uint b) { return __vmaxs2(a, b); }
 }  // namespace smelt

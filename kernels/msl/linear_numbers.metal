@@ -116,8 +116,7 @@ METAL_FUNC float as_numbers(thread uint (&words)[N], thread uint4 (&planes)[STEP
   uint n[2 * N];                                                    // in its low 16 bits
 #pragma unroll
   for (int e = 0; e < 2 * N; e++) {
-    float v = e % 2 ? upper_element<T>(words[e / 2]) : element<T>(words, e);
-    n[e] = as_type<uint>(metal::fma(v, power, 12582912.0f));
+    n[e] = as_type<uint>(metal::fma(element<T>(words, e), power, 12582912.0f));
   }
 #pragma unroll
   for (int t = 0; t < STEPS; t++) {
