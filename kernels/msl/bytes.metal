@@ -3,8 +3,6 @@
 // Lane 4 g + j holds of the left matrix rows g and g + 8, of the right one and of the product column g and columns
 // 2 j, 2 j + 1: a[0], a[1] columns 4 j .. 4 j + 3 of both rows, a[2], a[3] those 16 further; b0, b1 likewise.
 // Metal's matrix units have no bytes: there it is said with shuffles, right and slow, and no default takes it.
-#include "packed.metal"
-
 #ifndef MSL_CUDA
 METAL_FUNC int dot_bytes(uint a, uint b, bool negative) {
   int sum = 0;
@@ -43,18 +41,6 @@ METAL_FUNC uint4 planes_of(uint a, uint b, uint c, uint d, uint e, uint f, uint 
 
 template <bool SIGNED>
 METAL_FUNC int sum_bytes(uint word) { return dot_bytes(0x01010101u, word, SIGNED); }
-
-// The sum of the squares of 16-bit values, two a word, of the four lanes of a row, of which the lane of part row / 2 has it:
-// on CUDA the diagonal of the product with itself.
-template <typename T, int N>
-METAL_FUNC float row_squares(thread uint (&words)[N], uint) {
-  float sum = 0.0f;
-  for (int e = 0; e < 2 * N; e++) {
-    sum = metal::fma(element<T>(words, e), element<T>(words, e), sum);
-  }
-  sum += simd_shuffle_xor(sum, ushort(1));
-  return sum + simd_shuffle_xor(sum, ushort(2));
-}
 
 // Each half's larger one.
 METAL_FUNC uint max_pairs(uint a, uint b) { return metal::max(a & 0xffffu, b & 0xffffu) | metal::max(a >> 16, b >> 16) << 16; }

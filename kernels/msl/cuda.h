@@ -203,15 +203,6 @@ MSL_FN uint4 planes_of(uint a, uint b, uint c, uint d, uint e, uint f, uint g, u
 template <bool SIGNED> MSL_FN int sum_bytes(uint word) {
   return SIGNED ? __dp4a(int(word), 0x01010101, 0) : int(__dp4a(word, 0x01010101u, 0u));
 }
-template <typename T, int N> MSL_FN float row_squares(uint (&words)[N], uint row) {
-  Tile<float> squares{{0.0f, 0.0f}}, nothing{{0.0f, 0.0f}};
-  Tile<T> zeros[2] = {{vec<T, 2>(T(0.0f))}, {vec<T, 2>(T(0.0f))}};
-  for (int i = 0; i < N; i += 2) {
-    Tile<T> x[2] = {{as_type<vec<T, 2>>(words[i])}, {as_type<vec<T, 2>>(words[i + 1])}};
-    multiply(squares, nothing, x, zeros, x[0], x[1]);
-  }
-  return row % 2 ? squares.pair.y : squares.pair.x;
-}
 MSL_FN uint max_pairs(uint a, uint b) { return __vmaxu2(a, b); }
 MSL_FN uint max_signed_pairs(uint a, uint b) { return __vmaxs2(a, b); }
 }  // namespace smelt

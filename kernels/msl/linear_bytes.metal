@@ -12,7 +12,7 @@
 //
 // x [M, K]; w [R, K] packed; scales, biases [R, K / GROUP]; bias [R]; gain [K]; residual [M, O]; y [M, O].
 // R = 2 O where gated (rows of W: gates, then ups), else O. T: float16 or bfloat16.
-// The norm's gain is applied to x, in its type, and its 1 / rms to the sums, when all of x has been seen.
+// The norm's gain is applied to x, its 1 / rms to the sums, when all of x has been seen.
 #include "activation.metal"
 #include "linear_numbers.metal"
 #include "linear_stages.metal"
@@ -31,13 +31,13 @@ METAL_FUNC void store_sums(threadgroup float* sums, thread float (&acc)[2][2], u
 }
 
 // The norm's 1 / rms of row m, or 1, out of the simdgroups' squares [SIMDS][8].
-template <int SIMDS, int K, bool NORM, typename T>
+template <int SIMDS, int K, bool NORM>
 METAL_FUNC float row_factor(const threadgroup float* squares, uint m, float eps) {
   float total = 0.0f;
   for (int s = 0; NORM && s < SIMDS; s++) {
     total += squares[s * 8 + m];
   }
-  return NORM ? metal::precise::rsqrt(total / float(K) + eps) / product_scale<T>() : 1.0f;
+  return NORM ? metal::precise::rsqrt(total / float(K) + eps) : 1.0f;
 }
 
 // An output out of the simdgroups' sums [SIMDS][PITCH], of which the gate's or the only one stands at `at`.
@@ -116,7 +116,7 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, float factor, 
   uint coming[OWN ? 1 : PASSES][V / 2];                             // of the next slice of x, two values a word
   uint gains[PASSES][V / 2];
   float acc[PAIRS][2][2];
-  float length = 0.0f;                                              // of row lane / 4 of x, squared: in one of its lanes
+  float length = 0.0f;                                              // of a quarter of row lane / 4 of x, squared
 #pragma unroll
   for (int pair = 0; pair < PAIRS; pair++) {
     for (int h = 0; h < 2; h++) {
@@ -174,24 +174,18 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, float factor, 
         simdgroup_barrier(mem_flags::mem_threadgroup);
 #pragma unroll
         for (int p = 0; p < PASSES; p++) {
+          uint4 planes[STEPS];
+          float squared = 0.0f;
           if constexpr (OWN) {
             take_rows<M, STEPS>(coming[0], numbers, p, lane);
-          }
-          thread uint (&values)[V / 2] = coming[OWN ? 0 : p];
-          float squared = 0.0f;
-          if (NORM) {
-            squared = row_squares<T>(values, row);
-            times_gain<T>(values, gains[p]);
-          }
-          uint4 planes[STEPS];
-          float inverse = as_numbers<BITS, T>(values, planes);
-          if constexpr (OWN) {
+            float inverse = as_numbers<BITS, NORM, T>(coming[0], gains[p], planes, squared);
             own_unit(kept[p], planes, inverse, lane);
             length += squared;
           } else {
             uint item = lane + 32 * p;
             uint u = item % ITEMS / 4;
             uint m = item / ITEMS;
+            float inverse = as_numbers<BITS, NORM, T>(coming[p], gains[p], planes, squared);
             int sum = quad_added(sum_of<STEPS>(planes));
             if (m < uint(M)) {
 #pragma unroll
@@ -206,15 +200,18 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, float factor, 
             if (NORM) {                                             // in the order of units, whatever lanes they are of
 #pragma unroll
               for (int k = 0; k < SLICE; k++) {
-                uint wanted = row * SLICE + k;                      // which has it in part wanted % 8 / 2
-                float other = simd_shuffle(squared, ushort(wanted % 8 * 4 + wanted % 8 / 2));
-                length += wanted / 8 == uint(p) ? other : 0.0f;
+                uint wanted = row * ITEMS + 4 * k + part;
+                float other = simd_shuffle(squared, ushort(wanted % 32));
+                length += wanted / 32 == uint(p) ? other : 0.0f;
               }
             }
           }
         }
-        if (NORM && chunk == CHUNKS - 1 && part == row / 2) {
-          squares[simd * 8 + row] = length;
+        if (NORM && chunk == CHUNKS - 1) {
+          length = quad_added(length);
+          if (part == 0u) {
+            squares[simd * 8 + row] = length;
+          }
         }
         simdgroup_barrier(mem_flags::mem_threadgroup);
         if constexpr (OWN) {
@@ -231,7 +228,7 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, float factor, 
           copies_wait<DEPTH>();
           threadgroup_barrier(mem_flags::mem_threadgroup);
           if (STREAMED && NORM && thread_index_in_threadgroup < uint(M)) {
-            squares[SIMDS * 8 + lane] = row_factor<SIMDS, K, NORM, T>(squares, lane, as_type<float>(EPS));
+            squares[SIMDS * 8 + lane] = row_factor<SIMDS, K, NORM>(squares, lane, as_type<float>(EPS));
           }
         }
         uint group = first_unit<UNITS, SLICE, SIMDS>(chunk, begin) / PER_GROUP;
@@ -328,7 +325,7 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, float factor, 
       store_sums<M>(shared + (simd * PAIRS + pair) * 16 * M, acc[pair], row, part);
     }
     if (NORM && thread_index_in_threadgroup < uint(M)) {
-      squares[SIMDS * 8 + lane] = row_factor<SIMDS, K, NORM, T>(squares, lane, as_type<float>(EPS));
+      squares[SIMDS * 8 + lane] = row_factor<SIMDS, K, NORM>(squares, lane, as_type<float>(EPS));
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (uint i = thread_index_in_threadgroup; i < uint(TAKEN * M); i += SIMDS * 32) {

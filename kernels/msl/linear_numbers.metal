@@ -1,5 +1,6 @@
 // linear_numbers.metal: rows of x on their way to whole numbers, for linear_bytes.metal.
 #include "bytes.metal"
+#include "packed.metal"
 #include "staging.metal"
 
 // What a lane brings of x for its item of a pass: 2 N neighbours of a row, in words; zeros where there are none.
@@ -79,10 +80,23 @@ bool inside = M == 8 || lane / 4 < uint(M);
   }
 }
 
-// The largest magnitude of pairs in words, as a float's bits: NaN's are above all others. As integers with signs the largest
-// positive number is above all, without them the largest negative one: of the two the one without its sign that is larger.
+// The bits of the largest magnitude: NaN's are above all others. As integers with signs the largest positive number is
+// above all, without them the largest negative one: of the two the one without its sign that is larger.
+template <int V>
+METAL_FUNC uint largest_bits(thread float (&v)[V]) {
+  int above = as_type<int>(v[0]);
+  uint below = as_type<uint>(v[0]);
+#pragma unroll
+  for (int e = 1; e < V; e++) {
+    above = metal::max(above, as_type<int>(v[e]));
+    below = metal::max(below, as_type<uint>(v[e]));
+  }
+  return metal::max(uint(above) & 0x7fffffffu, below & 0x7fffffffu);
+}
+
+// The same of pairs in words, as a float's bits.
 template <typename T, int N>
-METAL_FUNC uint largest_bits(thread uint (&words)[N]) {
+METAL_FUNC uint largest_bits_of(thread uint (&words)[N]) {
   uint above = words[0];
   uint below = words[0];
 #pragma unroll
@@ -95,19 +109,19 @@ METAL_FUNC uint largest_bits(thread uint (&words)[N]) {
   return metal::is_same_v<T, bfloat> ? largest << 16 : as_type<uint>(float(as_type<half>(ushort(largest))));
 }
 
-template <typename T, int N>
-METAL_FUNC void times_gain(thread uint (&words)[N], thread uint (&gains)[N]) {
+// A lane's quarter of a unit of x (times the gain where NORM) in planes of bytes of whole numbers, low ones and high ones.
+// Adds the squares of x to `squared`; returns 1 / the power of two that the whole unit was multiplied by.
+template <int BITS, bool NORM, typename T, int N, int STEPS>
+METAL_FUNC float as_numbers(thread uint (&words)[N], thread uint (&gains)[N], thread uint4 (&planes)[STEPS],
+                            thread float& squared) {
+  float v[2 * N];
 #pragma unroll
-  for (int e = 0; e < N; e++) {
-    words[e] = as_type<uint>(products(as_type<vec<T, 2>>(words[e]), as_type<vec<T, 2>>(gains[e])));
+  for (int e = 0; e < 2 * N; e++) {
+    v[e] = element<T>(words, e);
+    squared = NORM ? metal::fma(v[e], v[e], squared) : 0.0f;
+    v[e] = NORM ? v[e] * element<T>(gains, e) : v[e];
   }
-}
-
-// A lane's quarter of a unit of x in planes of bytes of whole numbers, low ones and high ones; returns 1 / the power of two
-// that the whole unit was multiplied by.
-template <int BITS, typename T, int N, int STEPS>
-METAL_FUNC float as_numbers(thread uint (&words)[N], thread uint4 (&planes)[STEPS]) {
-  uint largest = largest_bits<T>(words);
+  uint largest = NORM ? largest_bits(v) : largest_bits_of<T>(words);
   largest = metal::max(largest, simd_shuffle_xor(largest, ushort(1)));
   largest = metal::max(largest, simd_shuffle_xor(largest, ushort(2)));
   // 2^exponent is above all values, and not so close that rounding gets there.
@@ -116,7 +130,7 @@ METAL_FUNC float as_numbers(thread uint (&words)[N], thread uint4 (&planes)[STEP
   uint n[2 * N];                                                    // in its low 16 bits
 #pragma unroll
   for (int e = 0; e < 2 * N; e++) {
-    n[e] = as_type<uint>(metal::fma(element<T>(words, e), power, 12582912.0f));
+    n[e] = as_type<uint>(metal::fma(v[e], power, 12582912.0f));
   }
 #pragma unroll
   for (int t = 0; t < STEPS; t++) {
