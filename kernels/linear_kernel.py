@@ -214,9 +214,8 @@ def staged(knobs: dict, bits: int, group: int, width: int, outputs: int, gated: 
     pieces = knobs["slice"] * words
     pitch = pieces if pieces % 8 == 0 else pieces + (words - pieces) % 8
     scales = -(-(4 * (2 if gated else 1) * outs * (groups + (8 if groups % 16 == 0 else 0))) // 16)
-    steps, few = knobs["slice"] * (unit_of(bits, group) // 32), rows <= 4
-    numbers = 4 * steps * rows - (-knobs["slice"] * rows // 2) if few else 32 * steps
-    pairs = -(-outs // (8 if gated else 16))
+    numbers = unit_of(bits, group) // 32 * knobs["slice"] * rows * 4 - (-knobs["slice"] * rows // 2)
+    pairs, steps = -(-outs // (8 if gated else 16)), knobs["slice"] * (unit_of(bits, group) // 32)
     at_once = rows > 2 and width <= knobs["simds"] * knobs["slice"] * unit_of(bits, group) and pairs > steps
     sums = 0 if at_once else knobs["simds"] * pairs * 4 * rows
     return scales + knobs["simds"] * numbers + max(knobs["simds"] * knobs["depth"] * 16 * pitch, sums)

@@ -155,7 +155,6 @@ def test_odd_shapes(force, knobs, rows, width, outputs, changes, glu):
 SPLITS = {
     "tiles": TILES,
     "bytes in two chunks": BYTES | {"slice": 1},
-    "bytes in long slices": BYTES | {"simds": 1, "slice": 4},
     "bytes, finished in turns": BYTES | {"simds": 4, "slice": 1, "outs": 24},
     "lanes": LANES,
 }

@@ -44,7 +44,6 @@ METAL_FUNC int sum_bytes(uint word) { return dot_bytes(0x01010101u, word, SIGNED
 
 // Each half's larger one.
 METAL_FUNC uint max_pairs(uint a, uint b) { return metal::max(a & 0xffffu, b & 0xffffu) | metal::max(a >> 16, b >> 16) << 16; }
-METAL_FUNC uint max_signed_pairs(uint a, uint b) { return max_pairs(a ^ 0x80008000u, b ^ 0x80008000u) ^ 0x80008000u; }
 #endif
 
 // What two rows of W give to product t of a unit: of 4 bits the even values of a word, then its odd ones.

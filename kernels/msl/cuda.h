@@ -204,7 +204,6 @@ template <bool SIGNED> MSL_FN int sum_bytes(uint word) {
   return SIGNED ? __dp4a(int(word), 0x01010101, 0) : int(__dp4a(word, 0x01010101u, 0u));
 }
 MSL_FN uint max_pairs(uint a, uint b) { return __vmaxu2(a, b); }
-MSL_FN uint max_signed_pairs(uint a, uint b) { return __vmaxs2(a, b); }
 }  // namespace smelt
 
 #define MSL_UINT3(V) (::smelt::metal::vec<unsigned, 3>(V.x, V.y, V.z))

@@ -6,9 +6,7 @@
 // A weight is read once. Neither the way of the sums nor a row's bits depend on the number of rows.
 //
 // The simdgroups of a threadgroup share k; each keeps its slice of x in registers and goes through pairs of 8-row tiles
-// of W, of which DEPTH are on their way to threadgroup memory; in the end the simdgroups' sums are added. All of a slice
-// of x is asked for at once. Of up to 4 rows it comes to registers, and all lanes make numbers of it, which they exchange;
-// of more it comes through threadgroup memory to the lanes that multiply it, since each makes its own.
+// of W, of which DEPTH are on their way to threadgroup memory; in the end the simdgroups' sums are added.
 //
 // x [M, K]; w [R, K] packed; scales, biases [R, K / GROUP]; bias [R]; gain [K]; residual [M, O]; y [M, O].
 // R = 2 O where gated (rows of W: gates, then ups), else O. T: float16 or bfloat16.
@@ -62,7 +60,6 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, float factor, 
   constexpr int STEPS = UNIT / 32;                                  // products of a unit, of 32 k each
   constexpr int UNITS = K / UNIT;
   constexpr int CHUNKS = (UNITS + SIMDS * SLICE - 1) / (SIMDS * SLICE);
-  constexpr bool WHOLE = UNITS % (SIMDS * SLICE) == 0;              // no simdgroup has units past the end
   constexpr int PER_GROUP = GROUP / UNIT;                           // units of one scale
   constexpr int GROUPS = UNITS / PER_GROUP;
   constexpr int SCALES = SLICE / PER_GROUP;                         // of one slice
@@ -72,8 +69,7 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, float factor, 
   constexpr int AT_ONCE = chunks_at_once<CHUNKS, PAIRS, DEPTH>();
   constexpr int WORDS = K * BITS / 32;                              // of one row
   constexpr int ITEMS = 4 * SLICE;                                  // of a row of x: a lane's work in bringing it
-  constexpr bool OWN = M > 4;                                       // a lane makes what it multiplies
-  constexpr int PASSES = OWN ? SLICE : (M * ITEMS + 31) / 32;
+  constexpr int PASSES = (M * ITEMS + 31) / 32;
   // Sums wait in registers for the end. Many, of many rows, are finished a few pairs at a time, while W comes, in the
   // place of x's numbers, which all have taken by then.
   constexpr bool STREAMED = M > 2 && CHUNKS == 1 && PAIRS > SLICE * STEPS;
@@ -87,8 +83,8 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, float factor, 
   constexpr int SCALE_PITCH = GROUPS + (GROUPS % 16 == 0 ? 8 : 0);  // rows in different banks
   constexpr int SCALE_STEP = SCALE_PITCH % 4 == 0 && SCALES % 4 == 0 ? 4 : (SCALES % 2 == 0 ? 2 : 1);
   constexpr int SCALE_ROOM = (2 * SCALE_ROWS * SCALE_PITCH * 2 + 15) / 16;
-  constexpr int FACTORS = OWN ? 0 : (2 * SLICE * M + 3) / 4;
-  constexpr int NUMBERS = STEPS * SLICE * (OWN ? 8 : M) * 4 + FACTORS;  // of a simdgroup: its slice of x, and its factors
+  constexpr int FACTORS = (2 * SLICE * M + 3) / 4;
+  constexpr int NUMBERS = STEPS * SLICE * M * 4 + FACTORS;          // of a simdgroup: its slice of x, and its factors
   constexpr int TURNING = SIMDS * DEPTH * STAGE;
   constexpr int SUMS = STREAMED ? 0 : (SIMDS * PAIRS * 16 * M + 3) / 4;  // in the same place, when all is multiplied
   constexpr int NEEDS = SCALE_ROOM + SIMDS * NUMBERS + (TURNING > SUMS ? TURNING : SUMS);
@@ -113,10 +109,10 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, float factor, 
   threadgroup float* shared = (threadgroup float*)(STREAMED ? staged + SCALE_ROOM : stages);  // the simdgroups' sums
   threadgroup float* factors = (threadgroup float*)(numbers + NUMBERS - FACTORS);  // [unit][row][1 / power, sum]
 
-  uint coming[OWN ? 1 : PASSES][V / 2];                             // of the next slice of x, two values a word
-  uint gains[PASSES][V / 2];
+  uint coming[V / 2];                                               // of the next slice of x, two values a word
+  uint gains[V / 2];
   float acc[PAIRS][2][2];
-  float length = 0.0f;                                              // of a quarter of row lane / 4 of x, squared
+  float length = 0.0f;                                              // of row `lane` of x, squared
 #pragma unroll
   for (int pair = 0; pair < PAIRS; pair++) {
     for (int h = 0; h < 2; h++) {
@@ -126,13 +122,7 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, float factor, 
   }
 
   // What is needed first is asked for first: x, then scales, then W.
-  if constexpr (OWN) {
-    copy_rows<M, K, UNITS, STEPS, SLICE, WHOLE>(numbers, x, begin, lane);
-    copies_end();
-  } else {
-    bring_items<M, K, UNITS, UNIT, ITEMS, WHOLE>(coming, x, lane, begin);
-  }
-  bring_gains<OWN, UNITS, UNIT, ITEMS, NORM, WHOLE>(gains, gain, lane, begin);
+  bring_item<M, K, UNITS, UNIT, ITEMS, NORM>(coming, gains, x, gain, lane, begin);
   using Piece = typename Words<SCALE_PIECE / 2>::type;
   constexpr int EACH = GROUPS / SCALE_PIECE;                        // copies of one row
   for (int i = thread_index_in_threadgroup; i < SCALE_ROWS * EACH; i += SIMDS * 32) {
@@ -163,66 +153,87 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, float factor, 
     for (int i = 0; i < AT_ONCE; i++) {
       int chunk = c0 + i;
       if (AT_ONCE == CHUNKS || chunk < CHUNKS) {
-        // x in numbers, by all lanes of the simdgroup: with few rows each then takes what it multiplies.
-        uint next_unit = uint(chunk + 1) * (SIMDS * SLICE) + begin;
-        Unit<STEPS> kept[SLICE];
-        if (OWN && chunk == 0) {
-          copies_wait<DEPTH + 1>();
-        } else if (OWN) {
-          copies_wait<PAIRS - 1>();
-        }
+        // x in numbers, by all lanes of the simdgroup: then each takes what it multiplies.
         simdgroup_barrier(mem_flags::mem_threadgroup);
 #pragma unroll
         for (int p = 0; p < PASSES; p++) {
-          uint4 planes[STEPS];
+          uint item = lane + 32 * p;
+          uint u = item % ITEMS / 4;
+          uint m = item / ITEMS;
+          uint later[V / 2];
+          uint later_gains[V / 2];
+          if (p + 1 < PASSES) {
+            uint from_unit = uint(chunk) * (SIMDS * SLICE) + begin;
+            bring_item<M, K, UNITS, UNIT, ITEMS, NORM>(later, later_gains, x, gain, item + 32u, from_unit);
+          }
+          float v[V];
           float squared = 0.0f;
-          if constexpr (OWN) {
-            take_rows<M, STEPS>(coming[0], numbers, p, lane);
-            float inverse = as_numbers<BITS, NORM, T>(coming[0], gains[p], planes, squared);
-            own_unit(kept[p], planes, inverse, lane);
-            length += squared;
-          } else {
-            uint item = lane + 32 * p;
-            uint u = item % ITEMS / 4;
-            uint m = item / ITEMS;
-            float inverse = as_numbers<BITS, NORM, T>(coming[p], gains[p], planes, squared);
-            int sum = quad_added(sum_of<STEPS>(planes));
-            if (m < uint(M)) {
 #pragma unroll
-              for (int t = 0; t < STEPS; t++) {
-                numbers[((u * STEPS + t) * M + m) * 4 + part] = planes[t];
-              }
-              if (part == 0u) {
-                factors[2 * (u * M + m)] = inverse;
-                factors[2 * (u * M + m) + 1] = inverse * float(sum);
-              }
+          for (int e = 0; e < V; e++) {
+            v[e] = element<T>(coming, e);
+            squared = NORM ? metal::fma(v[e], v[e], squared) : 0.0f;
+            v[e] = NORM ? v[e] * element<T>(gains, e) : v[e];
+          }
+          uint largest = NORM ? largest_bits(v) : largest_bits_of<T>(coming);
+          largest = metal::max(largest, simd_shuffle_xor(largest, ushort(1)));
+          largest = metal::max(largest, simd_shuffle_xor(largest, ushort(2)));
+          // 2^exponent is above all values, and not so close that rounding gets there.
+          uint exponent = metal::max((largest + 0x100u) >> 23, 20u);
+          float power = as_type<float>((268u - metal::min(exponent, 254u)) << 23);
+          float inverse = as_type<float>(exponent > 254u ? 0x7fc00000u : (exponent - 14u) << 23);
+          uint n[V];                                                // in its low 16 bits
+#pragma unroll
+          for (int e = 0; e < V; e++) {
+            n[e] = as_type<uint>(metal::fma(v[e], power, 12582912.0f));
+          }
+          uint4 planes[STEPS];
+          int sum = 0;
+#pragma unroll
+          for (int t = 0; t < STEPS; t++) {
+            constexpr int A = BITS == 4 ? 2 : 1;                    // of a word with 4 bits: even values, then odd ones
+            constexpr int B = BITS == 4 ? 1 : 4;
+            thread uint* s = n + 8 * t;
+            planes[t] = planes_of(s[0], s[A], s[2 * A], s[3 * A],  //
+                                  s[B], s[B + A], s[B + 2 * A], s[B + 3 * A]);
+            sum += sum_bytes<false>(planes[t].x) + sum_bytes<false>(planes[t].y);
+            sum += 256 * (sum_bytes<true>(planes[t].z) + sum_bytes<true>(planes[t].w));
+          }
+          sum = quad_added(sum);
+          squared = NORM ? quad_added(squared) : 0.0f;
+          if (m < uint(M)) {
+#pragma unroll
+            for (int t = 0; t < STEPS; t++) {
+              numbers[((u * STEPS + t) * M + m) * 4 + part] = planes[t];
             }
-            if (NORM) {                                             // in the order of units, whatever lanes they are of
+            if (part == 0u) {
+              factors[2 * (u * M + m)] = inverse;
+              factors[2 * (u * M + m) + 1] = inverse * float(sum);
+            }
+          }
+          if (NORM) {                                               // in the order of units, whatever lanes they are of
 #pragma unroll
-              for (int k = 0; k < SLICE; k++) {
-                uint wanted = row * ITEMS + 4 * k + part;
-                float other = simd_shuffle(squared, ushort(wanted % 32));
-                length += wanted / 32 == uint(p) ? other : 0.0f;
-              }
+            for (int k = 0; k < SLICE; k++) {
+              uint wanted = lane * ITEMS + 4 * k;
+              float other = simd_shuffle(squared, ushort(wanted % 32));
+              length += wanted / 32 == uint(p) && lane < uint(M) ? other : 0.0f;
+            }
+          }
+          if (p + 1 < PASSES) {
+#pragma unroll
+            for (int e = 0; e < V / 2; e++) {
+              coming[e] = later[e];
+              gains[e] = later_gains[e];
             }
           }
         }
-        if (NORM && chunk == CHUNKS - 1) {
-          length = quad_added(length);
-          if (part == 0u) {
-            squares[simd * 8 + row] = length;
-          }
+        if (NORM && lane < 8u) {
+          squares[simd * 8 + lane] = length;
         }
         simdgroup_barrier(mem_flags::mem_threadgroup);
-        if constexpr (OWN) {
-          if (chunk + 1 < CHUNKS) {                                 // past the end x is zero, and W any
-            copy_rows<M, K, UNITS, STEPS, SLICE, WHOLE>(numbers, x, next_unit, lane);
-          }
-        } else {
+        Unit<STEPS> kept[SLICE];
 #pragma unroll
-          for (int u = 0; u < SLICE; u++) {
-            take_unit<M>(kept[u], numbers, factors, u, lane);
-          }
+        for (int u = 0; u < SLICE; u++) {
+          take_unit<M>(kept[u], numbers, factors, u, lane);
         }
         if (chunk == 0) {
           copies_wait<DEPTH>();
@@ -252,11 +263,9 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, float factor, 
             copy_pair<TAKEN, GATED, O, WORDS, W, PIECES>(own + d * STAGE, w, (pair + DEPTH) % PAIRS, base, at, lane);
           }
           copies_end();
-          if (pair == PAIRS - 1 && chunk + 1 < CHUNKS) {
-            if constexpr (!OWN) {
-              bring_items<M, K, UNITS, UNIT, ITEMS, WHOLE>(coming, x, lane, next_unit);
-            }
-            bring_gains<OWN, UNITS, UNIT, ITEMS, NORM, WHOLE>(gains, gain, lane, next_unit);
+          if (pair == PAIRS - 1 && chunk + 1 < CHUNKS) {            // past the end x is zero, and W any
+            uint from_unit = uint(chunk + 1) * (SIMDS * SLICE) + begin;
+            bring_item<M, K, UNITS, UNIT, ITEMS, NORM>(coming, gains, x, gain, lane, from_unit);
           }
           uint scale_words[2][2][(SCALES + 1) / 2];                 // [scales, biases][h]
 #pragma unroll
