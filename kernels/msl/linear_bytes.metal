@@ -75,6 +75,7 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, float factor, 
   constexpr bool STREAMED = M > 2 && CHUNKS == 1 && PAIRS > SLICE * STEPS;
   constexpr int TURN = STREAMED ? SLICE * STEPS : PAIRS;            // pairs whose sums are finished together
   constexpr int TILE_OUTS = GATED ? 8 : 16;                         // of a pair
+  constexpr bool KEPT = M <= 4 || CHUNKS == 1 || SLICE * STEPS < 8;  // x in registers for all of W, else taken for each pair
 
   constexpr int PIECES = SLICE * W;                                 // of 16 bytes: a row's slice
   constexpr int STAGE = 16 * stage_pitch<PIECES, W>();              // a pair of tiles
@@ -232,7 +233,7 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, float factor, 
         simdgroup_barrier(mem_flags::mem_threadgroup);
         Unit<STEPS> kept[SLICE];
 #pragma unroll
-        for (int u = 0; u < SLICE; u++) {
+        for (int u = 0; KEPT && u < SLICE; u++) {
           take_unit<M>(kept[u], numbers, factors, u, lane);
         }
         if (chunk == 0) {
@@ -276,26 +277,31 @@ METAL_FUNC T finished_sum(const threadgroup float* sums, uint at, float factor, 
           }
 #pragma unroll
           for (int u = 0; u < SLICE; u++) {
+            Unit<STEPS> unit = kept[u];
+            if constexpr (!KEPT) {
+              simdgroup_barrier(mem_flags::mem_none);               // not to be loaded long before it is used
+              take_unit<M>(unit, numbers, factors, u, lane);
+            }
             int c[4] = {0, 0, 0, 0};                                // [h][column]
             uint a[STEPS][4];
 #pragma unroll
             for (int t = 0; t < STEPS; t++) {
               weights_as_bytes<BITS>(a[t], words[0][u], words[1][u], t);
-              multiply_bytes<true>(c, a[t], kept[u].b[t][2], kept[u].b[t][3]);
+              multiply_bytes<true>(c, a[t], unit.b[t][2], unit.b[t][3]);
             }
             for (int e = 0; e < 4; e++) {
               c[e] *= 256;
             }
 #pragma unroll
             for (int t = 0; t < STEPS; t++) {
-              multiply_bytes<false>(c, a[t], kept[u].b[t][0], kept[u].b[t][1]);
+              multiply_bytes<false>(c, a[t], unit.b[t][0], unit.b[t][1]);
             }
             for (int h = 0; h < 2; h++) {
               float scale = element<T>(scale_words[0][h], u / PER_GROUP);
               float bias = element<T>(scale_words[1][h], u / PER_GROUP);
               for (int e = 0; e < 2; e++) {
-                float sum = metal::fma(bias, kept[u].sums[e], acc[pair][h][e]);
-                acc[pair][h][e] = metal::fma(scale * kept[u].inverses[e], float(c[2 * h + e]), sum);
+                float sum = metal::fma(bias, unit.sums[e], acc[pair][h][e]);
+                acc[pair][h][e] = metal::fma(scale * unit.inverses[e], float(c[2 * h + e]), sum);
               }
             }
           }

@@ -7,7 +7,7 @@
 #include "coding.metal"
 
 // ---- body
-  constexpr int E = D / 32;                             // elements of a lane: lane, lane + 32, ...
+  constexpr int E = D / 32;                             // elements of a lane
   constexpr int ALL = HEADS + 2 * KV_HEADS;             // heads to be written
   constexpr int GIVEN = HEADS + (SAME ? 1 : 2) * KV_HEADS;
   constexpr int WORDS = D * BITS / 32;
@@ -31,16 +31,17 @@
   bool normed = kind == 0 ? Q_NORM : (kind == 1 ? K_NORM : V_NORM);
   bool weighted = kind == 0 ? Q_GAIN : (kind == 1 ? K_GAIN : V_GAIN);
   float at = float(position[row] + int(token)) * as_type<float>(SCALE);
-  Head<D, angles_of<DIMS, INTERLEAVED>()> own_head;
-  bring_head<DIMS, INTERLEAVED>(own_head, source, weight, weighted, periods, lane);
+  constexpr int P = neighbours_of<D, DIMS, INTERLEAVED>();
+  Head<D, DIMS, INTERLEAVED, P> own_head;
+  bring_head(own_head, source, weight, weighted, periods, lane);
   float v[E];
-  turn_head<DIMS, INTERLEAVED>(v, own_head, normed, DIMS > 0 && kind < 2, at, as_type<float>(EPS),
-                               as_type<float>(MAGNITUDE), heads + simd * D, lane);
+  turn_head(v, own_head, normed, DIMS > 0 && kind < 2, at, as_type<float>(EPS), as_type<float>(MAGNITUDE), heads + simd * D,
+            lane);
   if (inside && kind == 0) {
     auto to = q + ((size_t(row) * HEADS + head) * NEW + token) * D;
 #pragma unroll
     for (int e = 0; e < E; e++) {
-      to[lane + 32 * e] = T(v[e]);
+      to[element_of<P>(e, lane)] = T(v[e]);
     }
   }
   if (inside && kind > 0) {
@@ -50,6 +51,7 @@
     for (int e = 0; e < E; e++) {
       v[e] = float(T(v[e]));
     }
+    spread<P>(v, heads + simd * D, lane);
     if (TURNED) {
       turn<D>(v, lane);
     }

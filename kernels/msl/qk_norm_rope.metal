@@ -7,7 +7,7 @@
 #include "rotary.metal"
 
 // ---- body
-  constexpr int E = D / 32;                             // elements of a lane: lane, lane + 32, ...
+  constexpr int E = D / 32;                             // elements of a lane
   constexpr int ALL = HEADS + 2 * KV_HEADS;             // heads to be written
   constexpr int GIVEN = HEADS + (SAME ? 1 : 2) * KV_HEADS;
 
@@ -31,17 +31,18 @@
   float at = float(position[row] + int(token)) * as_type<float>(SCALE);
   size_t slot = KV_HEADS > 0 ? size_t(uint(slots[row * NEW + token])) : 0;
   size_t capacity = KV_HEADS > 0 ? size_t(uint(size[0])) : 0;
-  Head<D, angles_of<DIMS, INTERLEAVED>()> own_head;
-  bring_head<DIMS, INTERLEAVED>(own_head, source, weight, weighted, periods, lane);
+  constexpr int P = neighbours_of<D, DIMS, INTERLEAVED>();
+  Head<D, DIMS, INTERLEAVED, P> own_head;
+  bring_head(own_head, source, weight, weighted, periods, lane);
   float v[E];
-  turn_head<DIMS, INTERLEAVED>(v, own_head, normed, DIMS > 0 && kind < 2, at, as_type<float>(EPS),
-                               as_type<float>(MAGNITUDE), heads + simd * D, lane);
+  turn_head(v, own_head, normed, DIMS > 0 && kind < 2, at, as_type<float>(EPS), as_type<float>(MAGNITUDE), heads + simd * D,
+            lane);
   if (inside) {
     if (kind == 0) {
       auto to = q + ((size_t(row) * HEADS + head) * NEW + token) * D;
 #pragma unroll
       for (int e = 0; e < E; e++) {
-        to[lane + 32 * e] = T(v[e]);
+        to[element_of<P>(e, lane)] = T(v[e]);
       }
     } else {
       uint own = kind == 1 ? head - HEADS : head - HEADS - KV_HEADS;
@@ -49,7 +50,7 @@
       auto pool = kind == 1 ? keys : values;
 #pragma unroll
       for (int e = 0; e < E; e++) {
-        ((device T*)pool)[to + lane + 32 * e] = T(v[e]);
+        ((device T*)pool)[to + element_of<P>(e, lane)] = T(v[e]);
       }
     }
   }

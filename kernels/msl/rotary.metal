@@ -1,5 +1,5 @@
-// rotary.metal: one head of a row of qkv, normed and turned to its position, by one simdgroup. A lane has the elements
-// lane, lane + 32, ...
+// rotary.metal: one head of a row of qkv, normed and turned to its position, by one simdgroup. A lane has P neighbours of
+// each 32 P elements.
 //
 // The angle of pair i is at / periods[i]; its elements are i and i + DIMS/2, or 2i and 2i + 1.
 #include "load_now.metal"
@@ -26,9 +26,25 @@ METAL_FUNC bool is_first(int i) {
   return INTERLEAVED ? i % 2 == 0 : i < DIMS / 2;
 }
 
-// How many angles a lane needs for its elements: those of its second halves of a pair are those of its first.
-template <int DIMS, bool INTERLEAVED>
-METAL_FUNC constexpr int angles_of() { return !INTERLEAVED && DIMS % 64 == 0 && DIMS > 0 ? DIMS / 64 : (DIMS + 31) / 32; }
+// Neighbours that leave a lane both elements of a pair: then lanes exchange nothing, and there are fewer loads.
+template <int D, int DIMS, bool INTERLEAVED>
+METAL_FUNC constexpr int neighbours_of() { return D % 64 == 0 && (INTERLEAVED || DIMS % 128 == 0) ? 2 : 1; }
+
+// Which element of a head a lane's element e is.
+template <int P>
+METAL_FUNC int element_of(int e, uint lane) { return e / P * (32 * P) + int(lane) * P + e % P; }
+
+template <int DIMS, bool INTERLEAVED, int P>
+METAL_FUNC constexpr bool has_pairs() { return INTERLEAVED ? P == 2 : DIMS % (64 * P) == 0; }
+
+// How many angles a lane needs for its elements, and which of them is of its element e.
+template <int DIMS, bool INTERLEAVED, int P>
+METAL_FUNC constexpr int angles_of() { return has_pairs<DIMS, INTERLEAVED, P>() ? (DIMS + 63) / 64 : (DIMS + 31) / 32; }
+template <int DIMS, bool INTERLEAVED, int P>
+METAL_FUNC constexpr int angle_of(int e) {
+  constexpr int count = angles_of<DIMS, INTERLEAVED, P>();
+  return INTERLEAVED && P == 2 ? e / 2 : e % (count > 0 ? count : 1);
+}
 
 // Head `unit` of those that a threadgroup of self-attention turns, rows of q, then the new tokens' keys and values: which of
 // these three it is, its token, and which head of a row of qkv.
@@ -43,39 +59,60 @@ METAL_FUNC uint3 head_of(uint unit, uint tile, uint head) {
 }
 
 // What a lane brings of a head: its elements, the norm's gain for them, the periods of its angles.
-template <int D, int ANGLES>
+template <int D, int DIMS, bool INTERLEAVED, int P>
 struct Head {
   float v[D / 32];
   float gain[D / 32];
-  float periods[ANGLES > 0 ? ANGLES : 1];
+  float periods[DIMS > 0 ? angles_of<DIMS, INTERLEAVED, P>() : 1];
 };
 
-template <int DIMS, bool INTERLEAVED, typename T, int D, int A, typename P>
-METAL_FUNC void bring_head(thread Head<D, A>& head, const device T* source, const device T* weight, bool weighted,
-                           P periods, uint lane) {
+// A lane's elements of a head, two in one load where they are neighbours of 16 bits.
+template <int P, typename T, int E>
+METAL_FUNC void bring_elements(thread float (&v)[E], const device T* from, uint lane) {
 #pragma unroll
-  for (int a = 0; a < A; a++) {
-    head.periods[a] = load_now(periods + pair_of<DIMS, INTERLEAVED>(metal::min(int(lane) + 32 * a, DIMS - 1)));
+  for (int e = 0; e < E; e += P) {
+    const device T* own = from + element_of<P>(e, lane);
+    if constexpr (P == 2 && sizeof(T) == 2) {
+      vec<T, 2> pair = as_type<vec<T, 2>>(load_now((const device int*)own));
+      v[e] = float(pair.x);
+      v[e + 1] = float(pair.y);
+    } else {
+#pragma unroll
+      for (int i = 0; i < P; i++) {
+        v[e + i] = float(load_now(own + i));
+      }
+    }
   }
+}
+
+template <typename T, int D, int DIMS, bool INTERLEAVED, int P, typename Periods>
+METAL_FUNC void bring_head(thread Head<D, DIMS, INTERLEAVED, P>& head, const device T* source, const device T* weight,
+                           bool weighted, Periods periods, uint lane) {
 #pragma unroll
-  for (int e = 0; e < D / 32; e++) {
-    head.v[e] = float(load_now(source + (lane + 32 * e)));
+  for (int a = 0; a < angles_of<DIMS, INTERLEAVED, P>(); a++) {
+    int i = element_of<P>(INTERLEAVED && P == 2 ? 2 * a : a, lane);
+    head.periods[a] = load_now(periods + pair_of<DIMS, INTERLEAVED>(metal::min(i, DIMS - 1)));
   }
+  bring_elements<P>(head.v, source, lane);
+  if (weighted) {
+    bring_elements<P>(head.gain, weight, lane);
+  } else {
 #pragma unroll
-  for (int e = 0; e < D / 32; e++) {
-    head.gain[e] = weighted ? float(load_now(weight + (lane + 32 * e))) : 1.0f;
+    for (int e = 0; e < D / 32; e++) {
+      head.gain[e] = 1.0f;
+    }
   }
 }
 
 // v = turn(head / rms * gain). All angles come before the first sum: this is a chain of waits. `scratch` is room for D floats of
 // the simdgroup's own; `turned` says whether this head turns at all.
-template <int DIMS, bool INTERLEAVED, int D, int A>
-METAL_FUNC void turn_head(thread float (&v)[D / 32], thread Head<D, A>& head, bool normed, bool turned, float at,
-                          float eps, float magnitude, threadgroup float* scratch, uint lane) {
+template <int D, int DIMS, bool INTERLEAVED, int P>
+METAL_FUNC void turn_head(thread float (&v)[D / 32], thread Head<D, DIMS, INTERLEAVED, P>& head, bool normed, bool turned,
+                          float at, float eps, float magnitude, threadgroup float* scratch, uint lane) {
   constexpr int E = D / 32;
-  constexpr int LAST = A > 0 ? A : 1;
-  float c[LAST];
-  float s[LAST];
+  constexpr int A = angles_of<DIMS, INTERLEAVED, P>();
+  float c[A > 0 ? A : 1];
+  float s[A > 0 ? A : 1];
   if (turned) {
 #pragma unroll
     for (int a = 0; a < A; a++) {
@@ -87,29 +124,61 @@ METAL_FUNC void turn_head(thread float (&v)[D / 32], thread Head<D, A>& head, bo
   float square = 0.0f;
 #pragma unroll
   for (int e = 0; e < E; e++) {
-    v[e] = head.v[e];
-    square = metal::fma(v[e], v[e], square);
+    square = metal::fma(head.v[e], head.v[e], square);
   }
   square = simd_sum(square);
   float inverse = normed ? metal::precise::rsqrt(square / float(D) + eps) : 1.0f;
+  float before[E];                                      // it turns
 #pragma unroll
   for (int e = 0; e < E; e++) {
-    v[e] = v[e] * inverse * head.gain[e];
-    scratch[lane + 32 * e] = v[e];
+    before[e] = head.v[e] * inverse * head.gain[e];
+    v[e] = before[e];
   }
-  simdgroup_barrier(mem_flags::mem_threadgroup);
+  constexpr bool OWN = has_pairs<DIMS, INTERLEAVED, P>();
+  if (!OWN) {
+#pragma unroll
+    for (int e = 0; e < E; e++) {
+      scratch[element_of<P>(e, lane)] = before[e];
+    }
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+  }
   if (turned) {
 #pragma unroll
     for (int e = 0; e < E; e++) {
-      int i = int(lane) + 32 * e;
+      int i = element_of<P>(e, lane);
       if (i < DIMS) {
-        float other = scratch[partner<DIMS, INTERLEAVED>(i)];
-        float cosine = c[e % LAST];
-        float sine = s[e % LAST];
-        v[e] = magnitude * (is_first<DIMS, INTERLEAVED>(i) ? metal::fma(v[e], cosine, -(other * sine))
-                                                           : metal::fma(v[e], cosine, other * sine));
+        constexpr int apart = DIMS / 64;                // the two of a pair, in a lane
+        int own = INTERLEAVED ? e ^ 1 : (e < apart ? e + apart : e - apart);
+        float other = OWN ? before[own < E ? own : e] : scratch[partner<DIMS, INTERLEAVED>(i)];
+        float cosine = c[angle_of<DIMS, INTERLEAVED, P>(e)];
+        float sine = s[angle_of<DIMS, INTERLEAVED, P>(e)];
+        v[e] = magnitude * (is_first<DIMS, INTERLEAVED>(i) ? metal::fma(before[e], cosine, -(other * sine))
+                                                           : metal::fma(before[e], cosine, other * sine));
       }
     }
   }
-  simdgroup_barrier(mem_flags::mem_threadgroup);
+  if (!OWN) {
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+  }
 }
+
+// A lane gets the elements lane, lane + 32, ... for its neighbours. `scratch` as above.
+template <int P, int E>
+METAL_FUNC void spread(thread float (&v)[E], threadgroup float* scratch, uint lane) {
+  if constexpr (P > 1) {
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+#pragma unroll
+    for (int e = 0; e < E; e++) {
+      scratch[element_of<P>(e, lane)] = v[e];
+    }
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+#pragma unroll
+    for (int e = 0; e < E; e++) {
+      v[e] = scratch[lane + 32 * e];
+    }
+  }
+}
+
+// Two neighbours as the word that they are stored in, where they are of 16 bits.
+template <typename T>
+METAL_FUNC uint pair_of_values(float a, float b) { return as_type<uint>(vec<T, 2>(T(a), T(b))); }

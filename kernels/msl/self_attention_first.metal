@@ -3,8 +3,9 @@
 // them before it asks for keys.
 
   constexpr int UNITS = TILE + 2 * NEW;                 // heads of a threadgroup: rows of q, then keys and values
-  Head<D, angles_of<DIMS, INTERLEAVED>()> coming;
+  constexpr int P = neighbours_of<D, DIMS, INTERLEAVED>();
+  Head<D, DIMS, INTERLEAVED, P> coming;
   uint3 unit = head_of<GROUP, NEW, KV, TILE, SAME>(metal::min(simd, uint(UNITS - 1)), tile, head);
-  bring_head<DIMS, INTERLEAVED>(coming, qkv + ((size_t(row) * NEW + unit.y) * GIVEN + unit.z) * D,
-                                unit.x == 0 ? q_gain : (unit.x == 1 ? k_gain : v_gain),
-                                unit.x == 0 ? Q_GAIN : (unit.x == 1 ? K_GAIN : V_GAIN), periods, lane);
+  bring_head(coming, qkv + ((size_t(row) * NEW + unit.y) * GIVEN + unit.z) * D,
+             unit.x == 0 ? q_gain : (unit.x == 1 ? k_gain : v_gain), unit.x == 0 ? Q_GAIN : (unit.x == 1 ? K_GAIN : V_GAIN),
+             periods, lane);

@@ -7,9 +7,9 @@
   for (int u = int(simd); seen && u < UNITS; u += SIMDS) {
     if (u != int(simd)) {
       unit = head_of<GROUP, NEW, KV, TILE, SAME>(uint(u), tile, head);
-      bring_head<DIMS, INTERLEAVED>(coming, qkv + ((size_t(row) * NEW + unit.y) * GIVEN + unit.z) * D,
-                                    unit.x == 0 ? q_gain : (unit.x == 1 ? k_gain : v_gain),
-                                    unit.x == 0 ? Q_GAIN : (unit.x == 1 ? K_GAIN : V_GAIN), periods, lane);
+      bring_head(coming, qkv + ((size_t(row) * NEW + unit.y) * GIVEN + unit.z) * D,
+                 unit.x == 0 ? q_gain : (unit.x == 1 ? k_gain : v_gain), unit.x == 0 ? Q_GAIN : (unit.x == 1 ? K_GAIN : V_GAIN),
+                 periods, lane);
     }
     uint kind = unit.x;
     int token = int(unit.y);
@@ -17,21 +17,28 @@
       bool normed = kind == 0 ? Q_NORM : (kind == 1 ? K_NORM : V_NORM);
       float at = float(position + token) * as_type<float>(PERIODIC);
       float v[D / 32];
-      turn_head<DIMS, INTERLEAVED>(v, coming, normed, DIMS > 0 && kind < 2, at, as_type<float>(EPS),
-                                   as_type<float>(MAGNITUDE), parts + simd * D, lane);
-      if (kind == 0) {
+      turn_head(v, coming, normed, DIMS > 0 && kind < 2, at, as_type<float>(EPS), as_type<float>(MAGNITUDE),
+                parts + simd * D, lane);
+      auto pool = kind == 1 ? keys : values;
+      size_t to = kind == 0 ? 0 : (size_t(head) * slots + uint(slots_of[row * NEW + token])) * D;
+      threadgroup T* near = kind == 0 ? (threadgroup T*)queries + u * PITCH
+                                      : (threadgroup T*)fresh + (2 * token + int(kind) - 1) * D;
 #pragma unroll
-        for (int e = 0; e < D / 32; e++) {
-          ((threadgroup T*)queries)[u * PITCH + lane + 32 * e] = T(v[e]);
-        }
-      } else {
-        auto pool = kind == 1 ? keys : values;
-        size_t to = (size_t(head) * slots + uint(slots_of[row * NEW + token])) * D;
+      for (int e = 0; e < D / 32; e += P) {
+        int at_element = element_of<P>(e, lane);
+        if constexpr (P == 2 && sizeof(T) == 2) {
+          uint pair = pair_of_values<T>(v[e], v[e + 1]);
+          *(threadgroup uint*)(near + at_element) = pair;
+          if (kind > 0 && tile == 0) {
+            *(device uint*)((device T*)pool + to + at_element) = pair;
+          }
+        } else {
 #pragma unroll
-        for (int e = 0; e < D / 32; e++) {
-          ((threadgroup T*)fresh)[(2 * token + int(kind) - 1) * D + lane + 32 * e] = T(v[e]);
-          if (tile == 0) {
-            ((device T*)pool)[to + lane + 32 * e] = T(v[e]);
+          for (int i = 0; i < P; i++) {
+            near[at_element + i] = T(v[e + i]);
+            if (kind > 0 && tile == 0) {
+              ((device T*)pool)[to + at_element + i] = T(v[e + i]);
+            }
           }
         }
       }
