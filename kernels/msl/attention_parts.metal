@@ -35,12 +35,17 @@ METAL_FUNC void add_weighted(thread float (&values)[N], thread uint (&words)[N],
 template <int D, int STRIDE, int N>
 METAL_FUNC void joined_parts(thread float (&value)[N], const device float* sums, const device float* stats, int from,
                              int upto, int early, int late, uint d, uint lane) {
-  constexpr int AHEAD = N > 2 ? 8 : 16;                 // parts loaded at once
+  constexpr int AHEAD = 8;                              // parts loaded at once
   uint ahead[AHEAD][N];
 #pragma unroll
   for (int k = 0; k < AHEAD; k++) {
-    int q = metal::min(early + k, late);
-    load_words((const device uint*)(sums + size_t(q) * (STRIDE * D) + d), ahead[k]);
+#pragma unroll
+    for (int e = 0; e < N; e++) {
+      ahead[k][e] = 0u;
+    }
+    if (early + k <= late) {
+      load_words((const device uint*)(sums + size_t(early + k) * (STRIDE * D) + d), ahead[k]);
+    }
   }
   int first = metal::min(from + int(lane), upto);       // the lane's part of the first 32
   float own_top = stats[2 * size_t(first) * STRIDE];

@@ -118,9 +118,13 @@
       if (column + e >= begin && t < uint(ROWS)) {
 #pragma unroll
         for (int i = 0; i < D / 8; i += 4) {            // its tiles of one chunk: neighbours
-          quads[((simd * ROWS + t) * D + i / 8 * 64 + own * 8 + i % 8) / 4] =
-              float4(acc[i].thread_elements()[e], acc[i + 1].thread_elements()[e], acc[i + 2].thread_elements()[e],
-                     acc[i + 3].thread_elements()[e]);
+          bool other = column % 4 != 0;                 // half of the rows begin with the other half: in other banks
+          float4 four;
+#pragma unroll
+          for (int j = 0; j < 4; j++) {
+            four[j] = other ? acc[(i ^ 4) + j].thread_elements()[e] : acc[i + j].thread_elements()[e];
+          }
+          quads[((simd * ROWS + t) * D + i / 8 * 64 + own * 8) / 4 + (other ? i % 8 ^ 4 : i % 8) / 4] = four;
         }
       }
     }
