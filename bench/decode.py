@@ -9,6 +9,7 @@ of its own that takes its turn, --rounds times, and gives up what --seconds do n
 
     decode@C     tokens a second of one stream after a prompt of C tokens
     step@R       milliseconds of one step of R streams together, after prompts of the first context (Smelt alone)
+    verify@T     milliseconds of one step of T tokens of one stream, as speculation makes them (Smelt alone)
     prefill@N    prompt tokens a second until the first token of a prompt of N
     dispatches   primitives that one decode step evaluates, views aside (dispatches.py says exactly which)
     start        from the process's start to the first token of a 16-token prompt: imports, weights and all
@@ -34,7 +35,7 @@ from pathlib import Path
 
 BEGIN = time.perf_counter()
 ENGINES = ("smelt", "mlx-lm")
-UNITS = {"decode": "tok/s", "step": "ms", "prefill": "tok/s", "dispatches": "a token", "start": "s", "peak": "MiB",
+UNITS = {"decode": "tok/s", "step": "ms", "verify": "ms", "prefill": "tok/s", "dispatches": "a token", "start": "s", "peak": "MiB",
          "rss": "MiB"}  # fmt: skip
 GRACE_S = 120  # beyond its seconds, for a process that is inside one measurement
 Values = dict[str, list[float]]
@@ -78,6 +79,8 @@ def worker(name: str, folder: Path, plan: Plan) -> Iterator[tuple[str, list]]:
     yield from memory()
     for rows in plan.rows if engine.batches else ():
         yield from measures.within(f"step@{rows}", lambda salt: measures.step(rows, salt))  # noqa: B023
+    for width in [n for n in plan.rows if 1 < n <= engine.widest] if engine.batches else ():
+        yield from measures.within(f"verify@{width}", lambda salt: measures.verify(width, salt))  # noqa: B023
     yield "ways", engine.ways()
 
 
@@ -100,6 +103,9 @@ class Measures:
     def step(self, rows: int, salt: int) -> float:
         prompts = [self.prompt(self.plan.contexts[0], salt + 100 * i) for i in range(rows)]
         return 1e3 * self.engine.step_s(prompts, self.plan.tokens // 2)
+
+    def verify(self, width: int, salt: int) -> float:
+        return 1e3 * self.engine.verify_s(self.prompt(self.plan.contexts[0], salt), width, self.plan.tokens // 2)
 
     def prefill(self, length: int, salt: int) -> float:
         prompt, begin = self.prompt(length, salt), time.perf_counter()
@@ -186,8 +192,8 @@ def table(medians: dict[str, dict[str, float]]) -> str:
 
 
 def against_one(key: str, ours: dict[str, float]) -> str:
-    """A step of several rows beside a step of one."""
-    if key.startswith("step@") and "step@1" in ours and key in ours:
+    """A step of several rows, or tokens, beside a step of one."""
+    if key.startswith(("step@", "verify@")) and "step@1" in ours and key in ours:
         return f"{ours[key] / ours['step@1']:.2f} of step@1"
     return "-"
 

@@ -68,6 +68,52 @@ class Smelt:
         self.run()
         return took
 
+    @property
+    def widest(self) -> int:
+        """How many tokens of one stream a step may have: one where the model needs the host's eye for each."""
+        from ..models.paging import REWIND
+
+        return REWIND + 1 if self.model.traceable else 1
+
+    def verify_s(self, prompt: list[int], width: int, steps: int) -> float:
+        """Seconds of one step that verifies `width` - 1 drafts of one stream, all of which are then taken back: each step
+        begins with the draw of the one before, and is submitted before that is read."""
+        import mlx.core as mx
+
+        from ..engine.scheduler import read
+        from ..engine.step import TracedStep
+        from ..kernels.resident import handed_over
+
+        memory = self.model.memory()
+        row, sampler = memory.open(2 * len(prompt) + width), self.alone(prompt)
+        last = self.model(mx.array([prompt]), memory.step([row], len(prompt)), last=True)
+        newest, drafts = sampler(self.model.logits(last))[0], mx.array([prompt[1:width]], mx.uint32)
+        traced, marks, waiting = TracedStep(self.model, memory), [], []
+        for _ in range(CALM + steps + 1):
+            tokens, step = mx.concatenate([newest[:1, None], drafts], axis=1), memory.step([row], width, keep=True)
+            if traced.worthwhile:
+                drawn = traced(sampler, tokens, step)
+            else:
+                drawn = sampler(self.model.logits(self.model(tokens, step)))
+            pieces = [handed_over(array) for array in drawn]
+            mx.async_eval(drawn, pieces)
+            memory.rewind(row, width - 1)
+            if waiting:
+                read(waiting)
+                marks.append(time.perf_counter())
+            newest, waiting = drawn[0], pieces
+        read(waiting)
+        traced.forget()
+        return (marks[-1] - marks[-1 - steps]) / steps
+
+    def alone(self, prompt: list[int]):
+        """A sampler of one greedy stream that stands behind its prompt."""
+        from ..engine.request import Sampling
+        from ..engine.sampler import Sampler
+        from ..engine.sequence import Sequence
+
+        return Sampler([Sequence(prompt, Sampling(temperature=0.0), 0, 1, frozenset(), lambda item: None)], self.vocab)
+
     def dispatches(self, prompt: list[int]) -> Counter:
         """What a decode step after the prompt dispatches: see dispatches.py."""
         import mlx.core as mx

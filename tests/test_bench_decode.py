@@ -68,7 +68,7 @@ def test_the_program_measures_both_engines(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())
-    assert set(result["medians"]["smelt"]) - set(result["medians"]["mlx-lm"]) == {"step@1", "step@2"}
+    assert set(result["medians"]["smelt"]) - set(result["medians"]["mlx-lm"]) == {"step@1", "step@2", "verify@2"}
     for engine in decode.ENGINES:
         assert all(x > 0 for x in result["medians"][engine].values())
     assert decode.table(result["medians"]) in done.stdout
@@ -82,8 +82,9 @@ def test_a_process_gives_up_what_its_time_does_not_allow(tmp_path):
 
 
 def test_a_step_of_rows_is_set_beside_a_step_of_one():
-    medians = {"smelt": {"step@1": 2.0, "step@8": 3.0, "decode@512": 90.0}, "mlx-lm": {"decode@512": 30.0}}
-    table = decode.table(medians)
+    smelt = {"step@1": 2.0, "step@8": 3.0, "verify@8": 2.5, "decode@512": 90.0}
+    table = decode.table({"smelt": smelt, "mlx-lm": {"decode@512": 30.0}})
+    assert "| verify@8, ms | 2.5 | - | 1.25 of step@1 |" in table
     assert "| step@8, ms | 3 | - | 1.50 of step@1 |" in table and "| decode@512, tok/s | 90 | 30 | 3.00 |" in table
 
 
