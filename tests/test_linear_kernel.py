@@ -172,6 +172,16 @@ def test_a_row_has_the_same_bits_among_1_to_8(force, knobs, dtype):
             assert mx.array_equal(together, mx.concatenate(alone[:rows])), f"{rows} rows"
 
 
+@pytest.mark.parametrize("bits, group", [(4, 32), (4, 128), (8, 64)])
+def test_numbers_are_the_same_in_passes_over_few_rows_and_over_many(force, bits, group):
+    force(BYTES | {"slice": 2, "simds": 3})
+    problem = Problem(8, 64 * 8, 24, BF16, bits, group, norm=True)
+    with kernels_run("random"):
+        together = problem.fused()
+        for rows in (1, 3, 4, 5):
+            assert mx.array_equal(problem.fused(slice(0, rows)), together[:rows]), f"{rows} rows"
+
+
 @pytest.mark.parametrize("outlier", [1000.0, 2.0**-120])
 @pytest.mark.parametrize("dtype", [F16, BF16], ids=["f16", "bf16"])
 def test_one_value_may_be_far_from_the_others(force, outlier, dtype):
