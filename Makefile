@@ -2,6 +2,7 @@
 #
 #   PYTHON=python3.12   the Python that .venv is made with
 #   EXTRA=cpu|cuda      what MLX runs on under Linux (found out: cuda where nvidia-smi lists a GPU)
+#   JOBS=auto|0|n       processes of `make test`: as many as there are cores, unless a GPU runs the kernels
 #   ARGS="..."          more flags for the command
 
 VENV   ?= .venv
@@ -11,6 +12,7 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 EXTRA  ?= $(shell test "$$(uname -s)" = Darwin || { nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu; })
+JOBS   ?= $(if $(filter cpu,$(EXTRA)),auto,0)
 COMMA  := ,
 MODEL_FLAG := $(if $(MODEL),--model "$$MODEL")
 export PROMPT MODEL
@@ -30,7 +32,7 @@ help:
 	@echo 'make venv     only install, into $(VENV)'
 	@echo 'make clean    remove $(VENV) and build leftovers'
 	@echo
-	@echo 'Variables: MODEL PROMPT ARGS PYTHON EXTRA (cpu or cuda, on Linux) VENV'
+	@echo 'Variables: MODEL PROMPT ARGS PYTHON EXTRA (cpu or cuda, on Linux) JOBS VENV'
 
 run: $(VENV)/.installed
 	@$(BIN)/smelt run $(MODEL_FLAG) --prompt "$$PROMPT" $(ARGS)
@@ -48,7 +50,7 @@ tune: $(VENV)/.installed
 	@$(BIN)/smelt tune $(if $(MODEL),"$$MODEL") $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m smelt.bench.decode $(MODEL_FLAG) $(ARGS)
