@@ -31,13 +31,22 @@ class Smelt:
         self.vocab = self.model.vocab
         self.scheduler = Scheduler(self.model, Limits(chunk=limits.default_chunk()))
 
-    def add(self, prompt: list[int], tokens: int, put=lambda item: None):
+    def greedy(self, prompt: list[int], tokens: int, put=lambda item: None):
         from ..engine.request import Sampling
         from ..engine.sequence import Sequence
 
-        sequence = Sequence(prompt, Sampling(temperature=0.0), 0, tokens, frozenset(), put)
+        return Sequence(prompt, Sampling(temperature=0.0), 0, tokens, frozenset(), put)
+
+    def add(self, prompt: list[int], tokens: int, put=lambda item: None):
+        sequence = self.greedy(prompt, tokens, put)
         self.scheduler.add(sequence)
         return sequence
+
+    def drawn(self, traced, sampler, tokens, step) -> list:
+        """A step's draws, traced where the engine traces."""
+        if traced.worthwhile:
+            return traced(sampler, tokens, step)
+        return sampler(self.model.logits(self.model(tokens, step)))
 
     def run(self) -> None:
         while not self.scheduler.idle:
@@ -80,21 +89,19 @@ class Smelt:
         begins with the draw of the one before, and is submitted before that is read."""
         import mlx.core as mx
 
+        from ..engine.sampler import Sampler
         from ..engine.scheduler import read
         from ..engine.step import TracedStep
         from ..kernels.resident import handed_over
 
         memory = self.model.memory()
-        row, sampler = memory.open(2 * len(prompt) + width), self.alone(prompt)
+        row, sampler = memory.open(2 * len(prompt) + width), Sampler([self.greedy(prompt, 1)], self.vocab)
         last = self.model(mx.array([prompt]), memory.step([row], len(prompt)), last=True)
         newest, drafts = sampler(self.model.logits(last))[0], mx.array([prompt[1:width]], mx.uint32)
         traced, marks, waiting = TracedStep(self.model, memory), [], []
         for _ in range(CALM + steps + 1):
             tokens, step = mx.concatenate([newest[:1, None], drafts], axis=1), memory.step([row], width, keep=True)
-            if traced.worthwhile:
-                drawn = traced(sampler, tokens, step)
-            else:
-                drawn = sampler(self.model.logits(self.model(tokens, step)))
+            drawn = self.drawn(traced, sampler, tokens, step)
             pieces = [handed_over(array) for array in drawn]
             mx.async_eval(drawn, pieces)
             memory.rewind(row, width - 1)
@@ -105,14 +112,6 @@ class Smelt:
         read(waiting)
         traced.forget()
         return (marks[-1] - marks[-1 - steps]) / steps
-
-    def alone(self, prompt: list[int]):
-        """A sampler of one greedy stream that stands behind its prompt."""
-        from ..engine.request import Sampling
-        from ..engine.sampler import Sampler
-        from ..engine.sequence import Sequence
-
-        return Sampler([Sequence(prompt, Sampling(temperature=0.0), 0, 1, frozenset(), lambda item: None)], self.vocab)
 
     def dispatches(self, prompt: list[int]) -> Counter:
         """What a decode step after the prompt dispatches: see dispatches.py."""
@@ -126,10 +125,7 @@ class Smelt:
         scheduler, sampler = self.scheduler, Sampler([sequence], self.vocab)
         mx.eval([array for array in vars(sampler.parameters).values() if array is not None])  # once a batch, not a step
         tokens, step = scheduler.tokens[:, None], scheduler.memory.step([sequence.row], 1)
-        if scheduler.traced.worthwhile:
-            drawn = scheduler.traced(sampler, tokens, step)
-        else:
-            drawn = sampler(self.model.logits(self.model(tokens, step)))
+        drawn = self.drawn(scheduler.traced, sampler, tokens, step)
         found = dispatches([*drawn, *scheduler.memory.arrays])
         sequence.cancelled = True
         self.run()

@@ -47,15 +47,15 @@ class TracedStep:
         return self.run(self.arrays(tokens, step), step, None)[0][0]
 
     def run(self, given: dict, step: Step, plan: kernel.Plan | None) -> tuple[list[mx.array], dict | None]:
-        function, handed = self.function(plan, step), handed_over(self.memory)
-        for state in handed:
+        function, anew = self.function(plan, step), made_anew(self.memory)
+        for state in anew:
             state.release()
         made, states, history, self.hidden = function(given)
         del given
         after = made[0].view(mx.uint8)  # is there when all writes are; of the type that pages_kernel.append waits for
         for pages in self.memory.pages:
             pages.written = after
-        for state, arrays in zip(handed, states, strict=True):
+        for state, arrays in zip(anew, states, strict=True):
             state.hold(arrays)
         for state in self.memory.recurrent:
             state.trail_slots = step.slots if step.keep else ()
@@ -113,13 +113,13 @@ class TracedStep:
         hidden = model(given["tokens"], step)
         logits = model.logits(hidden)
         made, history = ([logits], None) if plan is None else draw(logits, given, plan)
-        states = [state.held for state in handed_over(memory)]
+        states = [state.held for state in made_anew(memory)]
         for state, arrays in zip(memory.states, known, strict=True):
             state.hold(arrays) if arrays else state.release()
         return made, states, history, hidden if model.drafter else None
 
 
-def handed_over(memory) -> list:
+def made_anew(memory) -> list:
     """The states that a step makes anew, where it can in their own memory; the others are written by kernels."""
     return [state for state in memory.states if not state.in_place]
 

@@ -123,16 +123,19 @@ class Plan:
         return [o, parted(self.batch * self.pages.kv_heads * self.parts * self.rows, self.pages.head_dim)]
 
     def joined(self, o: mx.array, partial: mx.array) -> mx.array:
-        if self.whole or self.last:
-            return o
-        (o,) = MERGE(
-            [partial, self.addresses.bounds],
-            [self.result],
-            template={**self.shape, "PARTS": self.parts},
-            groups=(self.rows, self.pages.kv_heads, self.batch),
-            threads=-(-self.pages.head_dim // 32) * 32,
-        )
-        return o
+        return o if self.whole or self.last else merged(partial, self.addresses, self.shape, self.parts, self.result)
+
+
+def merged(partial: mx.array, addresses, shape: dict, parts: int, result: tuple) -> mx.array:
+    """The parts of `partial` joined by a kernel of its own; `shape` as in `Plan`."""
+    (o,) = MERGE(
+        [partial, addresses.bounds],
+        [result],
+        template={**shape, "PARTS": parts},
+        groups=(shape["GROUP"] * shape["NEW"], shape["KV"], addresses.rows),
+        threads=-(-shape["D"] // 32) * 32,
+    )
+    return o
 
 
 def parted(heads: int, head_dim: int) -> tuple:

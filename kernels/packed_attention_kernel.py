@@ -7,13 +7,14 @@ Knobs: span, simds, batch, tile, resident as there; chunk (neighbours of a head 
 import mlx.core as mx
 
 from . import attention_kernel, launch
-from .attention_kernel import MERGE, SHARED, parted
+from .attention_kernel import SHARED, merged, parted
 from .linear_kernel import float_bits
 from .packed_pages_kernel import HOME, template
 from .pages_kernel import waited_for
 
 INPUTS = ("q", *HOME, "table", "bounds", "size", "after")
 PARTIAL = launch.Kernel("packed_attention", INPUTS, ("partial",))
+MERGED = ("T", "GROUP", "NEW", "KV", "D", "PAGE", "SPAN", "WINDOW")  # what the merge is told of the shape
 DEFAULT = {"span": 2, "simds": 8, "batch": 4, "chunk": 8, "tile": 4, "resident": 2}
 ELEMENTS = 32  # of queries, and of sums, that a lane holds at most
 
@@ -57,19 +58,7 @@ def fused(q, pages, addresses, *, scale, cap) -> mx.array:
         groups=(kv_heads * -(-rows // knobs["tile"]), batch, parts),
         threads=32 * knobs["simds"],
     )  # fmt: skip
-    return partial if whole else joined(partial, addresses, parts, shape, result)
-
-
-def joined(partial, addresses, parts: int, shape: dict, result: tuple) -> mx.array:
-    known = {name: shape[name] for name in ("T", "GROUP", "NEW", "KV", "D", "PAGE", "SPAN", "WINDOW")}
-    (o,) = MERGE(
-        [partial, addresses.bounds],
-        [result],
-        template={**known, "PARTS": parts},
-        groups=(shape["GROUP"] * shape["NEW"], shape["KV"], addresses.rows),
-        threads=-(-shape["D"] // 32) * 32,
-    )
-    return o
+    return partial if whole else merged(partial, addresses, {name: shape[name] for name in MERGED}, parts, result)
 
 
 def lanes_of(head_dim: int, chunk: int) -> int:

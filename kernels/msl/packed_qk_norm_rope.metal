@@ -27,9 +27,9 @@
   uint from = SAME && kind == 2 ? head - KV_HEADS : head;
 
   const device T* source = qkv + (size_t(row) * NEW + token) * (GIVEN * D) + from * D;
-  const device T* weight = kind == 0 ? q_gain : (kind == 1 ? k_gain : v_gain);
-  bool normed = kind == 0 ? Q_NORM : (kind == 1 ? K_NORM : V_NORM);
-  bool weighted = kind == 0 ? Q_GAIN : (kind == 1 ? K_GAIN : V_GAIN);
+  const device T* weight = of_kind(kind, q_gain, k_gain, v_gain);
+  bool normed = of_kind(kind, Q_NORM, K_NORM, V_NORM);
+  bool weighted = of_kind(kind, Q_GAIN, K_GAIN, V_GAIN);
   float at = float(position[row] + int(token)) * as_type<float>(SCALE);
   constexpr int P = neighbours_of<D, DIMS, INTERLEAVED>();
   Head<D, DIMS, INTERLEAVED, P> own_head;

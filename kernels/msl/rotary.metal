@@ -46,6 +46,10 @@ METAL_FUNC constexpr int angle_of(int e) {
   return INTERLEAVED && P == 2 ? e / 2 : e % (count > 0 ? count : 1);
 }
 
+// What belongs to a head: of queries (0), of keys (1) or of values.
+template <typename V>
+METAL_FUNC V of_kind(uint kind, V query, V key, V value) { return kind == 0 ? query : (kind == 1 ? key : value); }
+
 // Head `unit` of those that a threadgroup of self-attention turns, rows of q, then the new tokens' keys and values: which of
 // these three it is, its token, and which head of a row of qkv.
 template <int GROUP, int NEW, int KV, int TILE, bool SAME>

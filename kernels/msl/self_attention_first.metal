@@ -7,5 +7,4 @@
   Head<D, DIMS, INTERLEAVED, P> coming;
   uint3 unit = head_of<GROUP, NEW, KV, TILE, SAME>(metal::min(simd, uint(UNITS - 1)), tile, head);
   bring_head(coming, qkv + ((size_t(row) * NEW + unit.y) * GIVEN + unit.z) * D,
-             unit.x == 0 ? q_gain : (unit.x == 1 ? k_gain : v_gain), unit.x == 0 ? Q_GAIN : (unit.x == 1 ? K_GAIN : V_GAIN),
-             periods, lane);
+             of_kind(unit.x, q_gain, k_gain, v_gain), of_kind(unit.x, Q_GAIN, K_GAIN, V_GAIN), periods, lane);

@@ -8,13 +8,12 @@
     if (u != int(simd)) {
       unit = head_of<GROUP, NEW, KV, TILE, SAME>(uint(u), tile, head);
       bring_head(coming, qkv + ((size_t(row) * NEW + unit.y) * GIVEN + unit.z) * D,
-                 unit.x == 0 ? q_gain : (unit.x == 1 ? k_gain : v_gain), unit.x == 0 ? Q_GAIN : (unit.x == 1 ? K_GAIN : V_GAIN),
-                 periods, lane);
+                 of_kind(unit.x, q_gain, k_gain, v_gain), of_kind(unit.x, Q_GAIN, K_GAIN, V_GAIN), periods, lane);
     }
     uint kind = unit.x;
     int token = int(unit.y);
     if (kind == 0 || (begun + token >= 0 && begun + token < SPAN * PAGE)) {
-      bool normed = kind == 0 ? Q_NORM : (kind == 1 ? K_NORM : V_NORM);
+      bool normed = of_kind(kind, Q_NORM, K_NORM, V_NORM);
       float at = float(position + token) * as_type<float>(PERIODIC);
       float v[D / 32];
       turn_head(v, coming, normed, DIMS > 0 && kind < 2, at, as_type<float>(EPS), as_type<float>(MAGNITUDE),
