@@ -97,7 +97,7 @@ def fused(x, weight, norm, residual, glu, act) -> mx.array:
         [x, *(x if array is None else array for array in given)],  # x stands where there is nothing
         [((*x.shape[:-1], outputs), x.dtype)],
         template=template,
-        groups=(-(-outputs // outputs_of_group(knobs, gated)), 1, 1),
+        groups=(-(-outputs // outputs_of_group(knobs, gated)) * knobs.get("split", 1), 1, 1),
         threads=32 * knobs["simds"],
     )
     return y

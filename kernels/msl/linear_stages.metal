@@ -29,14 +29,20 @@ METAL_FUNC constexpr int chunks_at_once() {
 }
 
 // Where a stage holds a row's piece of 16 bytes, of PIECES; a unit is UNIT of them. Lanes that read their rows at the
-// same time find them in different banks: by an exchange of pieces where a row fills the banks, else by room between rows.
+// same time find them in different banks: by an exchange of pieces where rows fill the banks, else by room between rows.
+template <int PIECES>
+METAL_FUNC constexpr bool pieces_exchanged() {
+  return PIECES % 8 == 0 || PIECES == 4 || PIECES == 2;
+}
 template <int PIECES, int UNIT>
 METAL_FUNC constexpr uint stage_pitch() {
-  return PIECES % 8 == 0 ? PIECES : PIECES + (UNIT + 8 * PIECES - PIECES) % 8;
+  return pieces_exchanged<PIECES>() ? PIECES : PIECES + (UNIT + 8 * PIECES - PIECES) % 8;
 }
 template <int PIECES, int UNIT>
 METAL_FUNC uint stage_place(uint row, uint piece) {
-  uint moved = PIECES % 8 == 0 ? piece ^ (uint(UNIT) * row & 7u) : piece;
+  constexpr uint together = PIECES < 8 ? 8 / PIECES : 1;            // rows that fill the banks
+  constexpr uint mask = PIECES < 8 ? PIECES - 1 : 7;
+  uint moved = pieces_exchanged<PIECES>() ? piece ^ (UNIT * (row / together) & mask) : piece;
   return row * stage_pitch<PIECES, UNIT>() + moved;
 }
 
