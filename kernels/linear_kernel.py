@@ -5,23 +5,21 @@ msl/linear_tiles.metal has matrix units multiply 16-bit floats, at the same cost
 dot products lane by lane, in any float type. Which one a shape takes never depends on the number of rows, and no kernel's
 order of additions does, so that a row has the same bits alone and beside others.
 
-Knobs of "bytes" and "tiles": simds (simdgroups in a threadgroup, which share k), slice (loads of k that one simdgroup keeps
-of x), outs (outputs of a threadgroup, in tiles of 8), depth (pairs of tiles whose loads are under way), resident
-(threadgroups to fit on a core: only CUDA's compiler is told). Of "lanes": simds, split (how many of them share k), rows (of
-the matrix, a simdgroup; gate and up count as two), values (of k, a lane and step).
+Knobs of "tiles": simds (simdgroups in a threadgroup, which share k), slice (loads of k that one simdgroup keeps of x), outs
+(outputs of a threadgroup, in tiles of 8), depth (pairs of tiles whose loads are under way), resident (threadgroups to fit
+on a core: only CUDA's compiler is told); "bytes" has these and more (linear_bytes.py). Of "lanes": simds, split (how many
+of them share k), rows (of the matrix, a simdgroup; gate and up count as two), values (of k, a lane and step).
 """
 
-import itertools
 import math
 import struct
 from functools import cache
 
 import mlx.core as mx
 
-from . import launch
+from . import launch, linear_bytes
+from .linear_bytes import MAX_ROWS, unit_of
 
-MAX_ROWS = 8
-SPARE = 2  # KiB of a threadgroup's memory that the system and `squares` take
 ACTS = {None: 0, "silu": 1, "gelu_tanh": 2, "relu2": 3}  # as activation.metal numbers them
 FLOATS = (mx.float16, mx.bfloat16, mx.float32)
 
@@ -90,14 +88,14 @@ def fused(x, weight, norm, residual, glu, act) -> mx.array:
         **{name.upper(): value for name, value in knobs.items() if name != "kernel"},
     }  # fmt: skip
     if kernel is BYTES:
-        template["STAGED"] = staged(knobs, bits, group, width, outputs, gated, x.size // width)
+        template["STAGED"] = linear_bytes.staged(knobs, bits, group, width, outputs, gated, x.size // width)
     w = weight.weight if weight.packed or kernel is LANES else weight.weight.view(mx.uint32)
     given = [w, weight.scales, weight.biases, weight.bias, norm and norm.weight, residual]
     (y,) = kernel(
         [x, *(x if array is None else array for array in given)],  # x stands where there is nothing
         [((*x.shape[:-1], outputs), x.dtype)],
         template=template,
-        groups=(-(-outputs // outputs_of_group(knobs, gated)) * knobs.get("split", 1), 1, 1),
+        groups=(-(-outputs // outputs_of_group(knobs, gated)) * knobs.get("cluster", 1), 1, 1),
         threads=32 * knobs["simds"],
     )
     return y
@@ -129,21 +127,12 @@ def chosen_knobs(bits: int, group: int, width: int, rows: int, gated: bool, dtyp
     found = launch.knobs("linear", shape_key(bits, width, rows, gated), {})
     if not found or impossible(found, bits, group, width, gated, dtype):
         found = default_knobs(bits, group, width, outputs, gated, dtype)
-    return fitted(found, bits, group, width, gated, count) if found["kernel"] == "bytes" else found
-
-
-def fitted(knobs: dict, bits: int, group: int, width: int, gated: bool, count: int) -> dict:
-    """With so many stages, and threadgroups on a core, as `count` rows leave room for. A row's bits do not hang on these."""
-    for resident, depth in itertools.product(range(knobs["resident"], 0, -1), range(knobs["depth"], 0, -1)):
-        fitting = {**knobs, "depth": depth, "resident": resident}
-        if fits(fitting, bits, group, width, gated, count):
-            break
-    return fitting
+    return linear_bytes.fitted(found, bits, group, width, gated, count) if found["kernel"] == "bytes" else found
 
 
 def default_knobs(bits, group, width, outputs, gated, dtype) -> dict:
     if launch.chip()[0].startswith("sm_") and dtype != mx.float32:
-        knobs = default_bytes(bits, group, width, outputs, gated) if bits < 16 else None
+        knobs = linear_bytes.default(bits, group, width, outputs, gated) if bits < 16 else None
         if knobs and not impossible(knobs, bits, group, width, gated, dtype):
             return knobs
         return default_tiles(bits, group, width, outputs, gated, dtype)
@@ -157,7 +146,7 @@ def impossible(knobs: dict, bits: int, group: int, width: int, gated: bool, dtyp
     if knobs["kernel"] == "lanes":
         return impossible_lanes(knobs, bits, group, width)
     if knobs["kernel"] == "bytes":
-        return impossible_bytes(knobs, bits, group, width, gated, dtype)
+        return linear_bytes.impossible(knobs, bits, group, width, gated, dtype)
     return impossible_tiles(knobs, bits, group, width, gated, dtype)
 
 
@@ -186,51 +175,11 @@ def impossible_tiles(knobs: dict, bits: int, group: int, width: int, gated: bool
     return None
 
 
-def impossible_bytes(knobs: dict, bits: int, group: int, width: int, gated: bool, dtype: mx.Dtype) -> str | None:
-    if launch.machine() == "metal":
-        return "Metal's matrix units multiply no bytes"
-    if dtype == mx.float32 or bits not in (4, 8):
-        return "bytes take float16 and bfloat16, and 4 or 8 bits"
-    unit = unit_of(bits, group)
-    units, per_group = width // unit, max(1, group // unit)
-    if width % unit or units % knobs["slice"] or knobs["slice"] % per_group:
-        return "slice must divide the width's units, and hold whole groups"
-    if width // group % 2 or unit * bits // 128 * knobs["slice"] % 2:
-        return "scales of a row in whole words, and of a slice 32 bytes or a multiple"
-    if not fits({**knobs, "depth": 1, "resident": 1}, bits, group, width, gated, MAX_ROWS):
-        return f"more than {launch.core_memory()} KiB of threadgroup memory at {MAX_ROWS} rows, even with one stage"
-    return None
-
-
-def fits(knobs: dict, bits: int, group: int, width: int, gated: bool, count: int) -> bool:
-    """Whether a core has the threadgroup memory."""
-    needed = 16 * staged(knobs, bits, group, width, knobs["outs"], gated, count)
-    return needed <= (launch.core_memory() // knobs["resident"] - SPARE) << 10
-
-
-def staged(knobs: dict, bits: int, group: int, width: int, outputs: int, gated: bool, rows: int) -> int:
-    """Pieces of 16 bytes of threadgroup memory that "bytes" takes: scales, x, and stages or afterwards the sums."""
-    outs, words, groups = min(knobs["outs"], outputs), unit_of(bits, group) * bits // 128, width // group
-    pieces = knobs["slice"] * words
-    pitch = pieces if pieces % 8 == 0 else pieces + (words - pieces) % 8
-    scales = -(-(4 * (2 if gated else 1) * outs * (groups + (8 if groups % 16 == 0 else 0))) // 16)
-    numbers = unit_of(bits, group) // 32 * knobs["slice"] * rows * 4 - (-knobs["slice"] * rows // 2)
-    pairs, steps = -(-outs // (8 if gated else 16)), knobs["slice"] * (unit_of(bits, group) // 32)
-    at_once = rows > 2 and width <= knobs["simds"] * knobs["slice"] * unit_of(bits, group) and pairs > steps
-    sums = 0 if at_once else knobs["simds"] * pairs * 4 * rows
-    return scales + knobs["simds"] * numbers + max(knobs["simds"] * knobs["depth"] * 16 * pitch, sums)
-
-
 def registers(knobs: dict) -> int:
-    """Of a lane, about, as CUDA's compiler counts them at 4 bits: x's slice; the next one, and the ring, or the sums."""
+    """Of a lane, about, as CUDA's compiler counts them at 4 bits: x's slice; the next one, and the ring."""
     if knobs["kernel"] == "bytes":
-        return 56 + 10 * knobs["slice"] + knobs["outs"] // 4
+        return linear_bytes.registers(knobs)
     return 24 + (19 + 6 * knobs["depth"]) * knobs["slice"]
-
-
-def unit_of(bits: int, group: int) -> int:
-    """k of one load of "tiles": four lanes of 16 values, or of 8 where a group or a load is not longer."""
-    return 32 if bits == 16 or group < 64 else 64
 
 
 def default_tiles(bits: int, group: int, width: int, outputs: int, gated: bool, dtype: mx.Dtype) -> dict:
@@ -249,23 +198,6 @@ def default_tiles(bits: int, group: int, width: int, outputs: int, gated: bool, 
         if outs <= 48 and not impossible_tiles(knobs, bits, group, width, gated, dtype):
             return knobs
     return knobs | {"outs": min(outs, 40 if launch.machine() == "cuda" else 16)}
-
-
-def default_bytes(bits: int, group: int, width: int, outputs: int, gated: bool) -> dict:
-    """One round of all cores with the same number of outputs, where these are not more than 80, and up to 20 simdgroups.
-
-    NVIDIA H200, bfloat16, 4-bit in groups of 64: the best splits of k, of two or three each, for four shapes.
-    """
-    unit = unit_of(bits, group)
-    units, per_group = width // unit, max(1, group // unit)
-    wanted = (2 if width <= 40 * 64 else 4) * 64 // unit
-    length = max((s for s in range(per_group, max(wanted, per_group) + 1, per_group) if units % s == 0), default=per_group)
-    slices, rounds = units // length, -(-outputs // (launch.cores() * 80))
-    knobs = {"kernel": "bytes", "simds": -(-slices // -(-slices // 20)), "slice": length,
-             "outs": max(8, -(-outputs // (launch.cores() * rounds))), "depth": 3, "resident": 1}  # fmt: skip
-    while knobs["outs"] > 8 and not fits({**knobs, "depth": 1}, bits, group, width, gated, MAX_ROWS):
-        knobs["outs"] = max(8, knobs["outs"] // 2)
-    return knobs
 
 
 def default_lanes(bits: int, group: int, width: int) -> dict:

@@ -7,13 +7,13 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from msl.accuracy import assert_accurate, kernels_run, wide
-from smelt.kernels import launch, linear_kernel, table
+from smelt.kernels import launch, linear_bytes, linear_kernel, table
 from smelt.kernels.linear import Weight, linear, pack, reference, unpack
 from smelt.kernels.norm import Norm
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
 TILES = {"kernel": "tiles", "simds": 2, "slice": 2, "outs": 16, "depth": 1, "resident": 1}
-BYTES = TILES | {"kernel": "bytes"}
+BYTES = TILES | {"kernel": "bytes", "cluster": 1}
 LANES = {"kernel": "lanes", "simds": 2, "split": 1, "rows": 4, "values": 8}
 ACT = {
     None: lambda y: y,
@@ -84,9 +84,11 @@ def force(monkeypatch):
     def force(knobs):
         def chosen(bits, group, width, rows, gated, dtype, count):
             assert linear_kernel.impossible(knobs, bits, group, width, gated, dtype) is None
-            return knobs
+            return linear_bytes.fitted(knobs, bits, group, width, gated, count) if knobs["kernel"] == "bytes" else knobs
 
         monkeypatch.setattr(linear_kernel, "chosen_knobs", chosen)
+        if launch.machine() != "cuda":
+            monkeypatch.setattr(launch, "largest_cluster", lambda: 8)  # the emulator's
 
     return force
 
@@ -101,6 +103,8 @@ def test_every_type_and_packing(force, knobs, dtype, bits, group):
         knobs = LANES | {"values": 4 if bits == 16 else 8}
     if knobs is BYTES and bits == 16:
         pytest.skip("bytes are packed")
+    if knobs is BYTES:
+        knobs = BYTES | {"simds": 256 // linear_bytes.unit_of(bits, group) // 2}
     force(knobs)
     Problem(3, 256, 40, dtype, bits, group).check()
 
@@ -131,13 +135,14 @@ ODD = [
     (TILES, 8, 64 * 2, 8, "less k than one pass", {"slice": 1, "simds": 5}),
     (TILES, 4, 64 * 14, 70, "loads one by one", {"depth": 1, "simds": 3, "outs": 21}),
     (TILES, 6, 64 * 14, 70, "many loads under way", {"depth": 4, "simds": 3, "outs": 21}),
-    (BYTES, 1, 64 * 10, 1, "5 slices for 2 simdgroups, one output", {"slice": 2}),
-    (BYTES, 8, 64 * 14, 17, "rows past the end of the last tile", {"slice": 1, "simds": 3, "outs": 9}),
-    (BYTES, 3, 64 * 24, 50, "slices that fill the banks", {"slice": 4, "simds": 3, "outs": 24, "depth": 2}),
-    (BYTES, 3, 64 * 20, 50, "more chunks than are repeated", {"slice": 1, "simds": 1, "outs": 33, "depth": 2}),
-    (BYTES, 7, 64 * 6, 130, "many tiles a threadgroup", {"slice": 3, "outs": 33}),
-    (BYTES, 8, 64 * 4, 100, "turns of two pairs, and what is left", {"slice": 1, "simds": 4, "outs": 37, "depth": 2}),
-    (BYTES, 6, 64 * 14, 70, "many loads under way", {"depth": 4, "simds": 3, "outs": 21, "slice": 1}),
+    (BYTES, 1, 64 * 10, 1, "5 slices for 6 simdgroups, one output", {"slice": 2, "simds": 6}),
+    (BYTES, 8, 64 * 6, 17, "rows past the end of the last tile", {"slice": 1, "simds": 6, "outs": 9}),
+    (BYTES, 3, 64 * 12, 50, "slices that fill the banks", {"slice": 4, "simds": 3, "outs": 24, "depth": 2}),
+    (BYTES, 3, 64 * 6, 130, "slices that do not fill the banks", {"slice": 3, "outs": 33}),
+    (BYTES, 4, 64 * 2, 440, "turns of four pairs, and what is left", {"slice": 1, "outs": 216, "depth": 3}),
+    (BYTES, 5, 64 * 8, 70, "two threadgroups share k", {"outs": 24, "cluster": 2}),
+    (BYTES, 8, 64 * 14, 40, "the last of four has less k", {"slice": 1, "simds": 4, "cluster": 4, "depth": 2}),
+    (BYTES, 6, 64 * 4, 70, "many loads under way", {"depth": 4, "simds": 4, "outs": 21, "slice": 1}),
     (LANES, 1, 64, 1, "fewer k than lanes, one output", {}),
     (LANES, 8, 64 * 9, 35, "k that the lanes do not divide", {"values": 16, "split": 2}),
     (LANES, 7, 64 * 17, 10, "four simdgroups share k", {"simds": 4, "split": 4, "values": 32, "rows": 8}),
@@ -154,8 +159,9 @@ def test_odd_shapes(force, knobs, rows, width, outputs, changes, glu):
 
 SPLITS = {
     "tiles": TILES,
-    "bytes in two chunks": BYTES | {"slice": 1},
-    "bytes, finished in turns": BYTES | {"simds": 4, "slice": 1, "outs": 24},
+    "bytes": BYTES,
+    "bytes in a cluster": BYTES | {"simds": 1, "cluster": 2, "outs": 8},
+    "bytes in a slice each": BYTES | {"simds": 4, "slice": 1, "outs": 24},
     "lanes": LANES,
 }
 
@@ -174,7 +180,7 @@ def test_a_row_has_the_same_bits_among_1_to_8(force, knobs, dtype):
 
 @pytest.mark.parametrize("bits, group", [(4, 32), (4, 128), (8, 64)])
 def test_numbers_are_the_same_in_passes_over_few_rows_and_over_many(force, bits, group):
-    force(BYTES | {"slice": 2, "simds": 3})
+    force(BYTES | {"slice": 2 * 64 // linear_bytes.unit_of(bits, group), "simds": 4})
     problem = Problem(8, 64 * 8, 24, BF16, bits, group, norm=True)
     with kernels_run("random"):
         together = problem.fused()
@@ -235,13 +241,17 @@ def test_default_knobs_are_possible_at_any_width(monkeypatch, machine, bits, gro
         knobs = linear_kernel.default_tiles(bits, group or width, width, outputs, gated, BF16)
         assert linear_kernel.impossible(knobs, bits, group or width, width, gated, BF16) is None
         if machine != "metal" and bits < 16:
-            knobs = linear_kernel.default_bytes(bits, group, width, outputs, gated)
-            if not linear_kernel.impossible(knobs, bits, group, width, gated, BF16):
-                for count in range(1, 9):
-                    fitted = linear_kernel.fitted(knobs, bits, group, width, gated, count)
-                    assert linear_kernel.fits(fitted, bits, group, width, gated, count)
-            else:
-                assert width < 256 or width // group % 2
+            for largest in (1, 8):
+                monkeypatch.setattr(launch, "largest_cluster", lambda: largest)  # noqa: B023
+                knobs = linear_bytes.default(bits, group, width, outputs, gated)
+                if knobs is None:
+                    assert largest == 1 and width > 5120
+                elif not linear_kernel.impossible(knobs, bits, group, width, gated, BF16):
+                    for count in range(1, 9):
+                        fitted = linear_bytes.fitted(knobs, bits, group, width, gated, count)
+                        assert linear_bytes.fits(fitted, bits, group, width, gated, count)
+                else:
+                    assert width < 256 or width // group % 2
         knobs = linear_kernel.default_lanes(bits, group or width, width)
         assert linear_kernel.impossible(knobs, bits, group or width, width, gated, BF16) is None
 
@@ -256,6 +266,7 @@ def shipped_knobs():
 def test_shipped_knobs_are_possible_and_say_what_they_reached(monkeypatch, chip, shape, entry):
     monkeypatch.setattr(launch, "machine", lambda: "cuda" if chip.startswith(("NVIDIA", "sm_")) else "metal")
     monkeypatch.setattr(launch, "core_memory", lambda: 228)
+    monkeypatch.setattr(launch, "largest_cluster", lambda: 8)
     bits, width = int(shape.split("-bit ")[0]), int(shape.split()[1].split("->")[0])
     group = 0 if bits == 16 else 64
     assert linear_kernel.impossible(entry["knobs"], bits, group, width, shape.endswith(" gated"), BF16) is None

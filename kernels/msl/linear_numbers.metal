@@ -14,16 +14,19 @@ METAL_FUNC void bring(thread uint (&words)[N], const device T* from, bool inside
   }
 }
 
-// An item is a quarter of a unit of a row of x, with its part of the norm's gain; a row's slice from unit `first` on has
-// ITEMS of them.
-template <int M, int K, int UNITS, int UNIT, int ITEMS, bool NORM, int N, typename T>
-METAL_FUNC void bring_item(thread uint (&values)[N], thread uint (&gains)[N], const device T* x, const device T* gain,
-                           uint item, uint first) {
+// An item is a quarter of a unit of a row of x; a row's slice from unit `first` on has ITEMS of them.
+template <int M, int K, int UNITS, int UNIT, int ITEMS, int N, typename T>
+METAL_FUNC void bring_item(thread uint (&values)[N], const device T* x, uint item, uint first) {
   uint unit = first + item % ITEMS / 4;
   bool inside = unit < uint(UNITS) && item < uint(M * ITEMS);
-  uint at = unit * UNIT + item % 4 * (2 * N);
-  bring(values, x + item / ITEMS * K + at, inside);
-  bring(gains, gain + at, NORM && inside);
+  bring(values, x + item / ITEMS * K + unit * UNIT + item % 4 * (2 * N), inside);
+}
+
+// An item's part of the norm's gain.
+template <int UNITS, int UNIT, int ITEMS, bool NORM, int N, typename T>
+METAL_FUNC void bring_gain(thread uint (&gains)[N], const device T* gain, uint item, uint first) {
+  uint unit = first + item % ITEMS / 4;
+  bring(gains, gain + unit * UNIT + item % 4 * (2 * N), NORM && unit < uint(UNITS));
 }
 
 // The bits of the largest magnitude: NaN's are above all others.
@@ -54,6 +57,46 @@ template <typename V>
 METAL_FUNC V quad_added(V v) {
   v += simd_shuffle_xor(v, ushort(1));
   return v + simd_shuffle_xor(v, ushort(2));
+}
+
+// An item as whole numbers in planes of bytes, and what four lanes know of their unit together: 1 / power, the sum of its
+// numbers, and of x without the gain the squares' sum.
+template <int BITS, bool NORM, typename T, int STEPS, int N>
+METAL_FUNC void as_numbers(thread uint4 (&planes)[STEPS], thread float& inverse, thread int& sum, thread float& squared,
+                           thread uint (&values)[N], thread uint (&gains)[N]) {
+  float v[2 * N];
+  squared = 0.0f;
+#pragma unroll
+  for (int e = 0; e < 2 * N; e++) {
+    v[e] = element<T>(values, e);
+    squared = NORM ? metal::fma(v[e], v[e], squared) : 0.0f;
+    v[e] = NORM ? v[e] * element<T>(gains, e) : v[e];
+  }
+  uint largest = NORM ? largest_bits(v) : largest_bits_of<T>(values);
+  largest = metal::max(largest, simd_shuffle_xor(largest, ushort(1)));
+  largest = metal::max(largest, simd_shuffle_xor(largest, ushort(2)));
+  // 2^exponent is above all values, and not so close that rounding gets there.
+  uint exponent = metal::max((largest + 0x100u) >> 23, 20u);
+  float power = as_type<float>((268u - metal::min(exponent, 254u)) << 23);
+  inverse = as_type<float>(exponent > 254u ? 0x7fc00000u : (exponent - 14u) << 23);
+  uint n[2 * N];                                                    // in its low 16 bits
+#pragma unroll
+  for (int e = 0; e < 2 * N; e++) {
+    n[e] = as_type<uint>(metal::fma(v[e], power, 12582912.0f));
+  }
+  sum = 0;
+#pragma unroll
+  for (int t = 0; t < STEPS; t++) {
+    constexpr int A = BITS == 4 ? 2 : 1;                            // of a word with 4 bits: even values, then odd ones
+    constexpr int B = BITS == 4 ? 1 : 4;
+    thread uint* s = n + 8 * t;
+    planes[t] = planes_of(s[0], s[A], s[2 * A], s[3 * A],  //
+                          s[B], s[B + A], s[B + 2 * A], s[B + 3 * A]);
+    sum += sum_bytes<false>(planes[t].x) + sum_bytes<false>(planes[t].y);
+    sum += 256 * (sum_bytes<true>(planes[t].z) + sum_bytes<true>(planes[t].w));
+  }
+  sum = quad_added(sum);
+  squared = NORM ? quad_added(squared) : 0.0f;
 }
 
 // A lane's part of a unit of x: its numbers' bytes, low ones and high ones, and of its columns of the product 1 / power
