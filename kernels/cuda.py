@@ -66,10 +66,9 @@ def unit(kernel, in_types, out_types, template, threads, same=()) -> str:
     declared = "\n".join([constants(template), *others])
     body = body.replace(DYNAMIC, "extern __shared__ uint4 staged[];")
     bounds = f"{threads}, {template.get('RESIDENT', 1)}"  # threads, and how many threadgroups share a core
-    cluster = f"__cluster_dims__({template['CLUSTER']}, 1, 1) " if template.get("CLUSTER", 1) > 1 else ""
     return (
         f"{prelude()}\nnamespace smelt {{\n{helpers}\n"
-        f'extern "C" __global__ void {cluster}__launch_bounds__({bounds}) smelt_{kernel.name}(\n{", ".join(parameters)}) {{\n'
+        f'extern "C" __global__ void __launch_bounds__({bounds}) smelt_{kernel.name}(\n{", ".join(parameters)}) {{\n'
         f"{declared}\n{body}\n}}\n}}\n"
     )
 

@@ -314,16 +314,6 @@ def core_memory() -> int:
     return cuda.core_memory()
 
 
-@functools.cache
-def largest_cluster() -> int:
-    """How many threadgroups may run at the same time and write into each other's memory."""
-    if machine() != "cuda":
-        return 1
-    from . import cuda
-
-    return 8 if int(re.sub(r"\D", "", cuda.architecture())) >= 90 else 1
-
-
 def chip_table(own: bool = True) -> dict:
     """What the shipped table says about this chip, and then the user's."""
     return _chip_table(chip(), own)

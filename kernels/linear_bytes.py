@@ -1,9 +1,9 @@
 """Knobs of msl/linear_bytes.metal: what is possible, what fits into threadgroup memory, and where to begin.
 
-simds (simdgroups in a threadgroup) and cluster (threadgroups that run at the same time and write into each other's
-memory, from NVIDIA's Hopper on) share k; slice (units of k, one simdgroup); outs (outputs of a threadgroup, or cluster);
-depth (pairs of 8-row tiles of the matrix that are on their way); resident (threadgroups to fit on a core). From these and
-from the number of rows follows `turn`: how many pairs are finished together.
+simds (simdgroups in a threadgroup) and together (threadgroups, of which the last gets the others' sums by mail) share k;
+slice (units of k, one simdgroup); outs (outputs of a threadgroup, or of those together); depth (pairs of 8-row tiles of the
+matrix that are on their way); resident (threadgroups to fit on a core). From these and from the number of rows follows
+`turn`: how many pairs are finished at once.
 """
 
 import itertools
@@ -16,6 +16,7 @@ MAX_ROWS = 8
 SPARE = 2  # KiB of a threadgroup's memory that the system and `squares` take
 AT_ONCE = 12  # pairs that are one turn, where there is room: their text is repeated
 OF_MANY = 4  # pairs of a turn, where there are more
+MOST_TOGETHER = 8
 SIMDS = 20  # that share a core's registers
 MOST_SLICE = 4  # units whose numbers a lane then keeps in them
 
@@ -45,13 +46,11 @@ def impossible(knobs: dict, bits: int, group: int, width: int, gated: bool, dtyp
 
 
 def refuses_split(knobs: dict, units: int, gated: bool) -> str | None:
-    together = knobs["simds"] * knobs["slice"]
-    if not (knobs["cluster"] - 1) * together < units <= knobs["cluster"] * together:
-        return "the simdgroups of all threadgroups of a cluster must take all of k, each its slice"
-    if knobs["cluster"] > launch.largest_cluster():
-        return f"clusters have up to {launch.largest_cluster()} threadgroups here"
-    if knobs["cluster"] > 1 and pairs_of(knobs["outs"], gated) > AT_ONCE:
-        return f"a cluster finishes up to {AT_ONCE} pairs of tiles, once"
+    taken = knobs["simds"] * knobs["slice"]
+    if not (knobs["together"] - 1) * taken < units <= knobs["together"] * taken:
+        return "the simdgroups of all threadgroups together must take all of k, each its slice"
+    if knobs["together"] > 1 and pairs_of(knobs["outs"], gated) > AT_ONCE:
+        return f"threadgroups that share k send their sums once, so of up to {AT_ONCE} pairs of tiles"
     return None
 
 
@@ -66,7 +65,7 @@ def turns(knobs: dict, gated: bool) -> list[int]:
     """Pairs of a turn, what is wanted first."""
     pairs = pairs_of(knobs["outs"], gated)
     one = [pairs] if pairs <= AT_ONCE else []
-    return one + ([OF_MANY] if pairs > OF_MANY and knobs["cluster"] == 1 else [])
+    return one + ([OF_MANY] if pairs > OF_MANY and knobs["together"] == 1 else [])
 
 
 def fitted(knobs: dict, bits: int, group: int, width: int, gated: bool, count: int) -> dict:
@@ -85,8 +84,7 @@ def fitted(knobs: dict, bits: int, group: int, width: int, gated: bool, count: i
 def fits(knobs: dict, bits: int, group: int, width: int, gated: bool, count: int) -> bool:
     """Whether a core has the threadgroup memory."""
     needed = 16 * staged(knobs, bits, group, width, knobs["outs"], gated, count)
-    arriving = 4 * knobs["cluster"] * (2 if gated else 1) * knobs["outs"] * count if knobs["cluster"] > 1 else 0
-    return needed + arriving <= (launch.core_memory() // knobs["resident"] - SPARE) << 10
+    return needed <= (launch.core_memory() // knobs["resident"] - SPARE) << 10
 
 
 def share(knobs: dict, bits: int, group: int, width: int) -> int:
@@ -114,8 +112,8 @@ def registers(knobs: dict) -> int:
 
 
 def default(bits: int, group: int, width: int, outputs: int, gated: bool) -> dict | None:
-    """All of k at once in up to 20 simdgroups of a threadgroup or, of a longer k, of each of a cluster, and one round of
-    all cores with the same number of outputs. None where k is longer than that: in more simdgroups registers spill.
+    """All of k at once in up to 20 simdgroups of a threadgroup or, of a longer k, of each of 2, 4 or 8, and one round of all
+    cores with the same number of outputs. None where k is longer than that: in more simdgroups registers spill.
 
     NVIDIA H200, bfloat16, 4-bit in groups of 64: the best, of a few each, for the shapes of two models.
     """
@@ -123,17 +121,23 @@ def default(bits: int, group: int, width: int, outputs: int, gated: bool) -> dic
     units, per_group = width // unit, max(1, group // unit)
     wanted = 2 if width <= 40 * 64 else MOST_SLICE
     length = max((s for s in range(per_group, max(wanted * 64 // unit, per_group) + 1, per_group) if units % s == 0), default=per_group)
-    slices, cluster = units // length, 1
-    while slices > SIMDS * cluster and cluster < launch.largest_cluster():
-        cluster *= 2
-    if slices > SIMDS * cluster:
+    slices, together = units // length, 1
+    while slices > SIMDS * together and together < MOST_TOGETHER:
+        together *= 2
+    if slices > SIMDS * together:
         return None
-    tile, groups = (8 if gated else 16), max(1, launch.cores() // cluster)
+    tile, groups = (8 if gated else 16), max(1, launch.cores() // together)
     outs = -(-outputs // groups)
-    pairs = -(-outs // tile) if cluster == 1 else min(-(-outs // tile), AT_ONCE)
-    knobs = {"kernel": "bytes", "simds": -(-slices // cluster), "slice": length, "outs": pairs * tile,
-             "depth": 2 if pairs <= AT_ONCE else OF_MANY - 1, "resident": 1, "cluster": cluster}  # fmt: skip
+    pairs = -(-outs // tile) if together == 1 else min(-(-outs // tile), AT_ONCE)
+    knobs = {"kernel": "bytes", "simds": -(-slices // together), "slice": length, "outs": pairs * tile,
+             "depth": 2 if pairs <= AT_ONCE else OF_MANY - 1, "resident": 1, "together": together}  # fmt: skip
     while pairs > 1 and refuses_size(knobs, bits, group, width, gated):
         pairs = min(pairs - 1, AT_ONCE)
         knobs["outs"] = pairs * tile
     return knobs
+
+
+def letters(knobs: dict, outputs: int, gated: bool) -> int:
+    """Places that the threadgroups of a call need at most, for sums and squares that they send."""
+    outs = min(knobs["outs"], outputs)
+    return (knobs["together"] - 1) * -(-outputs // outs) * MAX_ROWS * ((2 if gated else 1) * outs + 1)

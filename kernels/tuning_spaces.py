@@ -43,7 +43,7 @@ from .tuning import Call, Knobs, Space
 
 LINEAR = {
     "bytes": {"simds": (8, 10, 16, 19, 20), "slice": (1, 2, 4), "outs": (16, 32, 48, 80), "depth": (1, 2, 3), "resident": (1, 2),
-              "cluster": (1, 2, 4)},
+              "together": (1, 2, 4)},
     "tiles": {"simds": (4, 5, 8, 10, 16, 20), "slice": (1, 2, 4, 5, 8), "outs": (8, 16, 32), "depth": (1, 2, 3),
               "resident": (1, 2, 3)},
     "lanes": {"simds": (1, 2, 4, 8), "split": (1, 2, 4, 8), "rows": (2, 4, 8), "values": (8, 16, 32)},
@@ -123,11 +123,11 @@ def linear_candidates(op: str, default: Knobs, call: Call) -> Iterator[Knobs]:
 
 
 def fair_shares(choices: dict[str, tuple], outputs: int) -> dict[str, tuple]:
-    """For knobs with `outs`: also what gives each core, or cluster of them, the same number of outputs, in so many rounds."""
+    """For knobs with `outs`: also what gives each core, or those that share k, the same number of outputs, in so many rounds."""
     if "outs" not in choices:
         return {}
-    if "cluster" in choices:
-        shares = {-(-outputs // (launch.cores() // cluster)) for cluster in choices["cluster"]}
+    if "together" in choices:
+        shares = {-(-outputs // (launch.cores() // together)) for together in choices["together"]}
         shares = {-(-share // 16) * 16 for share in shares}
     else:
         shares = {-(-outputs // (launch.cores() * rounds)) for rounds in choices["resident"]}
@@ -141,10 +141,10 @@ def worth(knobs: Knobs, outputs: int, bits: int, group: int, width: int) -> bool
     """
     if knobs["kernel"] == "lanes":
         return knobs["split"] in (1, knobs["simds"])
-    cluster = knobs.get("cluster", 1)
-    units, slots = width // linear_kernel.unit_of(bits, group), cluster * knobs["simds"] * knobs["slice"]
+    together = knobs.get("together", 1)
+    units, slots = width // linear_kernel.unit_of(bits, group), together * knobs["simds"] * knobs["slice"]
     told = launch.machine() == "cuda" or knobs["resident"] == 1
-    shared = cluster * outputs / knobs["outs"] >= (0.5 if knobs["kernel"] == "bytes" else 1) * launch.cores()
+    shared = together * outputs / knobs["outs"] >= (0.5 if knobs["kernel"] == "bytes" else 1) * launch.cores()
     return (
         told
         and (knobs["outs"] == min(LINEAR[knobs["kernel"]]["outs"]) or shared)

@@ -13,7 +13,7 @@ from smelt.kernels.norm import Norm
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
 TILES = {"kernel": "tiles", "simds": 2, "slice": 2, "outs": 16, "depth": 1, "resident": 1}
-BYTES = TILES | {"kernel": "bytes", "cluster": 1}
+BYTES = TILES | {"kernel": "bytes", "together": 1}
 LANES = {"kernel": "lanes", "simds": 2, "split": 1, "rows": 4, "values": 8}
 ACT = {
     None: lambda y: y,
@@ -87,8 +87,6 @@ def force(monkeypatch):
             return linear_bytes.fitted(knobs, bits, group, width, gated, count) if knobs["kernel"] == "bytes" else knobs
 
         monkeypatch.setattr(linear_kernel, "chosen_knobs", chosen)
-        if launch.machine() != "cuda":
-            monkeypatch.setattr(launch, "largest_cluster", lambda: 8)  # the emulator's
 
     return force
 
@@ -140,8 +138,8 @@ ODD = [
     (BYTES, 3, 64 * 12, 50, "slices that fill the banks", {"slice": 4, "simds": 3, "outs": 24, "depth": 2}),
     (BYTES, 3, 64 * 6, 130, "slices that do not fill the banks", {"slice": 3, "outs": 33}),
     (BYTES, 4, 64 * 2, 440, "turns of four pairs, and what is left", {"slice": 1, "outs": 216, "depth": 3}),
-    (BYTES, 5, 64 * 8, 70, "two threadgroups share k", {"outs": 24, "cluster": 2}),
-    (BYTES, 8, 64 * 14, 40, "the last of four has less k", {"slice": 1, "simds": 4, "cluster": 4, "depth": 2}),
+    (BYTES, 5, 64 * 8, 70, "two threadgroups share k", {"outs": 24, "together": 2}),
+    (BYTES, 8, 64 * 14, 40, "the last of four has less k", {"slice": 1, "simds": 4, "together": 4, "depth": 2}),
     (BYTES, 6, 64 * 4, 70, "many loads under way", {"depth": 4, "simds": 4, "outs": 21, "slice": 1}),
     (LANES, 1, 64, 1, "fewer k than lanes, one output", {}),
     (LANES, 8, 64 * 9, 35, "k that the lanes do not divide", {"values": 16, "split": 2}),
@@ -160,7 +158,7 @@ def test_odd_shapes(force, knobs, rows, width, outputs, changes, glu):
 SPLITS = {
     "tiles": TILES,
     "bytes": BYTES,
-    "bytes in a cluster": BYTES | {"simds": 1, "cluster": 2, "outs": 8},
+    "bytes, two threadgroups": BYTES | {"simds": 1, "together": 2, "outs": 8},
     "bytes in a slice each": BYTES | {"simds": 4, "slice": 1, "outs": 24},
     "lanes": LANES,
 }
@@ -241,17 +239,13 @@ def test_default_knobs_are_possible_at_any_width(monkeypatch, machine, bits, gro
         knobs = linear_kernel.default_tiles(bits, group or width, width, outputs, gated, BF16)
         assert linear_kernel.impossible(knobs, bits, group or width, width, gated, BF16) is None
         if machine != "metal" and bits < 16:
-            for largest in (1, 8):
-                monkeypatch.setattr(launch, "largest_cluster", lambda: largest)  # noqa: B023
-                knobs = linear_bytes.default(bits, group, width, outputs, gated)
-                if knobs is None:
-                    assert largest == 1 and width > 5120
-                elif not linear_kernel.impossible(knobs, bits, group, width, gated, BF16):
-                    for count in range(1, 9):
-                        fitted = linear_bytes.fitted(knobs, bits, group, width, gated, count)
-                        assert linear_bytes.fits(fitted, bits, group, width, gated, count)
-                else:
-                    assert width < 256 or width // group % 2
+            knobs = linear_bytes.default(bits, group, width, outputs, gated)
+            if not linear_kernel.impossible(knobs, bits, group, width, gated, BF16):
+                for count in range(1, 9):
+                    fitted = linear_bytes.fitted(knobs, bits, group, width, gated, count)
+                    assert linear_bytes.fits(fitted, bits, group, width, gated, count)
+            else:
+                assert width < 256 or width // group % 2
         knobs = linear_kernel.default_lanes(bits, group or width, width)
         assert linear_kernel.impossible(knobs, bits, group or width, width, gated, BF16) is None
 
@@ -266,7 +260,6 @@ def shipped_knobs():
 def test_shipped_knobs_are_possible_and_say_what_they_reached(monkeypatch, chip, shape, entry):
     monkeypatch.setattr(launch, "machine", lambda: "cuda" if chip.startswith(("NVIDIA", "sm_")) else "metal")
     monkeypatch.setattr(launch, "core_memory", lambda: 228)
-    monkeypatch.setattr(launch, "largest_cluster", lambda: 8)
     bits, width = int(shape.split("-bit ")[0]), int(shape.split()[1].split("->")[0])
     group = 0 if bits == 16 else 64
     assert linear_kernel.impossible(entry["knobs"], bits, group, width, shape.endswith(" gated"), BF16) is None

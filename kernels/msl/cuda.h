@@ -138,26 +138,6 @@ template <typename P> MSL_FN void copy_ahead(P* to, const P* from) {
 MSL_FN void copies_end() { asm volatile("cp.async.commit_group;" : : : "memory"); }
 template <int N> MSL_FN void copies_wait() { asm volatile("cp.async.wait_group %0;" : : "n"(N) : "memory"); }
 
-// cluster.metal's functions
-template <int CLUSTER> MSL_FN void cluster_begins() {
-  if constexpr (CLUSTER > 1) asm volatile("barrier.cluster.arrive.relaxed.aligned;" : : : "memory");
-}
-template <int CLUSTER> MSL_FN void cluster_arrive() {
-  if constexpr (CLUSTER > 1) asm volatile("barrier.cluster.arrive.release.aligned;" : : : "memory");
-}
-template <int CLUSTER> MSL_FN void cluster_wait() {
-  if constexpr (CLUSTER > 1) asm volatile("barrier.cluster.wait.acquire.aligned;" : : : "memory");
-}
-template <int CLUSTER> MSL_FN void cluster_store(float* at, uint rank, float value) {
-  if constexpr (CLUSTER == 1) {
-    *at = value;
-  } else {
-    uint to = uint(__cvta_generic_to_shared(at));
-    asm("mapa.shared::cluster.u32 %0, %0, %1;" : "+r"(to) : "r"(rank));
-    asm volatile("st.shared::cluster.f32 [%0], %1;" : : "r"(to), "f"(value) : "memory");
-  }
-}
-
 // packed.metal's products: one rounding, as there, and one instruction
 MSL_FN vec<bfloat, 2> products(vec<bfloat, 2> a, vec<bfloat, 2> b) {
   return as_type<vec<bfloat, 2>>(__hmul2(as_type<__nv_bfloat162>(a), as_type<__nv_bfloat162>(b)));

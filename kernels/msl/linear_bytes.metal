@@ -5,17 +5,17 @@
 // planes of bytes, W's values are bytes, and a unit's products are summed without rounding: sum of q (256 high + low).
 // A weight is read once. Neither the way of the sums nor a row's bits depend on the number of rows.
 //
-// The simdgroups of a threadgroup, and the threadgroups of a cluster, share k. Each simdgroup keeps its slice of x in
-// registers and goes through pairs of 8-row tiles of W, of which DEPTH are on their way to threadgroup memory. TURN pairs
-// are a turn: at its end the simdgroups' sums are added, while the next turn goes on.
+// The simdgroups of TOGETHER neighbouring threadgroups share k. Each keeps its slice of x in registers and goes through
+// pairs of 8-row tiles of W, of which DEPTH are on their way to threadgroup memory. TURN pairs are a turn: at its end the
+// simdgroups' sums are added, while the next turn goes on. The last of the threadgroups gets the others' sums by mail.
 //
 // x [M, K]; w [R, K] packed; scales, biases [R, K / GROUP]; bias [R]; gain [K]; residual [M, O]; y [M, O].
-// R = 2 O where gated (rows of W: gates, then ups), else O. T: float16 or bfloat16.
+// R = 2 O where gated (rows of W: gates, then ups), else O. T: float16 or bfloat16. mail: EMPTY, before and after.
 // The norm's gain is applied to x, its 1 / rms to the sums, when all of x has been seen.
 #include "activation.metal"
-#include "cluster.metal"
 #include "linear_numbers.metal"
 #include "linear_stages.metal"
+#include "mail.metal"
 
 // The simdgroups' sums [SIMDS][PITCH] at one place, added in their order.
 template <int SIMDS, int PITCH>
@@ -71,21 +71,21 @@ METAL_FUNC float inverse_rms(float squares, float eps) {
   static_assert(NEEDS <= STAGED, "more threadgroup memory than was asked for");
   static_assert(SHARE % 2 == 0 && GROUPS % 2 == 0, "scales are copied in words");
   static_assert(PIECES % 2 == 0, "a stage is copied by all lanes");
-  static_assert(CLUSTER * SIMDS * SLICE >= UNITS, "every simdgroup takes one slice");
-  static_assert(CLUSTER == 1 || TURNS == 1, "a cluster joins its sums once");
+  constexpr int LETTERS = SIDES * TAKEN * M + (NORM ? M : 0);       // a threadgroup's sums, and squares of x
+  static_assert(TOGETHER * SIMDS * SLICE >= UNITS, "every simdgroup takes one slice");
+  static_assert(TOGETHER == 1 || TURNS == 1, "sums are sent once");
   static_assert(TURNS == 1 || DEPTH < TURN, "scales of the next turn come with the stages of this one");
 
   threadgroup uint4 staged[STAGED];
-  threadgroup float arrived[CLUSTER][CLUSTER > 1 ? SIDES * TAKEN * M + 8 : 1];  // by rank: others' sums and squares
   threadgroup float squares[SIMDS * 8 + 8];                         // [simdgroup][row], then each row's 1 / rms
 
   uint lane = thread_index_in_simdgroup;
   uint simd = simdgroup_index_in_threadgroup;
   uint row = lane / 4;
   uint part = lane % 4;                                             // which quarter of a unit
-  uint rank = threadgroup_position_in_grid.x % CLUSTER;             // which part of k
+  uint rank = threadgroup_position_in_grid.x % TOGETHER;            // which part of k
   uint first = (rank * SIMDS + simd) * SLICE;                       // the simdgroup's first unit
-  uint from = threadgroup_position_in_grid.x / CLUSTER * TAKEN;     // the first output
+  uint from = threadgroup_position_in_grid.x / TOGETHER * TAKEN;    // the first output
   uint base = metal::min(from, uint(O - TAKEN));                    // the last threadgroup repeats some of the one before
   threadgroup uint4* sums_at = staged + BUFFERS * SCALE_ROOM;       // [buffer][simdgroup][SUMS], after
   threadgroup uint4* numbers = sums_at + simd * NUMBERS;            // [unit][step][row][part]
@@ -103,7 +103,6 @@ METAL_FUNC float inverse_rms(float squares, float eps) {
   for (int p = 0; p < (SAME_GAINS ? 1 : AHEAD); p++) {
     bring_gain<UNITS, UNIT, ITEMS, NORM>(gains[p], gain, lane + 32u * p, first);
   }
-  cluster_begins<CLUSTER>();
   uint mine = first < uint(UNITS) ? first : rank * (SIMDS * SLICE);  // past the end: another's, whose products are with zeros
   copy_scales<TAKEN, GATED, O, TURN, GROUPS, SHARE, SCALE_PIECE, SCALE_PITCH>(
       (threadgroup T*)staged, scales, biases, base, rank * SHARE, 0, thread_index_in_threadgroup, SIMDS * 32);
@@ -111,7 +110,7 @@ METAL_FUNC float inverse_rms(float squares, float eps) {
   copy_pair<TAKEN, GATED, O, WORDS, W, PIECES>(own, w, 0, base, mine, lane);
   copies_end();
   float early = 0.0f;                                               // this thread's first residual, long before its use
-  if (RESIDUAL && TURNS == 1 && rank == 0u && thread_index_in_threadgroup < uint(TAKEN * M)) {
+  if (RESIDUAL && TURNS == 1 && rank == uint(TOGETHER - 1) && thread_index_in_threadgroup < uint(TAKEN * M)) {
     early = float(residual[size_t(thread_index_in_threadgroup % M) * O + base + thread_index_in_threadgroup / M]);
   }
 
@@ -170,7 +169,7 @@ METAL_FUNC float inverse_rms(float squares, float eps) {
   }
   copies_wait<DEPTH>();
   threadgroup_barrier(mem_flags::mem_threadgroup);
-  if (NORM && CLUSTER == 1 && thread_index_in_threadgroup < uint(M)) {
+  if (NORM && TOGETHER == 1 && thread_index_in_threadgroup < uint(M)) {
     squares[SIMDS * 8 + lane] = inverse_rms<K>(added<SIMDS, 8>(squares, lane), as_type<float>(EPS));
   }
 
@@ -252,25 +251,30 @@ METAL_FUNC float inverse_rms(float squares, float eps) {
     threadgroup_barrier(mem_flags::mem_threadgroup);
     const threadgroup float* all = (const threadgroup float*)(sums_at + buffer * SIMDS * SUMS);
     int outs = TURNS == 1 ? TAKEN : metal::min(TURN * TILE_OUTS, TAKEN - turn * TURN * TILE_OUTS);
-    if constexpr (CLUSTER > 1) {                                    // the cluster's first threadgroup finishes
-      cluster_wait<CLUSTER>();                                      // all have begun
-      if (rank > 0u) {
-        for (uint i = thread_index_in_threadgroup; i < uint(TAKEN * M); i += SIMDS * 32) {
-          uint out = i / M;
-          uint at = (GATED ? out / 8 * 16 + out % 8 : out) * M + i % M;
-          for (int h = 0; h < SIDES; h++) {
-            cluster_store<CLUSTER>(&arrived[rank][h * TAKEN * M + i], 0u, added<SIMDS, 4 * SUMS>(all, at + h * 8 * M));
-          }
-        }
-        if (NORM && thread_index_in_threadgroup < uint(M)) {
-          cluster_store<CLUSTER>(&arrived[rank][SIDES * TAKEN * M + lane], 0u, added<SIMDS, 8>(squares, lane));
+    device float* letters = (device float*)mail + size_t(threadgroup_position_in_grid.x / TOGETHER) * (TOGETHER - 1) * LETTERS;
+    if (rank + 1 < uint(TOGETHER)) {
+      letters += rank * LETTERS;
+      for (uint i = thread_index_in_threadgroup; i < uint(TAKEN * M); i += SIMDS * 32) {
+        uint out = i / M;
+        uint at = (GATED ? out / 8 * 16 + out % 8 : out) * M + i % M;
+        for (int h = 0; h < SIDES; h++) {
+          send(letters + h * TAKEN * M + i, added<SIMDS, 4 * SUMS>(all, at + h * 8 * M));
         }
       }
-      cluster_arrive<CLUSTER>();
-      if (rank > 0u) {
-        return;
+      if (NORM && thread_index_in_threadgroup < uint(M)) {
+        send(letters + SIDES * TAKEN * M + lane, added<SIMDS, 8>(squares, lane));
       }
-      cluster_wait<CLUSTER>();
+      return;
+    }
+    if (NORM && TOGETHER > 1) {
+      if (thread_index_in_threadgroup < uint(M)) {
+        float total = 0.0f;
+        for (int r = 0; r + 1 < TOGETHER; r++) {
+          total += take(letters + r * LETTERS + SIDES * TAKEN * M + lane);
+        }
+        squares[SIMDS * 8 + lane] = inverse_rms<K>(total + added<SIMDS, 8>(squares, lane), as_type<float>(EPS));
+      }
+      threadgroup_barrier(mem_flags::mem_threadgroup);
     }
     constexpr int NEEDED = (TURN * TILE_OUTS * M + 31) / 32;        // simdgroups, each time others
     uint own_index = TURNS == 1 ? thread_index_in_threadgroup : (simd + SIMDS - turn * NEEDED % SIMDS) % SIMDS * 32 + lane;
@@ -283,18 +287,15 @@ METAL_FUNC float inverse_rms(float squares, float eps) {
       if (RESIDUAL && (TURNS > 1 || i >= uint(SIMDS * 32))) {
         addend = float(residual[size_t(m) * O + o]);
       }
-      float v = added<SIMDS, 4 * SUMS>(all, at);
-      float up = GATED ? added<SIMDS, 4 * SUMS>(all, at + 8 * M) : 0.0f;
-      float factor = NORM && CLUSTER == 1 ? squares[SIMDS * 8 + m] : 1.0f;
-      if constexpr (CLUSTER > 1) {
-        float total = NORM ? added<SIMDS, 8>(squares, m) : 0.0f;
-        for (int r = 1; r < CLUSTER; r++) {
-          v += arrived[r][i];
-          up += GATED ? arrived[r][TAKEN * M + i] : 0.0f;
-          total += NORM ? arrived[r][SIDES * TAKEN * M + m] : 0.0f;
-        }
-        factor = NORM ? inverse_rms<K>(total, as_type<float>(EPS)) : 1.0f;
+      float v = 0.0f;
+      float up = 0.0f;
+      for (int r = 0; r + 1 < TOGETHER; r++) {
+        v += take(letters + r * LETTERS + i);
+        up += GATED ? take(letters + r * LETTERS + TAKEN * M + i) : 0.0f;
       }
+      v += added<SIMDS, 4 * SUMS>(all, at);
+      up += GATED ? added<SIMDS, 4 * SUMS>(all, at + 8 * M) : 0.0f;
+      float factor = NORM ? squares[SIMDS * 8 + m] : 1.0f;
       if (o >= from) {
         v = metal::fma(v, factor, BIAS ? float(bias[o]) : 0.0f);
         up = metal::fma(up, factor, BIAS && GATED ? float(bias[o + O]) : 0.0f);
