@@ -22,7 +22,7 @@ import numpy as np
 
 from ..kernels import cubins, cuda, launch, linear_kernel
 from ..kernels.cuda_driver import Launcher, Memory, raw
-from ..kernels.linear import EMPTY, Weight
+from ..kernels.linear import Weight
 from ..kernels.norm import Norm
 from . import kernels_cuda as device
 
@@ -103,9 +103,8 @@ class Case:
             residual = x if self.residual is None else Memory.of(raw(self.residual))
             y = Memory.of(np.zeros((8, self.shape.outputs), np.uint32))
             packed = [raw(a) for a in (self.weight.weight, self.weight.scales, self.weight.biases)]
-            mail = Memory.of(np.full(1 << 20, EMPTY, np.uint32))  # more places than any shape needs
             self.sets = [
-                [x, *(Memory.of(a) for a in packed), x, gain, residual, mail, y] for _ in range(self.copies)
+                [x, *(Memory.of(a) for a in packed), x, gain, residual, y] for _ in range(self.copies)
             ]  # fmt: skip
         return self.sets
 

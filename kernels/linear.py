@@ -12,7 +12,6 @@ packs it (affine of 2, 3, 4, 5, 6 or 8 bits, mxfp4, mxfp8, nvfp4).
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import mlx.core as mx
 
@@ -27,8 +26,6 @@ CPU_UNPACK_ROWS = 8
 # It is unpacked a block of so many elements at a time, to bound memory: one or two blocks wait for MLX's thread.
 # AMD EPYC, 2048x384 4-bit, bfloat16, 64 rows: 15.3 ms and 1.6 MiB; by blocks of 2^18 15.2 and 2.8, of 2^16 15.7 and 1.1.
 CPU_UNPACK_ELEMENTS = 3 << 15
-
-EMPTY = 0xFFFFFFFF  # as mail.metal has it
 
 
 @dataclass(frozen=True)
@@ -56,18 +53,6 @@ class Weight:
     @property
     def packed(self) -> bool:
         return self.scales is not None
-
-    def mail(self, count: int) -> mx.array | None:
-        """So many places for linear_bytes.metal's threadgroups to send each other sums in; it leaves them as they were. Two
-        products with this matrix in one graph must depend on one another, as two steps of a model do."""
-        if count > self.places.get("count", 0):
-            self.places.update(count=count, mail=mx.full((count,), EMPTY, mx.uint32))
-            mx.eval(self.places["mail"])  # a traced step finds it computed
-        return self.places["mail"] if count else None
-
-    @cached_property
-    def places(self) -> dict:
-        return {}
 
     @property
     def arrays(self) -> list[mx.array]:

@@ -24,8 +24,9 @@ ACTS = {None: 0, "silu": 1, "gelu_tanh": 2, "relu2": 3}  # as activation.metal n
 FLOATS = (mx.float16, mx.bfloat16, mx.float32)
 
 INPUTS = ("x", "w", "scales", "biases", "bias", "gain", "residual")
-LANES, TILES = (launch.Kernel(name, INPUTS, ("y",), optional=INPUTS[2:]) for name in ("linear", "linear_tiles"))
-BYTES = launch.Kernel("linear_bytes", (*INPUTS, "mail"), ("y",), written=("mail",), optional=(*INPUTS[2:], "mail"))
+LANES, TILES, BYTES = (
+    launch.Kernel(name, INPUTS, ("y",), optional=INPUTS[2:]) for name in ("linear", "linear_tiles", "linear_bytes")
+)
 KERNELS = {"tiles": TILES, "bytes": BYTES, "lanes": LANES}
 
 
@@ -88,14 +89,13 @@ def fused(x, weight, norm, residual, glu, act) -> mx.array:
     }  # fmt: skip
     if kernel is BYTES:
         template["STAGED"] = linear_bytes.staged(knobs, bits, group, width, outputs, gated, x.size // width)
-        mail = weight.mail(linear_bytes.letters(knobs, outputs, gated))
     w = weight.weight if weight.packed or kernel is LANES else weight.weight.view(mx.uint32)
-    given = [w, weight.scales, weight.biases, weight.bias, norm and norm.weight, residual, *([mail] if kernel is BYTES else [])]
+    given = [w, weight.scales, weight.biases, weight.bias, norm and norm.weight, residual]
     (y,) = kernel(
         [x, *(x if array is None else array for array in given)],  # x stands where there is nothing
         [((*x.shape[:-1], outputs), x.dtype)],
         template=template,
-        groups=(-(-outputs // outputs_of_group(knobs, gated)) * knobs.get("together", 1), 1, 1),
+        groups=(-(-outputs // outputs_of_group(knobs, gated)), 1, 1),
         threads=32 * knobs["simds"],
     )
     return y

@@ -13,7 +13,7 @@ from smelt.kernels.norm import Norm
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
 TILES = {"kernel": "tiles", "simds": 2, "slice": 2, "outs": 16, "depth": 1, "resident": 1}
-BYTES = TILES | {"kernel": "bytes", "together": 1}
+BYTES = TILES | {"kernel": "bytes"}
 LANES = {"kernel": "lanes", "simds": 2, "split": 1, "rows": 4, "values": 8}
 ACT = {
     None: lambda y: y,
@@ -138,8 +138,8 @@ ODD = [
     (BYTES, 3, 64 * 12, 50, "slices that fill the banks", {"slice": 4, "simds": 3, "outs": 24, "depth": 2}),
     (BYTES, 3, 64 * 6, 130, "slices that do not fill the banks", {"slice": 3, "outs": 33}),
     (BYTES, 4, 64 * 2, 440, "turns of four pairs, and what is left", {"slice": 1, "outs": 216, "depth": 3}),
-    (BYTES, 5, 64 * 8, 70, "two threadgroups share k", {"outs": 24, "together": 2}),
-    (BYTES, 8, 64 * 14, 40, "the last of four has less k", {"slice": 1, "simds": 4, "together": 4, "depth": 2}),
+    (BYTES, 8, 64 * 16, 50, "two chunks, x taken for each pair", {"slice": 4, "outs": 40, "depth": 2}),
+    (BYTES, 3, 64 * 14, 50, "chunks whose text is not repeated, the last with less k", {"slice": 1, "simds": 4, "outs": 33, "depth": 3}),
     (BYTES, 6, 64 * 4, 70, "many loads under way", {"depth": 4, "simds": 4, "outs": 21, "slice": 1}),
     (LANES, 1, 64, 1, "fewer k than lanes, one output", {}),
     (LANES, 8, 64 * 9, 35, "k that the lanes do not divide", {"values": 16, "split": 2}),
@@ -158,7 +158,7 @@ def test_odd_shapes(force, knobs, rows, width, outputs, changes, glu):
 SPLITS = {
     "tiles": TILES,
     "bytes": BYTES,
-    "bytes, two threadgroups": BYTES | {"simds": 1, "together": 2, "outs": 8},
+    "bytes in two chunks": BYTES | {"slice": 1},
     "bytes in a slice each": BYTES | {"simds": 4, "slice": 1, "outs": 24},
     "lanes": LANES,
 }

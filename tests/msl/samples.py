@@ -48,7 +48,7 @@ def linear_tiles():
 
 
 def linear_bytes():
-    return linear_by({"kernel": "bytes", "simds": 2, "slice": 1, "outs": 8, "depth": 1, "resident": 1, "together": 1, "turn": 1})
+    return linear_by({"kernel": "bytes", "simds": 2, "slice": 1, "outs": 8, "depth": 1, "resident": 1, "turn": 1})
 
 
 def handed_to_the_host():
