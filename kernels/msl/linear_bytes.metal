@@ -297,15 +297,15 @@ METAL_FUNC float inverse_rms(float squares, float eps) {
           }
         }
       }
+      if (chunk < CHUNKS - 1) {
+        continue;
+      }
       if (CHUNKS > 1) {                                             // sums come where other simdgroups have numbers
         threadgroup_barrier(mem_flags::mem_threadgroup);
 #pragma unroll
-        for (int k = 0; k < TURN && chunk == CHUNKS - 1; k++) {
+        for (int k = 0; k < TURN; k++) {
           store_sums<M>(sums + k * 16 * M, waiting[CHUNKS > 1 ? k : 0], row, part);
         }
-      }
-      if (chunk < CHUNKS - 1) {
-        continue;
       }
       if (NORM && CHUNKS > 1 && thread_index_in_threadgroup < uint(M)) {
         squares[SIMDS * 8 + lane] = inverse_rms<K>(added<SIMDS, 8>(squares, lane), as_type<float>(EPS));

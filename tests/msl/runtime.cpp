@@ -637,7 +637,7 @@ int msl_run(Launch* todo) {
   if (!reserve()) return -1;
   launch = todo;
   failed = false, current = nullptr;
-  random_state = todo->seed | 1;
+  random_state = todo->seed * 2654435769u | 1;  // small seeds, too, begin anywhere
   epochs[DEVICE] = epochs[THREADGROUP] = 1;
   memset(simdgroups, 0, sizeof simdgroups);
   dl_iterate_phdr(find_image, (void*)todo->entry);
