@@ -127,7 +127,12 @@ def chosen_knobs(bits: int, group: int, width: int, rows: int, gated: bool, dtyp
     found = launch.knobs("linear", shape_key(bits, width, rows, gated), {})
     if not found or impossible(found, bits, group, width, gated, dtype):
         found = default_knobs(bits, group, width, outputs, gated, dtype)
-    return linear_bytes.fitted(found, bits, group, width, gated, count) if found["kernel"] == "bytes" else found
+    return fitted(found, bits, group, width, gated, count)
+
+
+def fitted(knobs: dict, bits: int, group: int, width: int, gated: bool, count: int) -> dict:
+    """What `count` rows leave room for, and what follows from it."""
+    return linear_bytes.fitted(knobs, bits, group, width, gated, count) if knobs["kernel"] == "bytes" else knobs
 
 
 def default_knobs(bits, group, width, outputs, gated, dtype) -> dict:

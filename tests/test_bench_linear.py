@@ -1,0 +1,47 @@
+"""The bench of linear, on a driver that only counts."""
+
+import mlx.core as mx
+import pytest
+from cuda_fake import Driver
+from smelt.bench import bench_linear as bench
+from smelt.kernels import launch, linear_kernel
+
+
+@pytest.fixture
+def on_cuda(monkeypatch):
+    """As if MLX computed on a large NVIDIA GPU: what is launched is caught, not run."""
+    for name, value in {"chip": ("sm_90", "NVIDIA H200"), "machine": "cuda", "cores": 132, "core_memory": 228}.items():
+        monkeypatch.setattr(launch, name, lambda value=value: value)
+    monkeypatch.setattr(launch, "knobs", lambda op, key, default: default)
+
+
+def cases():
+    shapes = {
+        "qkv": bench.Shape("m qkv", 128, 192, norm=True),
+        "o": bench.Shape("m o", 128, 128, residual=True),
+        "gate_up": bench.Shape("m gate_up", 128, 512, norm=True, glu="silu"),
+        "down": bench.Shape("m down", 256, 128, residual=True),
+    }
+    return {name: bench.Case(shape, mx.bfloat16, 4, 64, megabytes=0) for name, shape in shapes.items()}
+
+
+def test_each_product_of_a_layer_reads_what_the_one_before_wrote(monkeypatch, on_cuda):
+    driver = Driver(cost=lambda name, template: 2.0 if template["RESIDUAL"] else 3.0).install(monkeypatch)
+    assert bench.layer_us(cases(), 4) == pytest.approx(2 * 2.0 + 2 * 3.0)
+    qkv, o, gate_up, down, qkv_again = driver.captured[0][:5]
+    x, residual, y = 0, 6, -1
+    assert o.pointers[residual] == qkv.pointers[x], "o adds to the stream that qkv reads"
+    assert gate_up.pointers[x] == o.pointers[y] == down.pointers[residual]
+    assert down.pointers[x] == gate_up.pointers[y] and down.pointers[y] == qkv_again.pointers[x]
+    assert qkv_again.pointers[1] != qkv.pointers[1], "another copy of the matrix, so that it is in no cache"
+
+
+@pytest.mark.parametrize("kernel", ["bytes", "tiles", "lanes"])
+def test_candidates_of_a_sweep_are_possible_and_launched_as_they_are(on_cuda, kernel):
+    case = bench.Case(bench.Shape("m", 2560, 6144, norm=True), mx.bfloat16, 4, 64, megabytes=0)
+    found = bench.candidates(case, kernel)
+    assert found and all(not linear_kernel.impossible(k, 4, 64, 2560, False, mx.bfloat16) for k in found)
+    for knobs in found[:: len(found) // 5 + 1]:
+        launched, *_, template, groups, threads = bench.variant(case, knobs, 8)
+        assert launched is linear_kernel.KERNELS[kernel] and threads == 32 * knobs["simds"]
+        assert {name: template[name.upper()] for name in knobs if name not in ("kernel", "depth")}.items() <= knobs.items()
