@@ -176,6 +176,19 @@ def test_a_row_has_the_same_bits_among_1_to_8(force, knobs, dtype):
             assert mx.array_equal(together, mx.concatenate(alone[:rows])), f"{rows} rows"
 
 
+def test_bits_do_not_hang_on_turns_nor_on_stages(force, monkeypatch):
+    problem = Problem(8, 128, 112, BF16, norm=True, glu="silu", residual=True)
+    found = {}
+    for at_once, depth in ((12, 3), (12, 1), (14, 3), (14, 2)):  # of 14 pairs: four turns, or one
+        monkeypatch.setattr(linear_bytes, "AT_ONCE", at_once)
+        force(BYTES | {"slice": 1, "outs": 112, "depth": depth})
+        with kernels_run("random"):
+            found[at_once, depth] = problem.fused()
+            for rows in (1, 5):
+                assert mx.array_equal(problem.fused(slice(0, rows)), found[at_once, depth][:rows]), f"{rows} rows"
+    assert all(mx.array_equal(y, found[12, 3]) for y in found.values())
+
+
 @pytest.mark.parametrize("bits, group", [(4, 32), (4, 128), (8, 64)])
 def test_numbers_are_the_same_in_passes_over_few_rows_and_over_many(force, bits, group):
     force(BYTES | {"slice": 2 * 64 // linear_bytes.unit_of(bits, group), "simds": 4})
