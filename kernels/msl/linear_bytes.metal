@@ -112,14 +112,7 @@ METAL_FUNC float inverse_rms(float squares, float eps) {
   // What is needed first is asked for first: x, then scales, then one stage of W. More of W at once, and x comes later.
   uint coming[AHEAD][V / 2];                                        // of x, two values a word
   uint gains[SAME_GAINS ? 1 : AHEAD][V / 2];
-#pragma unroll
-  for (int p = 0; p < AHEAD; p++) {
-    bring_item<M, K, UNITS, UNIT, ITEMS>(coming[p], x, lane + 32u * p, begin);
-  }
-#pragma unroll
-  for (int p = 0; p < (SAME_GAINS ? 1 : AHEAD); p++) {
-    bring_gain<UNITS, UNIT, ITEMS, NORM>(gains[p], gain, lane + 32u * p, begin);
-  }
+  bring_passes<0, M, K, UNITS, UNIT, ITEMS, NORM>(coming, gains, x, gain, lane, begin);
   copy_scales<TAKEN, GATED, O, TURN, GROUPS, SCALE_PIECE, SCALE_PITCH>(
       (threadgroup T*)staged, scales, biases, base, 0, thread_index_in_threadgroup, SIMDS * 32);
   copies_end();
@@ -136,15 +129,8 @@ METAL_FUNC float inverse_rms(float squares, float eps) {
 #pragma unroll REPEATED
   for (int chunk = 0; chunk < CHUNKS; chunk++) {
     uint first = uint(chunk) * (SIMDS * SLICE) + begin;             // past the end x is zero, and W any
-    if (chunk > 0) {
-#pragma unroll
-      for (int p = 1; p < AHEAD; p++) {
-        bring_item<M, K, UNITS, UNIT, ITEMS>(coming[p], x, lane + 32u * p, first);
-      }
-#pragma unroll
-      for (int p = 1; p < (SAME_GAINS ? 1 : AHEAD); p++) {
-        bring_gain<UNITS, UNIT, ITEMS, NORM>(gains[p], gain, lane + 32u * p, first);
-      }
+    if (chunk > 0) {                                                // its first pass came with the last pair
+      bring_passes<1, M, K, UNITS, UNIT, ITEMS, NORM>(coming, gains, x, gain, lane, first);
       simdgroup_barrier(mem_flags::mem_threadgroup);
     }
     // x in numbers, by all lanes of the simdgroup: then each takes what it multiplies.

@@ -22,11 +22,26 @@ METAL_FUNC void bring_item(thread uint (&values)[N], const device T* x, uint ite
   bring(values, x + item / ITEMS * K + unit * UNIT + item % 4 * (2 * N), inside);
 }
 
-// An item's part of the norm's gain.
+// An item's part of the norm's gain: the same for all rows.
 template <int UNITS, int UNIT, int ITEMS, bool NORM, int N, typename T>
 METAL_FUNC void bring_gain(thread uint (&gains)[N], const device T* gain, uint item, uint first) {
   uint unit = first + item % ITEMS / 4;
   bring(gains, gain + unit * UNIT + item % 4 * (2 * N), NORM && unit < uint(UNITS));
+}
+
+// Passes FROM and on of those whose items are on their way at once, with the gains that go with them: one pass has those of
+// all where a pass has whole rows.
+template <int FROM, int M, int K, int UNITS, int UNIT, int ITEMS, bool NORM, int AHEAD, int GAINS, int N, typename T>
+METAL_FUNC void bring_passes(thread uint (&values)[AHEAD][N], thread uint (&gains)[GAINS][N], const device T* x,
+                             const device T* gain, uint lane, uint first) {
+#pragma unroll
+  for (int p = FROM; p < AHEAD; p++) {
+    bring_item<M, K, UNITS, UNIT, ITEMS>(values[p], x, lane + 32u * p, first);
+  }
+#pragma unroll
+  for (int p = FROM; p < GAINS; p++) {
+    bring_gain<UNITS, UNIT, ITEMS, NORM>(gains[p], gain, lane + 32u * p, first);
+  }
 }
 
 // The bits of the largest magnitude: NaN's are above all others.
