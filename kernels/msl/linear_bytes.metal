@@ -230,7 +230,7 @@ METAL_FUNC float inverse_rms(float squares, float eps) {
           }
           copies_end();
           slot = slot + 1 == DEPTH ? 0 : slot + 1;
-          if (k == TURN - 1 && chunk + 1 < CHUNKS) {
+          if (k == PAIRS - 1 && chunk + 1 < CHUNKS) {               // of one turn, which may be longer
             bring_item<M, K, UNITS, UNIT, ITEMS>(coming[0], x, lane, first + SIMDS * SLICE);
             bring_gain<UNITS, UNIT, ITEMS, NORM>(gains[0], gain, lane, first + SIMDS * SLICE);
           }
