@@ -14,6 +14,7 @@ import itertools
 import json
 import random
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,8 +251,8 @@ def layer_us(cases: dict[str, Case], rows: int) -> float:
 
     def memories(name: str, turn: int, x: Memory, residual: Memory, y: Memory | None = None) -> list[Memory]:
         case = cases[name]
-        _, w, scales, biases, _, gain, _, own = case.memories()[turn % case.copies]
-        return [x, w, scales, biases, x, gain if case.norm else x, residual if case.shape.residual else x, y or own]
+        _, w, scales, biases, bias, gain, _, own = case.memories()[turn % case.copies]
+        return [x, w, scales, biases, bias, gain, residual, y or own]
 
     def layer(turn: int) -> dict[str, list[Memory]]:
         qkv, o = memories("qkv", turn, stream, stream), memories("o", turn, seen, stream)
@@ -266,13 +267,15 @@ def layer_us(cases: dict[str, Case], rows: int) -> float:
     return Graph(record).replay_us() / turns
 
 
-def show_layers(rows: list[int]) -> None:
-    for model in sorted({shape.name.split()[0] for shape in SHAPES}):
+def layers(args, rows: list[int]) -> Iterator[dict]:
+    for model in sorted({shape.name.split()[0] for shape in SHAPES if args.only in shape.name}):
         found = {shape.name.split()[1]: shape for shape in SHAPES if shape.name.startswith(f"{model} ")}
-        cases = {name: Case(found[name], mx.bfloat16, 4, 64) for name in ("qkv", "o", "gate_up", "down")}
-        build([variant(case, None, r) for case in cases.values() for r in rows])
+        of_layer = {name: Case(found[name], mx.bfloat16, args.bits, args.group) for name in ("qkv", "o", "gate_up", "down")}
+        build([variant(case, None, r) for case in of_layer.values() for r in rows])
         warm_up()
-        print(model, " ".join(f"{r}:{layer_us(cases, r):7.2f}" for r in rows), "us a layer", flush=True)
+        us = {r: layer_us(of_layer, r) for r in rows}
+        print(f"{model}, a layer  {' '.join(f'{r}:{value:7.2f}' for r, value in us.items())} us", flush=True)
+        yield {"layer": model, "us": us}
 
 
 def right(case: Case, found: list[dict], rows: int) -> list[dict]:
@@ -333,7 +336,7 @@ def cases(args):
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--sweep", choices=("bytes", "tiles", "lanes"), help="try every candidate of this kernel")
-    options.add_argument("--layer", action="store_true", help="only a layer's products in a row")
+    options.add_argument("--layer", action="store_true", help="a layer's products in a row, of the models whose shapes --only lets through")
     options.add_argument("--only", default="", help="shapes whose name contains this")
     options.add_argument("--seconds", type=float, default=20.0, help="of a shape's sweep")
     options.add_argument("--cubins", type=Path, help="a folder to keep compiled kernels in")
@@ -348,14 +351,11 @@ def main() -> None:
         for case in cases(args):
             build([variant(case, knobs, 8) for knobs in candidates(case, args.sweep)])
         return
-    if args.layer:
-        show_layers([1, 2, 4, 8])
-        return
     warm_up()
     copy = device.copy_gbps()
     print(f"{launch.chip()[1]}, MLX {mx.__version__}, copy {copy:.0f} GB/s", flush=True)
-    kept = []
-    for case in cases(args):
+    kept = list(layers(args, [1, 2, 4, 8])) if args.layer else []
+    for case in () if args.layer else cases(args):
         shape = case.shape
         print(f"{shape.name} {shape.width}->{shape.rows}", flush=True)
         if args.sweep:
