@@ -24,8 +24,8 @@ MAX_TOKENS = 8
 INPUTS = ("q", "keys", "values", "where", "after", "arrived")
 OUTPUTS = ("o", "partial")
 KERNEL = {
-    "lanes": launch.Kernel("attention", INPUTS, OUTPUTS, written=("arrived",)),
-    "tiles": launch.Kernel("attention_tiles", INPUTS, OUTPUTS, written=("arrived",)),
+    walk: launch.Kernel(name, INPUTS, OUTPUTS, written=("arrived",), scratch=("partial",))
+    for walk, name in (("lanes", "attention"), ("tiles", "attention_tiles"))
 }
 MERGE = launch.Kernel("attention_merge", ("partial", "bounds"), ("o",))
 DEFAULT = {
@@ -89,16 +89,18 @@ class Plan:
         self.walk = knobs["walk"]
         self.parts = self.addresses.pages // knobs["span"]
         self.last = knobs["join"] == "last" and not self.whole
+        tiles = pages.kv_heads * -(-self.rows // knobs["tile"])
+        walking = walkers(tiles * self.batch, self.parts, knobs["resident"])
         self.shape = {"T": self.dtype, "GROUP": self.heads // pages.kv_heads, "NEW": self.new, "KV": pages.kv_heads,
                       "D": head_dim, "PAGE": PAGE, "SPAN": knobs["span"], "WINDOW": pages.window or 0}  # fmt: skip
         self.template = {
-            **self.shape, "WHOLE": self.whole, "LAST": self.last,
+            **self.shape, "WHOLE": self.whole, "LAST": self.last, "ONCE": walking == self.parts,
             "SCALE": float_bits(self.scale), "CAPPED": self.cap is not None, "CAP": float_bits(self.cap or 1.0),
             "TILE": knobs["tile"], "SIMDS": knobs["simds"], "RESIDENT": knobs["resident"],
         }  # fmt: skip
         if self.walk == "lanes":
             self.template |= {"BATCH": knobs["batch"], "LANES": lanes_of(head_dim)}
-        self.groups = (pages.kv_heads * -(-self.rows // knobs["tile"]), self.batch, self.parts)
+        self.groups = (tiles, self.batch, walking)
         self.threads = 32 * knobs["simds"]
 
     @property
@@ -124,6 +126,11 @@ class Plan:
 
     def joined(self, o: mx.array, partial: mx.array) -> mx.array:
         return o if self.whole or self.last else merged(partial, self.addresses, self.shape, self.parts, self.result)
+
+
+def walkers(tiles: int, parts: int, resident: int) -> int:
+    """Threadgroups that share the parts of each of so many tiles of q: as many as all cores have room for at once."""
+    return max(1, min(parts, launch.cores() * resident // tiles))
 
 
 def merged(partial: mx.array, addresses, shape: dict, parts: int, result: tuple) -> mx.array:

@@ -38,13 +38,20 @@ class Kernel:
     inputs, outputs   the names the body uses; every input has at least one dimension, scalars are template values
     written           inputs that the body writes to, in place: see pages_kernel.py for when that is sound
     optional          inputs for which another one may stand where there is nothing
+    scratch           outputs of which the body need not write all: nobody reads what it leaves out
     """
 
     def __init__(
-        self, name: str, inputs: Sequence[str], outputs: Sequence[str], written: Sequence[str] = (), optional: Sequence[str] = ()
+        self,
+        name: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        written: Sequence[str] = (),
+        optional: Sequence[str] = (),
+        scratch: Sequence[str] = (),
     ):
         self.name, self.inputs, self.outputs = name, tuple(inputs), tuple(outputs)
-        self.written, self.optional = tuple(written), tuple(optional)
+        self.written, self.optional, self.scratch = tuple(written), tuple(optional), tuple(scratch)
 
     @functools.cached_property
     def text(self) -> tuple[str, str]:

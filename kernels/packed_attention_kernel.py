@@ -48,7 +48,7 @@ def fused(q, pages, addresses, *, scale, cap) -> mx.array:
              "SPAN": knobs["span"], "WINDOW": pages.window or 0}  # fmt: skip
     whole, result = parts == 1, ((batch, new, heads * head_dim), q.dtype)
     (partial,) = PARTIAL(
-        [q, *pages.held, addresses.table, addresses.bounds, addresses.size, waited_for(pages, q)],
+        [q, *pages.held, addresses.pages_of_rows, addresses.bounds, addresses.size, waited_for(pages, q)],
         [result if whole else parted(batch * kv_heads * parts * rows, head_dim)],
         template={
             **shape, "P": q.dtype if whole else mx.float32, "WHOLE": whole, "SCALE": float_bits(scale),

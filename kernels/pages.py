@@ -87,7 +87,7 @@ class Addresses:
         position [B]   of the first new token
         bounds [B, 2]  positions of the table's first slot and of the first new token
         slots [B T]    of the new tokens
-        table [B, N]   pages of each row (0 past its last)
+        table [N, B]   pages of each row (0 past its last): where one's first is does not depend on N
 
     A kernel that decodes takes `where`, which has them all: each input of a launch costs MLX time. Others take parts.
     """
@@ -119,7 +119,13 @@ class Addresses:
 
     @cached_property
     def table(self) -> mx.array:
-        return self.where[-self.rows * self.pages :].reshape(-1, self.pages)
+        """[B, N]."""
+        return self.pages_of_rows.T
+
+    @cached_property
+    def pages_of_rows(self) -> mx.array:
+        """The table as it stands there, [N, B]."""
+        return self.where[-self.rows * self.pages :].reshape(-1, self.rows)
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,7 @@ class Rows:
         table = np.zeros((len(tables), count), np.int32)
         for row, pages in zip(table, tables, strict=True):
             row[: len(pages)] = pages
-        parts = [[capacity, count], position, bounds, slots, table.ravel()]
+        parts = [[capacity, count], position, bounds, slots, table.T.ravel()]
         *ends, total = accumulate(map(len, parts))
         growth = np.zeros(total, np.int32)
         growth[ends[0] : ends[1]] = growth[ends[1] + 1 : ends[2] : 2] = growth[ends[2] : ends[3]] = new

@@ -20,7 +20,8 @@ from .qk_norm_rope_kernel import GAINS
 INPUTS = ("qkv", "where", "periods", *GAINS, "keys", "values", "after", "arrived")
 KERNEL = {
     walk: launch.Kernel(
-        name, INPUTS, attention_kernel.OUTPUTS, written=("keys", "values", "arrived"), optional=("periods", *GAINS, "after")
+        name, INPUTS, attention_kernel.OUTPUTS, written=("keys", "values", "arrived"), optional=("periods", *GAINS, "after"),
+        scratch=("partial",),
     )
     for walk, name in (("lanes", "self_attention"), ("tiles", "self_attention_tiles"))
 }

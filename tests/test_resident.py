@@ -46,7 +46,7 @@ def test_all_addresses_of_a_step_are_one_copy(copies):
     spans = (span_of(0, ((128, 70),)), span_of(5, ((5, 20),)))
     found = Rows(spans, 320).addresses(2, 320)
     assert len(copies) == 1
-    assert found.where.tolist() == [320, 2, 68, 23, 0, 68, 0, 23, 196, 197, 23, 24, 2, 3, 0, 0]
+    assert found.where.tolist() == [320, 2, 68, 23, 0, 68, 0, 23, 196, 197, 23, 24, 2, 0, 3, 0]
     assert found.rows == 2 and found.pages == 2
     assert found.table.tolist() == [[2, 3], [0, 0]]
     assert found.bounds.tolist() == [[0, 68], [0, 23]]

@@ -39,6 +39,15 @@ METAL_FUNC float held(thread uint (&words)[N], int e) {
   }
 }
 
+// The pages of a simdgroup's keys of a part; `table` is its row's, [parts SPAN, batch].
+template <int SPAN, int KEYS, int PAGE, int N, typename Table>
+METAL_FUNC void take_pages(thread uint (&pages)[N], Table table, uint part, uint batch, uint simd) {
+#pragma unroll
+  for (int i = 0; i < N; i++) {
+    pages[i] = uint(load_now(table + (part * SPAN + simd * KEYS / PAGE + i) * batch));
+  }
+}
+
 // Whether any of the tokens position .. position + NEW - 1 sees any of the COUNT positions from `from` on.
 template <int COUNT, int NEW, int WINDOW>
 METAL_FUNC bool any_seen(int from, int position) {

@@ -38,7 +38,7 @@
           o[to + e] = T(value[e] / sum);
         }
       } else {
-        size_t to = ((size_t(row) * KV + head) * threadgroups_per_grid.z + part) * R + r;
+        size_t to = (above + part) * R + r;
 #pragma unroll
         for (int e = 0; e < EACH; e++) {
           partial[to * D + d + e] = value[e];

@@ -1,16 +1,19 @@
-// attention_last.metal: statements that attention's kernels end with: of the threadgroups of a tile of q, one a part, the
-// one that ends last joins the parts as attention_merge.metal does. `arrived` counts those that have ended, and is zero again.
+// attention_last.metal: statements that attention's kernels end with: of the threadgroups of a tile of q, the one that
+// ends last joins the parts as attention_merge.metal does. `arrived` counts those that have ended, and is zero again.
 
   threadgroup bool ended[1];                            // whether all have
   if constexpr (LAST) {
-    device atomic_uint* count = (device atomic_uint*)arrived + (size_t(row) * KV + head) * TILES + tile;
-    int others = last_part<SPAN * PAGE>(origin, position + NEW - 1) - first_part<SPAN * PAGE, WINDOW>(origin, position);
+    device atomic_uint* counter = (device atomic_uint*)arrived + (size_t(row) * KV + head) * TILES + tile;
+    uint others = metal::min(step, upto_part - from_part + 1) - 1;
     threadgroup_barrier(mem_flags::mem_device);
     if (thread_index_in_threadgroup == 0) {
-      device_fence<LAST>();
-      bool all = atomic_fetch_add_explicit(count, 1u, memory_order_relaxed) == uint(others);
-      if (all) {
+      bool all = others == 0;
+      if (!all) {
         device_fence<LAST>();
+        all = atomic_fetch_add_explicit(counter, 1u, memory_order_relaxed) == others;
+        if (all) {
+          device_fence<LAST>();
+        }
       }
       ended[0] = all;
     }
@@ -22,9 +25,9 @@
         uint d = (i % (D / (32 * EACH)) * 32 + lane) * EACH;
         if (r < uint(R)) {
           int self = position + int(r % NEW);
-          int from = first_part<SPAN * PAGE, WINDOW>(origin, self);
-          int upto = last_part<SPAN * PAGE>(origin, self);
-          size_t at = (size_t(row) * KV + head) * threadgroups_per_grid.z * R + r;
+          int from = first_part<SIZE, WINDOW>(origin, self);
+          int upto = last_part<SIZE>(origin, self);
+          size_t at = above * R + r;
           float v[EACH];
           joined_parts<D, R>(v, partial + at * D, stats + 2 * at, from, upto, from, upto, d, lane);
           size_t to = ((size_t(row) * NEW + r % NEW) * (KV * GROUP) + head * GROUP + r / NEW) * D + d;
@@ -34,8 +37,8 @@
           }
         }
       }
-      if (thread_index_in_threadgroup == 0) {
-        atomic_store_explicit(count, 0u, memory_order_relaxed);
+      if (others > 0 && thread_index_in_threadgroup == 0) {
+        atomic_store_explicit(counter, 0u, memory_order_relaxed);
       }
     }
   }

@@ -61,7 +61,6 @@ METAL_FUNC void load_packed(const device uint* words, const device T* grids, uin
   uint own = lane / LANES;                              // which of the keys
   uint offset = lane % LANES * CHUNK;                   // of the lane's first chunk
   uint slots = uint(size[0]);
-  uint pages = threadgroups_per_grid.z * SPAN;
   int first = bounds[2 * row] + int(part) * SPAN * PAGE;  // position of the part's first slot
   int position = bounds[2 * row + 1];
   device float* stats = (device float*)partial + size_t(threadgroups_per_grid.y) * KV * threadgroups_per_grid.z * R * D;
@@ -130,7 +129,7 @@ METAL_FUNC void load_packed(const device uint* words, const device T* grids, uin
         continue;                                       // none of these keys is seen
       }
       // A simdgroup's keys of one turn are in one page, which the table has, since some of them are seen.
-      uint page = uint(table[row * pages + part * SPAN + k0 / PAGE]);
+      uint page = uint(table[(part * SPAN + k0 / PAGE) * threadgroups_per_grid.y + row]);
       size_t slot = size_t(head) * slots + size_t(page) * PAGE + k0 % PAGE + own;
       uint key[BATCH][N][W];
       uint value[BATCH][N][W];

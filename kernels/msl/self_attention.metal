@@ -28,7 +28,7 @@
   for (int t = 0; t < TILE; t++) {
 #pragma unroll
     for (int e = 0; e < E; e++) {
-      float v = seen ? float(((threadgroup T*)queries)[t * PITCH + e / W * (LANES * W) + offset + e % W]) : 0.0f;
+      float v = float(((threadgroup T*)queries)[t * PITCH + e / W * (LANES * W) + offset + e % W]);
       query[t][e] = v * as_type<float>(SCALE);
     }
   }

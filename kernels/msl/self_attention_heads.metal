@@ -1,10 +1,9 @@
 // self_attention_heads.metal: statements that bring a threadgroup its heads of the rows of qkv, normed and turned: its
-// tile of q to `queries` [TILE, PITCH], keys and values of the new tokens in its part to `fresh` [NEW, 2, D] and, by the
+// tile of q to `queries` [TILE, PITCH], keys and values of the new tokens in its parts to `fresh` [NEW, 2, D] and, by the
 // first tile's threadgroup, to their slots.
 
-  // Each simdgroup a head: the rows of q, then keys and values of the new tokens that are in this part.
-  int begun = position - first;                         // where the first new token is in this part
-  for (int u = int(simd); seen && u < UNITS; u += SIMDS) {
+  // Each simdgroup a head: the rows of q, then keys and values of the new tokens that are in its parts.
+  for (int u = int(simd); u < UNITS; u += SIMDS) {
     if (u != int(simd)) {
       unit = head_of<GROUP, NEW, KV, TILE, SAME>(uint(u), tile, head);
       bring_head(coming, qkv + ((size_t(row) * NEW + unit.y) * GIVEN + unit.z) * D,
@@ -12,7 +11,8 @@
     }
     uint kind = unit.x;
     int token = int(unit.y);
-    if (kind == 0 || (begun + token >= 0 && begun + token < SPAN * PAGE)) {
+    uint own_part = uint(position + token - origin) / SIZE;
+    if (kind == 0 || own_part % step == threadgroup_position_in_grid.z) {
       bool normed = of_kind(kind, Q_NORM, K_NORM, V_NORM);
       float at = float(position + token) * as_type<float>(PERIODIC);
       float v[D / 32];

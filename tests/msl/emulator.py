@@ -130,7 +130,7 @@ class Emulator:
         if status:
             raise KernelError(job.kind.decode(), f"{error.value.decode()}{source_line(kernel, library, job)}")
         for buffer in buffers:
-            if buffer.writable and buffer.unwritten:
+            if buffer.writable and buffer.unwritten and buffer.name.decode() not in kernel.scratch:
                 count, total = buffer.unwritten, buffer.bytes // buffer.element
                 name, first = buffer.name.decode(), buffer.first_unwritten
                 raise KernelError("unwritten", f"{count} of {total} elements of output '{name}', the first is {first}")
