@@ -33,8 +33,10 @@ DEFAULT = {
     "tiles": {"walk": "tiles", "span": 2, "simds": 8, "tile": 8, "resident": 2},
 }
 SHARED = 16 << 10  # bytes of threadgroup memory for the simdgroups' sums: twice that would not leave room for more
+SPARE = 16  # KiB of a CUDA core's memory for all else
 TILED = (64, 128)  # sizes of heads that "tiles" takes
 TURN = 16  # keys that a simdgroup of "tiles" takes at once
+FEW = 4  # parts of a threadgroup, for which no walk through them pays
 JOINED = 4  # rows whose sums "tiles" has in threadgroup memory at once
 
 
@@ -91,15 +93,18 @@ class Plan:
         self.last = knobs["join"] == "last" and not self.whole
         tiles = pages.kv_heads * -(-self.rows // knobs["tile"])
         walking = walkers(tiles * self.batch, self.parts, knobs["resident"])
+        once = walking == self.parts
         self.shape = {"T": self.dtype, "GROUP": self.heads // pages.kv_heads, "NEW": self.new, "KV": pages.kv_heads,
                       "D": head_dim, "PAGE": PAGE, "SPAN": knobs["span"], "WINDOW": pages.window or 0}  # fmt: skip
         self.template = {
-            **self.shape, "WHOLE": self.whole, "LAST": self.last, "ONCE": walking == self.parts,
+            **self.shape, "WHOLE": self.whole, "LAST": self.last, "ONCE": once,
             "SCALE": float_bits(self.scale), "CAPPED": self.cap is not None, "CAP": float_bits(self.cap or 1.0),
             "TILE": knobs["tile"], "SIMDS": knobs["simds"], "RESIDENT": knobs["resident"],
         }  # fmt: skip
         if self.walk == "lanes":
             self.template |= {"BATCH": knobs["batch"], "LANES": lanes_of(head_dim)}
+        else:
+            self.template |= {"STAGED": staged(knobs, head_dim, once)}
         self.groups = (tiles, self.batch, walking)
         self.threads = 32 * knobs["simds"]
 
@@ -129,8 +134,10 @@ class Plan:
 
 
 def walkers(tiles: int, parts: int, resident: int) -> int:
-    """Threadgroups that share the parts of each of so many tiles of q: as many as all cores have room for at once."""
-    return max(1, min(parts, launch.cores() * resident // tiles))
+    """Threadgroups that share the parts of each of so many tiles of q: as many as all cores have room for at once, but of few
+    parts each has one, since a walk through several costs registers."""
+    room = max(1, launch.cores() * resident // tiles)
+    return parts if parts < FEW * room else room
 
 
 def merged(partial: mx.array, addresses, shape: dict, parts: int, result: tuple) -> mx.array:
@@ -182,10 +189,18 @@ def fit_tiles(knobs: dict, head_dim: int) -> dict:
     """So many simdgroups that each has a turn of keys, and all have room for their sums."""
     from .pages import PAGE as page
 
-    simds, joined = knobs["simds"], min(knobs["tile"], JOINED)
-    while simds > 1 and (4 * simds * joined * head_dim > SHARED or knobs["span"] * page % (simds * TURN)):
+    simds = knobs["simds"]
+    limit = launch.core_memory() - SPARE << 10 if launch.machine() == "cuda" else SHARED
+    while simds > 1 and (16 * staged(knobs | {"simds": simds}, head_dim, False) > limit or knobs["span"] * page % (simds * TURN)):
         simds //= 2
     return {"simds": simds}
+
+
+def staged(knobs: dict, head_dim: int, once: bool) -> int:
+    """Pieces of 16 bytes of threadgroup memory that "tiles" takes: keys and values of a turn for each simdgroup, 32 bytes behind
+    each fourth; and sums, which stand where the keys stood where there are no more keys to come."""
+    sums = 0 if once else min(knobs["tile"], JOINED) * head_dim // 4
+    return knobs["simds"] * (2 * (TURN * head_dim // 8 + 8) + sums)
 
 
 def fit_lanes(knobs: dict, head_dim: int) -> dict:

@@ -7,6 +7,10 @@
   constexpr int TOGETHER = 32 / LANES;                  // keys of a simdgroup at once
   constexpr int CHUNK = TOGETHER * BATCH;               // of its turn: all in one page
   constexpr int ROWS = TILE;
+  constexpr int PART_PITCH = ROWS * D;
+
+  threadgroup float4 quads[SIMDS * PART_PITCH / 4];
+  threadgroup float* parts = (threadgroup float*)quads;
 
 #include "attention_part.metal"
 

@@ -28,7 +28,7 @@
 #pragma unroll
       for (int j = 0; j < SIMDS; j++) {
         uint part_of[EACH];
-        take_words((const threadgroup uint*)(parts + (j * ROWS + t - begin) * D + d), part_of);
+        take_words((const threadgroup uint*)(parts + j * PART_PITCH + (t - begin) * D + d), part_of);
         add_weighted(value, part_of, weight[j]);
       }
       if (WHOLE) {

@@ -1,10 +1,9 @@
 // attention_part.metal: statements behind attention_place.metal: what the simdgroups join in the end, and the first part of
-// the threadgroup that any token of the row sees. If there is none it ends here. ROWS: rows of q that are joined at once.
+// the threadgroup that any token of the row sees. If there is none it ends here. Before: `parts`, where simdgroups leave their
+// sums [ROWS][D], PART_PITCH floats from one to the next; ROWS: rows of q that are joined at once.
 
   threadgroup float best[SIMDS * TILE];
   threadgroup float sums[SIMDS * TILE];
-  threadgroup float4 quads[SIMDS * ROWS * D / 4];       // [SIMDS][ROWS][D]
-  threadgroup float* parts = (threadgroup float*)quads;
 
   size_t above = (size_t(row) * KV + head) * count;     // parts of the rows and heads before
   device float* stats = partial + size_t(batch) * KV * count * R * D;

@@ -3,6 +3,7 @@
 
   const threadgroup T* query = (const threadgroup T*)queries + own * PITCH + column * 4;  // the lane's part of its row
   bool again = false;
+  bool odd = false;                                     // of the turns that it has waited for
   do {                                                  // ONCE: each threadgroup has one part
     bool further = !ONCE && part + step <= upto_part;
     uint next_pages[PAGES];
@@ -13,7 +14,7 @@
     if (further) {
       take_pages<SPAN, KEYS, PAGE>(next_pages, table, part + step, batch, simd);
     }
-    if (!ONCE && again) {                                        // the sums of the part before have been read
+    if (!ONCE && again) {                               // the sums of the part before have been read
       threadgroup_barrier(mem_flags::mem_threadgroup);
     }
     Tile<float> acc[D / 8];                               // of rows of q column, column + 1
@@ -43,20 +44,19 @@
         from += size_t(page * PAGE + (simd * KEYS + (inside ? k0 + TURN : 0)) % PAGE) * D;
       }
       int coming = FRESH ? position - following : TURN;  // keys that the pool surely has
-      bool renewed = FRESH && reached + TURN > position;
       float2 scores[2];
       if (now) {
+        const threadgroup T* key[2];
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-          int at = reached + int(own) + 8 * h;
-          if (renewed && at >= position && at < position + NEW) {
-            take_fresh<D, 8, 32, T>(fresh, 2 * (at - position), column * 4, key[h]);
-          }
+          key[h] = head_at<D, NEW, FRESH, KEY_GAP, T>(key_stage, fresh, key_of(own / 2, own % 2, h), reached, position, 0) + column * 4;
         }
-        score(scores, key, query, own < uint(TILE), (threadgroup T*)(parts + simd * (ROWS * D)), lane);
+        blocks_wait(key_mark, odd);
+        score<D>(scores, key, query, own < uint(TILE), columns + simd * tile_room(2), lane);
+        simdgroup_barrier(mem_flags::mem_threadgroup);  // all lanes have the keys
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-          int at = reached + int(own) + 8 * h;
+          int at = reached + key_of(own / 2, own % 2, h);
 #pragma unroll
           for (int e = 0; e < 2; e++) {
             float dot = scores[h][e] * as_type<float>(SCALE);
@@ -70,22 +70,16 @@
         }
       }
       if (next) {
-        load_batch<8, 32, D, 8>(keys + from + key_offset, coming - int(own), key);
+        bring_heads<D, KEY_GAP>(key_stage, keys + from, coming, key_mark, lane);
       }
       if (now) {
+        const threadgroup T* value[4];
+        bool used[4];
 #pragma unroll
         for (int k = 0; k < 4; k++) {
-          int at = reached + key_of(column, k);
-          if (renewed && at >= position && at < position + NEW) {
-            take_fresh<D, 8, 64, T>(fresh, 2 * (at - position) + 1, value_offset, value[k]);
-          }
-          // What a slot holds that no token sees must not matter: it may be no number.
-          if (at >= position + NEW || (WINDOW > 0 && at <= position - WINDOW)) {
-#pragma unroll
-            for (int i = 0; i < D / 16; i++) {
-              value[k][i] = 0u;
-            }
-          }
+          int i = key_of(column / 2, k % 2, k / 2);
+          value[k] = head_at<D, NEW, FRESH, VALUE_GAP, T>(value_stage, fresh, i, reached, position, 1) + own * 8;
+          used[k] = (FRESH || reached + i < position + NEW) && (WINDOW == 0 || reached + i > position - WINDOW);
         }
         Tile<T> weights[2];
 #pragma unroll
@@ -109,10 +103,16 @@
         }
         as_right(weights[0]);
         as_right(weights[1]);
-        add_values(acc, value, weights);
+        blocks_wait(value_mark, odd);
+#pragma unroll
+        for (int d = 0; d < D; d += 64) {
+          add_values(acc + d / 8, value, used, d, weights);
+        }
+        simdgroup_barrier(mem_flags::mem_threadgroup);  // all lanes have the values
+        odd = !odd;
       }
       if (next) {
-        load_turn<D>(values + from + value_offset, coming, column, value);
+        bring_heads<D, VALUE_GAP>(value_stage, values + from, coming, value_mark, lane);
       }
     }
 
@@ -141,7 +141,7 @@
             for (int j = 0; j < 4; j++) {
               four[j] = other ? acc[(i ^ 4) + j].thread_elements()[e] : acc[i + j].thread_elements()[e];
             }
-            quads[((simd * ROWS + t) * D + i / 8 * 64 + own * 8) / 4 + (other ? i % 8 ^ 4 : i % 8) / 4] = four;
+            ((threadgroup float4*)parts)[(simd * PART_PITCH + t * D + i / 8 * 64 + own * 8) / 4 + (other ? i % 8 ^ 4 : i % 8) / 4] = four;
           }
         }
       }

@@ -1,23 +1,41 @@
-// attention_turn.metal: 16 keys and values in the registers of a simdgroup, as two tiles of 8 each on the matrix units.
+// attention_turn.metal: 16 keys and values of a simdgroup, as two tiles of 8 each on the matrix units.
 //
-// Scores are K Q^T, a row a key: a lane has, of the keys tile_row and tile_row + 8, 8 neighbours of each 32 elements.
-// Sums are V^T P^T, a row an element: a lane has, of four values (tile_column, the next, and these + 8), 8 neighbours of
-// each 64 elements. Which element stands where in a tile is free, as long as both sides of a product agree.
+// Scores are K Q^T, a row a key: a lane has, of the keys at tile_row and tile_row + 8, 8 neighbours of each 32 elements.
+// Sums are V^T P^T, a row an element: a lane has, of four values (at tile_column, the next, and these + 8), 8 neighbours of
+// each 64 elements. Which element stands where in a tile is free, as long as both sides of a product agree; so is which key.
+//
+// They come to threadgroup memory in four groups of neighbours, 32 bytes between them: what lanes read at once is then in
+// different banks, if neighbouring rows of a tile are of different groups.
 #include "tile.metal"
+#include "staging.metal"
 #include "attention_chunks.metal"
 
-// Which of the turn's keys value k of a lane belongs to.
-METAL_FUNC int key_of(uint column, int k) { return int(column) + k % 2 + k / 2 * 8; }
+template <int D, typename T>
+METAL_FUNC constexpr int pieces_of() { return D * int(sizeof(T)) / 16; }  // of 16 bytes: a head
+template <int D, typename T>
+METAL_FUNC constexpr int stage_of() { return 4 * (4 * pieces_of<D, T>() + 2); }
 
-// Of the first `count` values.
-template <int D, int N, typename T>
-METAL_FUNC void load_turn(const device T* from, int count, uint column, thread uint (&to)[4][N]) {
-#pragma unroll
-  for (int k = 0; k < 4; k++) {
-    if (key_of(column, k) < count) {
-      load_chunks<8, 64>(from + key_of(column, k) * D, to[k]);
-    }
+// Which of the turn's keys stands in row 2 c + e + 8 h of the tiles.
+METAL_FUNC int key_of(uint c, int e, int h) { return 4 * int((c + 2 * uint(e)) % 4) + e + 2 * h; }
+
+// The first `count` heads of a turn, at most 16, to a stage.
+template <int D, int GAP, typename T>
+METAL_FUNC void bring_heads(threadgroup uint4* stage, const device T* from, int count, threadgroup ulong* mark, uint lane) {
+  constexpr int PIECES = pieces_of<D, T>();
+  uint pieces = uint(metal::max(0, metal::min(count, 16)) * PIECES);
+  copy_blocks<GAP == 0 ? 1 : 4, (GAP == 0 ? 16 : 4) * PIECES, 4 * PIECES + GAP>(stage, (const device uint4*)from, pieces, mark, lane);
+}
+
+// Where a key or a value of the turn stands. FRESH: from `position` on it is not in the stage but in `fresh` [NEW, 2, D].
+template <int D, int NEW, bool FRESH, int GAP, typename T>
+METAL_FUNC const threadgroup T* head_at(const threadgroup uint4* stage, const threadgroup uint4* fresh, int key, int reached,
+                                        int position, int kind) {
+  constexpr int PIECES = pieces_of<D, T>();
+  const threadgroup uint4* at = stage + key / 4 * (4 * PIECES + GAP) + key % 4 * PIECES;
+  if (FRESH && reached + key >= position) {
+    at = fresh + (2 * metal::min(reached + key - position, NEW - 1) + kind) * PIECES;
   }
+  return (const threadgroup T*)at;
 }
 
 // 8 neighbours of a lane's tile_row of q, in tiles to multiply with. `scratch` is room for two tiles of the simdgroup's own.
@@ -38,10 +56,10 @@ METAL_FUNC void take_columns(thread Tile<T> (&tiles)[4], const threadgroup T* fr
   }
 }
 
-// scores[h] = keys of tile h times q, of which `query` is the lane's part of its row. Two sums that do not wait for each
-// other, and then their sum.
-template <typename T, int N>
-METAL_FUNC void score(thread float2 (&scores)[2], thread uint (&key)[2][N], const threadgroup T* query, bool inside,
+// scores[h] = keys of tile h times q, of which `key` and `query` are the lane's parts of its rows. Two sums that do not wait for
+// each other, and then their sum.
+template <int D, typename T>
+METAL_FUNC void score(thread float2 (&scores)[2], const threadgroup T* thread (&key)[2], const threadgroup T* query, bool inside,
                       threadgroup T* scratch, uint lane) {
   Tile<float> c[2][2];
 #pragma unroll
@@ -50,16 +68,21 @@ METAL_FUNC void score(thread float2 (&scores)[2], thread uint (&key)[2][N], cons
     clear(c[i][1]);
   }
 #pragma unroll
-  for (int s = 0; s < N; s += 4) {
+  for (int d = 0; d < D; d += 32) {
     Tile<T> q[4];
-    take_columns(q, query + 8 * s, inside, scratch, lane);
+    take_columns(q, query + d, inside, scratch, lane);
+    uint words[2][4];
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      take_words((const threadgroup uint*)(key[h] + d), words[h]);
+    }
 #pragma unroll
     for (int i = 0; i < 4; i += 2) {
       Tile<T> a[2][2];
 #pragma unroll
       for (int h = 0; h < 2; h++) {
-        set_pair(a[h][0], as_type<vec<T, 2>>(key[h][s + i]));
-        set_pair(a[h][1], as_type<vec<T, 2>>(key[h][s + i + 1]));
+        set_pair(a[h][0], as_type<vec<T, 2>>(words[h][i]));
+        set_pair(a[h][1], as_type<vec<T, 2>>(words[h][i + 1]));
       }
       multiply(c[i / 2][0], c[i / 2][1], a[0], a[1], q[i], q[i + 1]);
     }
@@ -71,16 +94,27 @@ METAL_FUNC void score(thread float2 (&scores)[2], thread uint (&key)[2][N], cons
   }
 }
 
-// sums += values times weights. Row g of tile n is element 64 (n / 8) + 8 g + n % 8.
-template <typename T, int TILES, int N>
-METAL_FUNC void add_values(thread Tile<float> (&sums)[TILES], thread uint (&value)[4][N], thread Tile<T> (&weights)[2]) {
+// sums += values times weights, of elements d .. d + 63: `value` are the lane's parts, `used` says whether a value counts: what
+// a slot holds that no token sees may be no number. Row g of tile n is element 8 g + n.
+template <typename T>
+METAL_FUNC void add_values(thread Tile<float>* sums, const threadgroup T* thread (&value)[4], thread bool (&used)[4], int d,
+                           thread Tile<T> (&weights)[2]) {
+  uint words[4][4];
 #pragma unroll
-  for (int n = 0; n < TILES; n += 2) {
+  for (int k = 0; k < 4; k++) {
+    take_words((const threadgroup uint*)(value[k] + d), words[k]);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      words[k][i] = used[k] ? words[k][i] : 0u;
+    }
+  }
+#pragma unroll
+  for (int n = 0; n < 8; n += 2) {
     Tile<T> a[2][2];
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-      set_pair(a[0][h], as_type<vec<T, 2>>(low_halves(value[2 * h][n / 2], value[2 * h + 1][n / 2])));
-      set_pair(a[1][h], as_type<vec<T, 2>>(high_halves(value[2 * h][n / 2], value[2 * h + 1][n / 2])));
+      set_pair(a[0][h], as_type<vec<T, 2>>(low_halves(words[2 * h][n / 2], words[2 * h + 1][n / 2])));
+      set_pair(a[1][h], as_type<vec<T, 2>>(high_halves(words[2 * h][n / 2], words[2 * h + 1][n / 2])));
     }
     multiply(sums[n], sums[n + 1], a[0], a[1], weights[0], weights[1]);
   }

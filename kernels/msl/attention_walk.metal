@@ -14,7 +14,7 @@
     if (further) {
       take_pages<SPAN, KEYS, PAGE>(next_pages, table, part + step, batch, simd);
     }
-    if (!ONCE && again) {                                        // the sums of the part before have been read
+    if (!ONCE && again) {                               // the sums of the part before have been read
       threadgroup_barrier(mem_flags::mem_threadgroup);
     }
     float acc[TILE][E];

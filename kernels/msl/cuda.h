@@ -120,7 +120,7 @@ MSL_FN uint high_halves(uint a, uint b) { return __byte_perm(a, b, 0x7632); }
 #define MSL_LOAD_NOW(TYPE, FORM, CLASS, HELD)                                                          \
   MSL_FN TYPE load_now(const TYPE* from) {                                                             \
     HELD held;                                                                                         \
-    asm volatile("ld.relaxed.gpu.global." FORM " %0, [%1];" : "=" CLASS(held) : "l"(from));            \
+    asm volatile("ld.global." FORM " %0, [%1];" : "=" CLASS(held) : "l"(from));            \
     return __builtin_bit_cast(TYPE, held);                                                             \
   }
 MSL_LOAD_NOW(int, "b32", "r", int) MSL_LOAD_NOW(float, "b32", "f", float)
@@ -137,6 +137,53 @@ template <typename P> MSL_FN void copy_ahead(P* to, const P* from) {
 }
 MSL_FN void copies_end() { asm volatile("cp.async.commit_group;" : : : "memory"); }
 template <int N> MSL_FN void copies_wait() { asm volatile("cp.async.wait_group %0;" : : "n"(N) : "memory"); }
+
+// staging.metal's blocks: from Hopper on by the copy engine of a core, which takes no instructions of the lanes and fills no
+// registers; a mark is its barrier.
+#if __CUDA_ARCH__ >= 900
+MSL_FN bool elected() {                                 // so that the compiler knows: one lane, whose operands are those of all
+  uint one;
+  asm volatile("{\n.reg .pred p;\nelect.sync _|p, 0xffffffff;\nselp.b32 %0, 1, 0, p;\n}" : "=r"(one));
+  return one != 0u;
+}
+template <int N> MSL_FN void marks_begin(ulong* marks) {
+  if (elected()) {
+    for (int i = 0; i < N; i++) {
+      asm volatile("mbarrier.init.shared.b64 [%0], 1;" : : "r"(uint(__cvta_generic_to_shared(marks + i))) : "memory");
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;" : : : "memory");
+  }
+  __syncwarp();
+}
+template <int N, int PIECES, int PITCH> MSL_FN void copy_blocks(uint4* to, const uint4* from, uint pieces, ulong* mark, uint) {
+  if (elected()) {
+    uint at = uint(__cvta_generic_to_shared(to)), counted = uint(__cvta_generic_to_shared(mark));
+    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" : : "r"(counted), "r"(16u * pieces) : "memory");
+#pragma unroll
+    for (uint i = 0; i < N; i++) {
+      if (i * PIECES < pieces) {
+        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                     : : "r"(at + 16u * i * PITCH), "l"(from + i * PIECES), "r"(16u * metal::min(pieces - i * PIECES, uint(PIECES))),
+                     "r"(counted) : "memory");
+      }
+    }
+  }
+}
+MSL_FN void blocks_wait(ulong* mark, bool odd) {
+  asm volatile("{\n.reg .pred done;\nWAITING:\nmbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n@!done bra WAITING;\n}"
+               : : "r"(uint(__cvta_generic_to_shared(mark))), "r"(uint(odd)) : "memory");
+}
+#else
+template <int N> MSL_FN void marks_begin(ulong*) {}
+template <int N, int PIECES, int PITCH> MSL_FN void copy_blocks(uint4* to, const uint4* from, uint pieces, ulong*, uint lane) {
+  for (uint i = lane; i < pieces; i += 32) copy_ahead(to + i / PIECES * PITCH + i % PIECES, from + i);
+}
+MSL_FN void blocks_wait(ulong*, bool) {
+  copies_end();
+  copies_wait<0>();
+  __syncwarp();
+}
+#endif
 
 // packed.metal's products: one rounding, as there, and one instruction
 MSL_FN vec<bfloat, 2> products(vec<bfloat, 2> a, vec<bfloat, 2> b) {

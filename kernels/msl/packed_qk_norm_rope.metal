@@ -32,10 +32,10 @@
   bool weighted = of_kind(kind, Q_GAIN, K_GAIN, V_GAIN);
   float at = float(position[row] + int(token)) * as_type<float>(SCALE);
   constexpr int P = neighbours_of<D, DIMS, INTERLEAVED>();
-  Head<D, DIMS, INTERLEAVED, P> own_head;
+  Head<T, D, DIMS, INTERLEAVED, P> own_head;
   bring_head(own_head, source, weight, weighted, periods, lane);
   float v[E];
-  turn_head(v, own_head, normed, DIMS > 0 && kind < 2, at, as_type<float>(EPS), as_type<float>(MAGNITUDE), heads + simd * D,
+  turn_head(v, own_head, normed, weighted, DIMS > 0 && kind < 2, at, as_type<float>(EPS), as_type<float>(MAGNITUDE), heads + simd * D,
             lane);
   if (inside && kind == 0) {
     auto to = q + ((size_t(row) * HEADS + head) * NEW + token) * D;

@@ -32,10 +32,10 @@
   size_t slot = KV_HEADS > 0 ? size_t(uint(slots[row * NEW + token])) : 0;
   size_t capacity = KV_HEADS > 0 ? size_t(uint(size[0])) : 0;
   constexpr int P = neighbours_of<D, DIMS, INTERLEAVED>();
-  Head<D, DIMS, INTERLEAVED, P> own_head;
+  Head<T, D, DIMS, INTERLEAVED, P> own_head;
   bring_head(own_head, source, weight, weighted, periods, lane);
   float v[E];
-  turn_head(v, own_head, normed, DIMS > 0 && kind < 2, at, as_type<float>(EPS), as_type<float>(MAGNITUDE), heads + simd * D,
+  turn_head(v, own_head, normed, weighted, DIMS > 0 && kind < 2, at, as_type<float>(EPS), as_type<float>(MAGNITUDE), heads + simd * D,
             lane);
   if (inside) {
     if (kind == 0) {

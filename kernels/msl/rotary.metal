@@ -62,35 +62,57 @@ METAL_FUNC uint3 head_of(uint unit, uint tile, uint head) {
   return uint3(kind, (unit - TILE) / 2, KV * GROUP + (kind == 1 || SAME ? head : KV + head));
 }
 
-// What a lane brings of a head: its elements, the norm's gain for them, the periods of its angles.
-template <int D, int DIMS, bool INTERLEAVED, int P>
+// A lane's elements of a head as they are loaded, two in a word where they are neighbours of 16 bits.
+template <typename T, int E, bool PAIRED> struct Elements {
+  T v[E];
+};
+template <typename T, int E> struct Elements<T, E, true> {
+  int v[E / 2];
+};
+
+template <int P, typename T>
+METAL_FUNC constexpr bool paired() { return P == 2 && sizeof(T) == 2; }
+
+// What a lane brings of a head: its elements, the norm's gain for them, the periods of its angles. Nothing of it is computed with
+// before all else is asked for: what is cold in the cache is waited for.
+template <typename T, int D, int DIMS, bool INTERLEAVED, int P>
 struct Head {
-  float v[D / 32];
-  float gain[D / 32];
+  Elements<T, D / 32, paired<P, T>()> v;
+  Elements<T, D / 32, paired<P, T>()> gain;
   float periods[DIMS > 0 ? angles_of<DIMS, INTERLEAVED, P>() : 1];
 };
 
-// A lane's elements of a head, two in one load where they are neighbours of 16 bits.
-template <int P, typename T, int E>
-METAL_FUNC void bring_elements(thread float (&v)[E], const device T* from, uint lane) {
+template <int P, typename T, int E, bool PAIRED>
+METAL_FUNC void bring_elements(thread Elements<T, E, PAIRED>& to, const device T* from, uint lane) {
 #pragma unroll
   for (int e = 0; e < E; e += P) {
     const device T* own = from + element_of<P>(e, lane);
-    if constexpr (P == 2 && sizeof(T) == 2) {
-      vec<T, 2> pair = as_type<vec<T, 2>>(load_now((const device int*)own));
-      v[e] = float(pair.x);
-      v[e + 1] = float(pair.y);
+    if constexpr (PAIRED) {
+      to.v[e / 2] = load_now((const device int*)own);
     } else {
 #pragma unroll
       for (int i = 0; i < P; i++) {
-        v[e + i] = float(load_now(own + i));
+        to.v[e + i] = load_now(own + i);
       }
     }
   }
 }
 
+template <typename T, int E, bool PAIRED>
+METAL_FUNC void as_floats(thread float (&v)[E], thread Elements<T, E, PAIRED>& given) {
+#pragma unroll
+  for (int e = 0; e < E; e++) {
+    if constexpr (PAIRED) {
+      vec<T, 2> pair = as_type<vec<T, 2>>(given.v[e / 2]);
+      v[e] = float(e % 2 == 0 ? pair.x : pair.y);
+    } else {
+      v[e] = float(given.v[e]);
+    }
+  }
+}
+
 template <typename T, int D, int DIMS, bool INTERLEAVED, int P, typename Periods>
-METAL_FUNC void bring_head(thread Head<D, DIMS, INTERLEAVED, P>& head, const device T* source, const device T* weight,
+METAL_FUNC void bring_head(thread Head<T, D, DIMS, INTERLEAVED, P>& head, const device T* source, const device T* weight,
                            bool weighted, Periods periods, uint lane) {
 #pragma unroll
   for (int a = 0; a < angles_of<DIMS, INTERLEAVED, P>(); a++) {
@@ -98,21 +120,17 @@ METAL_FUNC void bring_head(thread Head<D, DIMS, INTERLEAVED, P>& head, const dev
     head.periods[a] = load_now(periods + pair_of<DIMS, INTERLEAVED>(metal::min(i, DIMS - 1)));
   }
   bring_elements<P>(head.v, source, lane);
+  head.gain = {};
   if (weighted) {
     bring_elements<P>(head.gain, weight, lane);
-  } else {
-#pragma unroll
-    for (int e = 0; e < D / 32; e++) {
-      head.gain[e] = 1.0f;
-    }
   }
 }
 
 // v = turn(head / rms * gain). All angles come before the first sum: this is a chain of waits. `scratch` is room for D floats of
 // the simdgroup's own; `turned` says whether this head turns at all.
-template <int D, int DIMS, bool INTERLEAVED, int P>
-METAL_FUNC void turn_head(thread float (&v)[D / 32], thread Head<D, DIMS, INTERLEAVED, P>& head, bool normed, bool turned,
-                          float at, float eps, float magnitude, threadgroup float* scratch, uint lane) {
+template <typename T, int D, int DIMS, bool INTERLEAVED, int P>
+METAL_FUNC void turn_head(thread float (&v)[D / 32], thread Head<T, D, DIMS, INTERLEAVED, P>& head, bool normed, bool weighted,
+                          bool turned, float at, float eps, float magnitude, threadgroup float* scratch, uint lane) {
   constexpr int E = D / 32;
   constexpr int A = angles_of<DIMS, INTERLEAVED, P>();
   float c[A > 0 ? A : 1];
@@ -125,17 +143,20 @@ METAL_FUNC void turn_head(thread float (&v)[D / 32], thread Head<D, DIMS, INTERL
       s[a] = metal::precise::sin(angle);
     }
   }
+  as_floats(v, head.v);
+  float gain[E];
+  as_floats(gain, head.gain);
   float square = 0.0f;
 #pragma unroll
   for (int e = 0; e < E; e++) {
-    square = metal::fma(head.v[e], head.v[e], square);
+    square = metal::fma(v[e], v[e], square);
   }
   square = simd_sum(square);
   float inverse = normed ? metal::precise::rsqrt(square / float(D) + eps) : 1.0f;
   float before[E];                                      // it turns
 #pragma unroll
   for (int e = 0; e < E; e++) {
-    before[e] = head.v[e] * inverse * head.gain[e];
+    before[e] = v[e] * inverse * (weighted ? gain[e] : 1.0f);
     v[e] = before[e];
   }
   constexpr bool OWN = has_pairs<DIMS, INTERLEAVED, P>();

@@ -20,6 +20,7 @@
 #include "attention_place.metal"
 #include "self_attention_first.metal"
 #include "attention_first.metal"
+  threadgroup float* turning = parts + simd * D;        // room for a head
 
 #include "self_attention_heads.metal"
 

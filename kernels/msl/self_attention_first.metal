@@ -1,10 +1,9 @@
 // self_attention_first.metal: statements that ask for each simdgroup's first head of the rows of qkv, before its keys and
-// values: these are so many that whatever is asked for behind them waits. As floats: an NVIDIA H200 is faster where it has
-// them before it asks for keys.
+// values: these are so many that whatever is asked for behind them waits.
 
   constexpr int UNITS = TILE + 2 * NEW;                 // heads of a threadgroup: rows of q, then keys and values
   constexpr int P = neighbours_of<D, DIMS, INTERLEAVED>();
-  Head<D, DIMS, INTERLEAVED, P> coming;
+  Head<T, D, DIMS, INTERLEAVED, P> coming;
   uint3 unit = head_of<GROUP, NEW, KV, TILE, SAME>(metal::min(simd, uint(UNITS - 1)), tile, head);
   bring_head(coming, qkv + ((size_t(row) * NEW + unit.y) * GIVEN + unit.z) * D,
              of_kind(unit.x, q_gain, k_gain, v_gain), of_kind(unit.x, Q_GAIN, K_GAIN, V_GAIN), periods, lane);

@@ -16,8 +16,8 @@
       bool normed = of_kind(kind, Q_NORM, K_NORM, V_NORM);
       float at = float(position + token) * as_type<float>(PERIODIC);
       float v[D / 32];
-      turn_head(v, coming, normed, DIMS > 0 && kind < 2, at, as_type<float>(EPS), as_type<float>(MAGNITUDE),
-                parts + simd * D, lane);
+      turn_head(v, coming, normed, of_kind(kind, Q_GAIN, K_GAIN, V_GAIN), DIMS > 0 && kind < 2, at, as_type<float>(EPS),
+                as_type<float>(MAGNITUDE), turning, lane);
       auto pool = kind == 1 ? keys : values;
       size_t to = kind == 0 ? 0 : (size_t(head) * slots + uint(slots_of[row * NEW + token])) * D;
       threadgroup T* near = kind == 0 ? (threadgroup T*)queries + u * PITCH
