@@ -42,7 +42,7 @@ from . import (
 from .tuning import Call, Knobs, Space
 
 LINEAR = {
-    "bytes": {"simds": (8, 10, 16, 19, 20), "slice": (1, 2, 4), "outs": (16, 32, 48, 80), "depth": (1, 2, 3), "resident": (1, 2),
+    "bytes": {"simds": (8, 10, 16, 19, 20), "slice": (2, 4), "outs": (16, 32, 48, 80), "depth": (1, 2, 3), "resident": (1, 2),
               "together": (1, 2, 4)},
     "tiles": {"simds": (4, 5, 8, 10, 16, 20), "slice": (1, 2, 4, 5, 8), "outs": (8, 16, 32), "depth": (1, 2, 3),
               "resident": (1, 2, 3)},

@@ -1,11 +1,10 @@
 """Places for mail: who shares them, in which order, and what they hold before and after."""
 
 import mlx.core as mx
-import numpy as np
 import pytest
 from msl.accuracy import kernels_run
 from msl.emulator import RUNS_HERE, Emulator, KernelError
-from smelt.kernels import launch, linear_bytes, linear_kernel, mail
+from smelt.kernels import launch, linear_kernel, mail
 from smelt.kernels.linear import linear, pack
 from smelt.kernels.norm import Norm
 from smelt.models.parts import Decoder
