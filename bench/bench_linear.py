@@ -22,7 +22,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from ..kernels import cubins, cuda, launch, linear_kernel
+from ..kernels import cubins, cuda, launch, linear_kernel, mail
 from ..kernels.cuda_driver import Graph, Launcher, Memory, raw
 from ..kernels.linear import Weight
 from ..kernels.norm import Norm
@@ -94,21 +94,27 @@ class Case:
     def fused(self, rows: int, through) -> list:
         """What linear_kernel launches for that many rows, caught by `through`."""
         residual = None if self.residual is None else self.residual[:rows]
-        with launch.through(through):
+        with launch.through(through), mail.within(mail.Lasting()):
             return linear_kernel.fused(self.x[:rows], self.weight, self.norm, residual, self.shape.glu, None)
 
-    def memories(self) -> list[list[Memory]]:
-        """Per copy of the matrix, device memory for every argument of the kernel."""
+    def memories(self) -> list[dict[str, Memory]]:
+        """Per copy of the matrix, device memory for every argument of the kernels, by name. All launches of a case send
+        through the same places, one after another."""
         if self.sets is None:
-            x = Memory.of(raw(self.x))
-            gain = Memory.of(raw(self.norm.weight)) if self.norm else x
-            residual = x if self.residual is None else Memory.of(raw(self.residual))
-            y = Memory.of(np.zeros((8, self.shape.outputs), np.uint32))
-            packed = [raw(a) for a in (self.weight.weight, self.weight.scales, self.weight.biases)]
-            self.sets = [
-                [x, *(Memory.of(a) for a in packed), x, gain, residual, y] for _ in range(self.copies)
-            ]  # fmt: skip
+            x, shape = Memory.of(raw(self.x)), self.shape
+            packed = {"w": self.weight.weight, "scales": self.weight.scales, "biases": self.weight.biases}
+            once = {
+                "x": x, "bias": x, "gain": Memory.of(raw(self.norm.weight)) if self.norm else x,
+                "residual": x if self.residual is None else Memory.of(raw(self.residual)),
+                "mail": Memory.of(np.full(1 << 20, mail.EMPTY, np.uint32)),  # more places than any shape needs
+                "after": x, "y": Memory.of(np.zeros((8, shape.outputs), np.uint32)),
+            }  # fmt: skip
+            self.sets = [once | {name: Memory.of(raw(a)) for name, a in packed.items()} for _ in range(self.copies)]
         return self.sets
+
+
+def arguments(kernel: launch.Kernel, memories: dict[str, Memory]) -> list[Memory]:
+    return [memories[name] for name in (*kernel.inputs, *kernel.outputs)]
 
 
 class Knobs:
@@ -129,10 +135,14 @@ class Knobs:
         linear_kernel.chosen_knobs = self.before
 
 
+TOGETHER = (1, 2, 4)
+
+
 def candidates(case: Case, kernel: str) -> list[dict]:
     """All knobs that are possible and make sense."""
     space = {
-        "bytes": {"simds": (8, 10, 13, 16, 19, 20), "slice": (2, 4), "outs": outs(case), "depth": (1, 2, 3), "resident": (1,)},
+        "bytes": {"simds": (8, 10, 13, 16, 19, 20), "slice": (2, 4), "outs": outs(case, TOGETHER), "depth": (1, 2, 3), "resident": (1,),
+                  "together": TOGETHER},
         "tiles": {"simds": (5, 8, 10, 16, 19, 20), "slice": (1, 2, 4, 5, 8), "outs": outs(case), "depth": (1, 2, 3, 4), "resident": (1, 2, 3, 4)},
         "lanes": {"simds": (2, 4, 8), "split": (1, 2, 4, 8), "rows": (2, 4, 8), "values": (8, 16, 32)},
     }[kernel]  # fmt: skip
@@ -143,9 +153,10 @@ def candidates(case: Case, kernel: str) -> list[dict]:
     return [k for k in all_knobs if not linear_kernel.impossible(k, *group, case.shape.glu is not None, case.dtype) and sensible(k, case)]
 
 
-def outs(case: Case) -> list[int]:
-    """So many outputs of a threadgroup that 1 to 8 of them come to each core."""
-    return sorted({-(-case.shape.outputs // (launch.cores() * n)) for n in range(1, 9)} | {8, 16})
+def outs(case: Case, together: tuple[int, ...] = ()) -> list[int]:
+    """So many outputs of a threadgroup that 1 to 8 of them come to each core; or one, where so many are together."""
+    outputs, cores = case.shape.outputs, launch.cores()
+    return sorted({-(-outputs // (cores * n)) for n in range(1, 9)} | {-(-outputs * t // cores) for t in together} | {8, 16})
 
 
 def sensible(knobs: dict, case: Case) -> bool:
@@ -153,8 +164,9 @@ def sensible(knobs: dict, case: Case) -> bool:
     if knobs["kernel"] == "lanes":
         return knobs["split"] in (1, knobs["simds"])
     units = case.shape.width // linear_kernel.unit_of(case.bits, case.group)
-    slots = knobs["simds"] * knobs["slice"]
-    groups = case.shape.outputs / linear_kernel.outputs_of_group(knobs, case.shape.glu is not None)
+    together = knobs.get("together", 1)
+    slots = together * knobs["simds"] * knobs["slice"]
+    groups = together * case.shape.outputs / linear_kernel.outputs_of_group(knobs, case.shape.glu is not None)
     registers = linear_kernel.registers(knobs)
     return (
         units / (-(-units // slots) * slots) > 0.9
@@ -199,9 +211,10 @@ def chain_us(step, x: mx.array, count: int) -> float:
     """Microseconds of step(x, i), each call after the one before, through MLX and compiled."""
 
     def chained(x):
-        for i in range(count):
-            x = mx.depends([x], [step(x, i)])[0]
-        return x
+        with mail.within(mail.Mail(x)):
+            for i in range(count):
+                x = mx.depends([x], [step(x, i)])[0]
+            return x
 
     chained = mx.compile(chained)
     times = []
@@ -238,31 +251,37 @@ def through_mlx_us(case: Case, rows: int) -> float:
 
 
 def time_rows(case: Case, knobs: dict | None, rows: list[int]) -> dict[int, float]:
-    return {r: device.launch_us(Launcher(*variant(case, knobs, r)), case.memories()) for r in rows}
+    variants = {r: variant(case, knobs, r) for r in rows}
+    return {
+        r: device.launch_us(Launcher(*launched), [arguments(launched[0], memories) for memories in case.memories()])
+        for r, launched in variants.items()
+    }
 
 
 def layer_us(cases: dict[str, Case], rows: int) -> float:
     """Microseconds of qkv, o, gate_up and down, one after another: in a model no kernel finds its text in a core's cache, and
     its x has just been written. For attention stands an array that nobody writes.
     """
-    launchers = {name: Launcher(*variant(case, None, rows)) for name, case in cases.items()}
-    stream, seen = cases["qkv"].memories()[0][0], cases["o"].memories()[0][0]
+    variants = {name: variant(case, None, rows) for name, case in cases.items()}
+    launchers = {name: Launcher(*launched) for name, launched in variants.items()}
+    stream, seen = cases["qkv"].memories()[0]["x"], cases["o"].memories()[0]["x"]
     turns = max(case.copies for case in cases.values())
 
-    def memories(name: str, turn: int, x: Memory, residual: Memory, y: Memory | None = None) -> list[Memory]:
-        case = cases[name]
-        _, w, scales, biases, bias, gain, _, own = case.memories()[turn % case.copies]
-        return [x, w, scales, biases, bias, gain, residual, y or own]
-
-    def layer(turn: int) -> dict[str, list[Memory]]:
-        qkv, o = memories("qkv", turn, stream, stream), memories("o", turn, seen, stream)
-        gate_up = memories("gate_up", turn, o[-1], o[-1])
-        return {"qkv": qkv, "o": o, "gate_up": gate_up, "down": memories("down", turn, gate_up[-1], o[-1], stream)}
+    def layer(turn: int) -> dict[str, dict[str, Memory]]:
+        qkv, o, gate_up, down = (
+            cases[name].memories()[turn % cases[name].copies] for name in ("qkv", "o", "gate_up", "down")
+        )
+        return {
+            "qkv": qkv | {"x": stream},
+            "o": o | {"x": seen, "residual": stream},
+            "gate_up": gate_up | {"x": o["y"]},
+            "down": down | {"x": gate_up["y"], "residual": o["y"], "y": stream},
+        }
 
     def record(of):
         for turn in range(turns):
             for name, given in layer(turn).items():
-                launchers[name].launch(of, given)
+                launchers[name].launch(of, arguments(variants[name][0], given))
 
     return Graph(record).replay_us() / turns
 

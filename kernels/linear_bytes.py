@@ -1,9 +1,9 @@
 """Knobs of msl/linear_bytes.metal: what is possible, what fits into threadgroup memory, and where to begin.
 
-simds (simdgroups in a threadgroup, which share k), slice (units of k that one simdgroup has in registers; what all of them
-have at once is a chunk of k), outs (outputs of a threadgroup), depth (pairs of 8-row tiles of the matrix that are on their
-way), resident (threadgroups to fit on a core). From these and from the number of rows follows `turn`: how many pairs are
-finished together.
+simds (simdgroups in a threadgroup) and together (threadgroups, of which the last gets the others' sums by mail) share k;
+slice (units of k, one simdgroup); outs (outputs of a threadgroup, or of those together); depth (pairs of 8-row tiles of the
+matrix that are on their way); resident (threadgroups to fit on a core). From these and from the number of rows follows
+`turn`: how many pairs are finished at once.
 """
 
 import itertools
@@ -16,6 +16,7 @@ MAX_ROWS = 8
 SPARE = 2  # KiB of a threadgroup's memory that the system and `squares` take
 AT_ONCE = 12  # pairs that are one turn, where there is room: their text is repeated
 OF_MANY = 4  # pairs of a turn, where there are more
+MOST_TOGETHER = 8
 SIMDS = 20  # that share a core's registers
 MOST_SLICE = 4  # units whose numbers a lane then keeps in them
 
@@ -29,10 +30,6 @@ def pairs_of(outs: int, gated: bool) -> int:
     return -(-outs // (8 if gated else 16))
 
 
-def in_chunks(knobs: dict, bits: int, group: int, width: int) -> bool:
-    return knobs["simds"] * knobs["slice"] * unit_of(bits, group) < width
-
-
 def impossible(knobs: dict, bits: int, group: int, width: int, gated: bool, dtype: mx.Dtype) -> str | None:
     """Why the kernel cannot run with these knobs, or None."""
     if launch.machine() == "metal":
@@ -43,32 +40,38 @@ def impossible(knobs: dict, bits: int, group: int, width: int, gated: bool, dtyp
     units, per_group = width // unit, max(1, group // unit)
     if width % unit or units % knobs["slice"] or knobs["slice"] % per_group:
         return "slice must divide the width's units, and hold whole groups"
-    if width // group % 2 or unit * bits // 128 * knobs["slice"] % 2:
-        return "scales of a row in whole words, and of a slice 32 bytes or a multiple"
-    if in_chunks(knobs, bits, group, width) and pairs_of(knobs["outs"], gated) > AT_ONCE:
-        return f"sums of a k in chunks wait in registers, so of up to {AT_ONCE} pairs of tiles"
-    return refuses_size(knobs, bits, group, width, gated)
+    if width // group % 2 or share(knobs, bits, group, width) % 2 or unit * bits // 128 * knobs["slice"] % 2:
+        return "scales of a row, and of a threadgroup's part of it, in whole words, and of a slice 32 bytes or a multiple"
+    return refuses_split(knobs, units, gated) or refuses_size(knobs, bits, group, width, gated)
+
+
+def refuses_split(knobs: dict, units: int, gated: bool) -> str | None:
+    taken = knobs["simds"] * knobs["slice"]
+    if not (knobs["together"] - 1) * taken < units <= knobs["together"] * taken:
+        return "the simdgroups of all threadgroups together must take all of k, each its slice"
+    if knobs["together"] > 1 and pairs_of(knobs["outs"], gated) > AT_ONCE:
+        return f"threadgroups that share k send their sums once, so of up to {AT_ONCE} pairs of tiles"
+    return None
 
 
 def refuses_size(knobs: dict, bits: int, group: int, width: int, gated: bool) -> str | None:
     least = {**knobs, "depth": 1, "resident": 1}
-    wanted = turns(knobs, bits, group, width, gated)
-    if any(fits({**least, "turn": turn}, bits, group, width, gated, MAX_ROWS) for turn in wanted):
+    if any(fits({**least, "turn": turn}, bits, group, width, gated, MAX_ROWS) for turn in turns(knobs, gated)):
         return None
     return f"more than {launch.core_memory()} KiB of threadgroup memory at {MAX_ROWS} rows, even with one stage"
 
 
-def turns(knobs: dict, bits: int, group: int, width: int, gated: bool) -> list[int]:
+def turns(knobs: dict, gated: bool) -> list[int]:
     """Pairs of a turn, what is wanted first."""
     pairs = pairs_of(knobs["outs"], gated)
     one = [pairs] if pairs <= AT_ONCE else []
-    return one + ([OF_MANY] if pairs > OF_MANY and not in_chunks(knobs, bits, group, width) else [])
+    return one + ([OF_MANY] if pairs > OF_MANY and knobs["together"] == 1 else [])
 
 
 def fitted(knobs: dict, bits: int, group: int, width: int, gated: bool, count: int) -> dict:
     """With `turn`, and with so many stages and threadgroups on a core as `count` rows leave room for. A row's bits do not
     hang on these."""
-    pairs, wanted = pairs_of(knobs["outs"], gated), turns(knobs, bits, group, width, gated)
+    pairs, wanted = pairs_of(knobs["outs"], gated), turns(knobs, gated)
     for resident, turn, depth in itertools.product(range(knobs["resident"], 0, -1), wanted, range(knobs["depth"], 0, -1)):
         depth = depth if pairs <= turn else min(depth, turn - 1)  # scales of a turn come with stages of the one before
         fitting = {**knobs, "turn": turn, "depth": depth, "resident": resident}
@@ -83,17 +86,23 @@ def fits(knobs: dict, bits: int, group: int, width: int, gated: bool, count: int
     return needed <= (launch.core_memory() // knobs["resident"] - SPARE) << 10
 
 
+def share(knobs: dict, bits: int, group: int, width: int) -> int:
+    """Scales of a row that a threadgroup takes."""
+    per_group = max(1, group // unit_of(bits, group))
+    return min(width // group, knobs["simds"] * knobs["slice"] // per_group)
+
+
 def staged(knobs: dict, bits: int, group: int, width: int, outputs: int, gated: bool, rows: int) -> int:
     """Pieces of 16 bytes of threadgroup memory: scales of a turn, x or the sums of a turn, and stages."""
     unit, slice_, turn = unit_of(bits, group), knobs["slice"], knobs["turn"]
-    words, groups = unit * bits // 128, width // group
+    words, scales = unit * bits // 128, share(knobs, bits, group, width)
     pieces = slice_ * words
     pitch = pieces if pieces % 8 == 0 or pieces in (2, 4) else pieces + (words - pieces) % 8
-    scales = -(-(64 * turn * (groups + (8 if groups % 16 == 0 else 0))) // 16)
+    scale_room = -(-(64 * turn * (scales + (8 if scales % 16 == 0 else 0))) // 16)
     numbers = unit // 32 * slice_ * rows * 4 - (-slice_ * rows // 2)
     buffers = 2 if pairs_of(min(knobs["outs"], outputs), gated) > turn else 1
     own = max(numbers, 4 * buffers * turn * rows) + 16 * knobs["depth"] * pitch
-    return buffers * scales + knobs["simds"] * own
+    return buffers * scale_room + knobs["simds"] * own
 
 
 def registers(knobs: dict) -> int:
@@ -101,21 +110,33 @@ def registers(knobs: dict) -> int:
     return 28 + 16 * knobs["slice"]
 
 
-def default(bits: int, group: int, width: int, outputs: int, gated: bool) -> dict:
-    """All of k at once in up to 20 simdgroups, a longer k in chunks; one round of all cores with the same number of outputs,
-    or several rounds, where k is in chunks and there are many.
+def default(bits: int, group: int, width: int, outputs: int, gated: bool) -> dict | None:
+    """All of k at once in up to 20 simdgroups of a threadgroup or, of a longer k, of each of 2, 4 or 8, and one round of all
+    cores with the same number of outputs. None where k is longer than that: in more simdgroups registers spill.
 
     NVIDIA H200, bfloat16, 4-bit in groups of 64: the best, of a few each, for the shapes of two models.
     """
     unit = unit_of(bits, group)
     units, per_group = width // unit, max(1, group // unit)
-    wanted = (2 if width <= 40 * 64 else MOST_SLICE) * 64 // unit
-    length = max((s for s in range(per_group, max(wanted, per_group) + 1, per_group) if units % s == 0), default=per_group)
-    slices, tile = units // length, 8 if gated else 16
-    knobs = {"kernel": "bytes", "simds": -(-slices // -(-slices // SIMDS)), "slice": length, "outs": tile, "depth": 2, "resident": 1}
-    pairs = -(-outputs // (launch.cores() * tile))
-    if in_chunks(knobs, bits, group, width):
-        pairs = -(-pairs // -(-pairs // AT_ONCE))
-    while pairs > 1 and refuses_size({**knobs, "outs": pairs * tile}, bits, group, width, gated):
+    wanted = 2 if width <= 40 * 64 else MOST_SLICE
+    length = max((s for s in range(per_group, max(wanted * 64 // unit, per_group) + 1, per_group) if units % s == 0), default=per_group)
+    slices, together = units // length, 1
+    while slices > SIMDS * together and together < MOST_TOGETHER:
+        together *= 2
+    if slices > SIMDS * together:
+        return None
+    tile, groups = (8 if gated else 16), max(1, launch.cores() // together)
+    outs = -(-outputs // groups)
+    pairs = -(-outs // tile) if together == 1 else min(-(-outs // tile), AT_ONCE)
+    knobs = {"kernel": "bytes", "simds": -(-slices // together), "slice": length, "outs": pairs * tile,
+             "depth": 2 if pairs <= AT_ONCE else OF_MANY - 1, "resident": 1, "together": together}  # fmt: skip
+    while pairs > 1 and refuses_size(knobs, bits, group, width, gated):
         pairs = min(pairs - 1, AT_ONCE)
-    return {**knobs, "outs": pairs * tile, "depth": 2 if pairs <= AT_ONCE else OF_MANY - 1}
+        knobs["outs"] = pairs * tile
+    return knobs
+
+
+def letters(knobs: dict, outputs: int, gated: bool, rows: int) -> int:
+    """Places that the threadgroups of a call need, for the sums and squares that they send."""
+    outs = min(knobs["outs"], outputs)
+    return (knobs["together"] - 1) * -(-outputs // outs) * rows * ((2 if gated else 1) * outs + 1)

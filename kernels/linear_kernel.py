@@ -17,16 +17,16 @@ from functools import cache
 
 import mlx.core as mx
 
-from . import launch, linear_bytes
+from . import launch, linear_bytes, mail
 from .linear_bytes import MAX_ROWS, unit_of
 
 ACTS = {None: 0, "silu": 1, "gelu_tanh": 2, "relu2": 3}  # as activation.metal numbers them
 FLOATS = (mx.float16, mx.bfloat16, mx.float32)
 
 INPUTS = ("x", "w", "scales", "biases", "bias", "gain", "residual")
-LANES, TILES, BYTES = (
-    launch.Kernel(name, INPUTS, ("y",), optional=INPUTS[2:]) for name in ("linear", "linear_tiles", "linear_bytes")
-)
+SENT = ("mail", "after")
+LANES, TILES = (launch.Kernel(name, INPUTS, ("y",), optional=INPUTS[2:]) for name in ("linear", "linear_tiles"))
+BYTES = launch.Kernel("linear_bytes", INPUTS + SENT, ("y",), written=("mail",), optional=(*INPUTS[2:], *SENT))
 KERNELS = {"tiles": TILES, "bytes": BYTES, "lanes": LANES}
 
 
@@ -76,28 +76,31 @@ def refuses_extras(x, weight, norm, residual, glu, act) -> str | None:
 
 def fused(x, weight, norm, residual, glu, act) -> mx.array:
     width, rows, gated = x.shape[-1], weight.weight.shape[0], glu is not None
-    outputs = rows // 2 if gated else rows
+    outputs, count = rows // 2 if gated else rows, x.size // width
     bits = weight.bits if weight.packed else 8 * x.dtype.size
     group = weight.group_size if weight.packed else width
-    knobs = chosen_knobs(bits, group, width, rows, gated, x.dtype, x.size // width)
-    kernel = KERNELS[knobs["kernel"]]
+    knobs = chosen_knobs(bits, group, width, rows, gated, x.dtype, count)
+    kernel, post = KERNELS[knobs["kernel"]], mail.current(x) if knobs.get("together", 1) > 1 else None
     template = {
-        "T": x.dtype, "M": x.size // width, "K": width, "O": outputs, "BITS": bits, "GROUP": group,
+        "T": x.dtype, "M": count, "K": width, "O": outputs, "BITS": bits, "GROUP": group,
         "ACT": ACTS[glu or act], "NORM": norm is not None, "EPS": float_bits(norm.eps if norm else 0.0),
         "BIAS": weight.bias is not None, "RESIDUAL": residual is not None,
         **{name.upper(): value for name, value in knobs.items() if name != "kernel"},
     }  # fmt: skip
-    if kernel is BYTES:
-        template["STAGED"] = linear_bytes.staged(knobs, bits, group, width, outputs, gated, x.size // width)
     w = weight.weight if weight.packed or kernel is LANES else weight.weight.view(mx.uint32)
     given = [w, weight.scales, weight.biases, weight.bias, norm and norm.weight, residual]
+    if kernel is BYTES:
+        template["STAGED"] = linear_bytes.staged(knobs, bits, group, width, outputs, gated, count)
+        given += post.room(linear_bytes.letters(knobs, outputs, gated, count), x.dtype) if post else [None, None]
     (y,) = kernel(
         [x, *(x if array is None else array for array in given)],  # x stands where there is nothing
         [((*x.shape[:-1], outputs), x.dtype)],
         template=template,
-        groups=(-(-outputs // outputs_of_group(knobs, gated)), 1, 1),
+        groups=(-(-outputs // outputs_of_group(knobs, gated)) * knobs.get("together", 1), 1, 1),
         threads=32 * knobs["simds"],
     )
+    if post:
+        post.after = y  # whoever uses these places next waits
     return y
 
 

@@ -42,7 +42,8 @@ from . import (
 from .tuning import Call, Knobs, Space
 
 LINEAR = {
-    "bytes": {"simds": (8, 10, 16, 19, 20), "slice": (2, 4), "outs": (16, 32, 48, 80), "depth": (1, 2, 3), "resident": (1, 2)},
+    "bytes": {"simds": (8, 10, 16, 19, 20), "slice": (2, 4), "outs": (16, 32, 48, 80), "depth": (1, 2, 3), "resident": (1, 2),
+              "together": (1, 2, 4)},
     "tiles": {"simds": (4, 5, 8, 10, 16, 20), "slice": (1, 2, 4, 5, 8), "outs": (8, 16, 32), "depth": (1, 2, 3),
               "resident": (1, 2, 3)},
     "lanes": {"simds": (1, 2, 4, 8), "split": (1, 2, 4, 8), "rows": (2, 4, 8), "values": (8, 16, 32)},
@@ -115,20 +116,23 @@ def linear_candidates(op: str, default: Knobs, call: Call) -> Iterator[Knobs]:
     shape = bits, group, x.shape[-1], glu is not None, x.dtype
     outputs = weight.rows // 2 if glu else weight.rows
     for kernel, choices in LINEAR.items():
-        for knobs in combinations(choices | fair_shares(kernel, choices, outputs)):
+        for knobs in combinations(choices | fair_shares(choices, outputs)):
             knobs = {"kernel": kernel, **knobs}
             if not linear_kernel.impossible(knobs, *shape) and worth(knobs, outputs, bits, group, x.shape[-1]):
                 yield knobs
 
 
-def fair_shares(kernel: str, choices: dict[str, tuple], outputs: int) -> dict[str, tuple]:
-    """For knobs with `outs`: also what gives each core the same number of outputs, in so many rounds."""
+def fair_shares(choices: dict[str, tuple], outputs: int) -> dict[str, tuple]:
+    """For knobs with `outs`: also what gives each core, or those that share k, the same number of outputs, in so many rounds."""
     if "outs" not in choices:
         return {}
-    shares = {-(-outputs // (launch.cores() * rounds)) for rounds in choices["resident"]}
-    if kernel == "bytes":  # takes any number of them, in whole tiles
-        return {"outs": tuple(sorted({*choices["outs"], *(-(-share // 16) * 16 for share in shares)}))}
-    return {"outs": tuple(sorted({*choices["outs"], *(share for share in shares if share <= MOST_OUTS)}))}
+    if "together" in choices:
+        shares = {-(-outputs // (launch.cores() // together)) for together in choices["together"]}
+        shares = {-(-share // 16) * 16 for share in shares}
+    else:
+        shares = {-(-outputs // (launch.cores() * rounds)) for rounds in choices["resident"]}
+        shares = {share for share in shares if share <= MOST_OUTS}
+    return {"outs": tuple(sorted({*choices["outs"], *shares}))}
 
 
 def worth(knobs: Knobs, outputs: int, bits: int, group: int, width: int) -> bool:
@@ -137,9 +141,10 @@ def worth(knobs: Knobs, outputs: int, bits: int, group: int, width: int) -> bool
     """
     if knobs["kernel"] == "lanes":
         return knobs["split"] in (1, knobs["simds"])
-    units, slots = width // linear_kernel.unit_of(bits, group), knobs["simds"] * knobs["slice"]
+    together = knobs.get("together", 1)
+    units, slots = width // linear_kernel.unit_of(bits, group), together * knobs["simds"] * knobs["slice"]
     told = launch.machine() == "cuda" or knobs["resident"] == 1
-    shared = outputs / knobs["outs"] >= (0.5 if knobs["kernel"] == "bytes" else 1) * launch.cores()
+    shared = together * outputs / knobs["outs"] >= (0.5 if knobs["kernel"] == "bytes" else 1) * launch.cores()
     return (
         told
         and (knobs["outs"] == min(LINEAR[knobs["kernel"]]["outs"]) or shared)

@@ -36,6 +36,22 @@ def test_each_product_of_a_layer_reads_what_the_one_before_wrote(monkeypatch, on
     assert qkv_again.pointers[1] != qkv.pointers[1], "another copy of the matrix, so that it is in no cache"
 
 
+def test_products_of_threadgroups_that_share_k_have_empty_places(monkeypatch, on_cuda):
+    driver = Driver(cost=lambda name, template: 2.0 if template["TOGETHER"] == 2 else 3.0).install(monkeypatch)
+    of_layer = cases() | {"down": bench.Case(bench.Shape("m down", 9728, 128, residual=True), mx.bfloat16, 4, 64, megabytes=0)}
+    assert bench.time_rows(of_layer["down"], None, [1, 8]) == pytest.approx({1: 2.0, 8: 2.0})
+    mail, after, y = driver.captured[0][0].pointers[-3:]
+    assert driver.bytes_at(mail) == (4 << 20) * b"\xff" and y != after != mail
+    of_layer["gate_up"] = bench.Case(bench.Shape("m gate_up", 128, 2 * 9728, norm=True, glu="silu"), mx.bfloat16, 4, 64, megabytes=0)
+    assert bench.layer_us(of_layer, 8) == pytest.approx(2.0 + 3 * 3.0)
+
+
+def test_a_sweep_tries_several_threadgroups_together(on_cuda):
+    case = bench.Case(bench.Shape("m", 9728, 2560, residual=True), mx.bfloat16, 4, 64, megabytes=0)
+    found = bench.candidates(case, "bytes")
+    assert {k["together"] for k in found} == {2, 4} and any(k["together"] == 2 and 33 <= k["outs"] <= 48 for k in found)
+
+
 @pytest.mark.parametrize("kernel", ["bytes", "tiles", "lanes"])
 def test_candidates_of_a_sweep_are_possible_and_launched_as_they_are(on_cuda, kernel):
     case = bench.Case(bench.Shape("m", 2560, 6144, norm=True), mx.bfloat16, 4, 64, megabytes=0)

@@ -12,6 +12,7 @@ from smelt.engine import tune
 from smelt.kernels import cuda, device_timing, launch, linear_kernel, tuning_spaces
 from smelt.kernels.cuda_driver import DriverError, raw
 from smelt.kernels.device_timing import DeviceTimer
+from smelt.kernels.linear import pack
 from smelt.kernels.timing import Chain, Timer
 from smelt.kernels.tuning import Call, Space
 from test_tune import LANES, SPEC, Device, best_at
@@ -63,6 +64,19 @@ def test_the_time_is_a_calls_on_the_device(driver):
     timer = timer_of()
     rotation = timer.rotation([call_of()])
     assert timer.chained(RUN, rotation)() == pytest.approx(7.0) and timer.link_us(rotation) == 0.0
+
+
+def test_products_whose_threadgroups_share_k_find_their_places_there(monkeypatch):
+    knobs = {"kernel": "bytes", "simds": 1, "slice": 2, "outs": 16, "depth": 1, "resident": 1, "together": 2, "turn": 1}
+    monkeypatch.setattr(linear_kernel, "chosen_knobs", lambda *_: knobs)
+    driver = Driver().install(monkeypatch)
+    call = Call((mx.ones((3, 256), mx.bfloat16), pack(mx.ones((40, 256), mx.bfloat16))), {})
+    timer, fused = timer_of(), Chain(lambda call: [linear_kernel.fused(*call.args, None, None, None, None)])
+    run = timer.chained(fused, timer.rotation([call]))
+    (launched,) = driver.captured
+    assert {each.name for each in launched} == {"linear_bytes"}, "and do not make them, as most in a model do not"
+    x, w, scales, biases, places, after, y = launched[0].pointers
+    assert driver.bytes_at(places) == 256 * 4 * b"\xff" and len({x, after, y}) == 3 and run() > 0
 
 
 def test_what_stands_where_there_is_nothing_is_not_handed_over(driver, monkeypatch):

@@ -13,7 +13,8 @@ from smelt.kernels.norm import Norm
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
 TILES = {"kernel": "tiles", "simds": 2, "slice": 2, "outs": 16, "depth": 1, "resident": 1}
-BYTES = TILES | {"kernel": "bytes"}
+BYTES = TILES | {"kernel": "bytes", "together": 1}
+TWO = BYTES | {"simds": 1, "together": 2}
 LANES = {"kernel": "lanes", "simds": 2, "split": 1, "rows": 4, "values": 8}
 ACT = {
     None: lambda y: y,
@@ -91,7 +92,7 @@ def force(monkeypatch):
     return force
 
 
-@pytest.mark.parametrize("knobs", [TILES, BYTES, LANES], ids=["tiles", "bytes", "lanes"])
+@pytest.mark.parametrize("knobs", [TILES, BYTES, TWO, LANES], ids=["tiles", "bytes", "two threadgroups", "lanes"])
 @pytest.mark.parametrize("dtype", [F16, BF16, F32], ids=["f16", "bf16", "f32"])
 @pytest.mark.parametrize("bits, group", [(4, 64), (4, 32), (4, 128), (8, 64), (8, 32), (8, 128), (16, 0)])
 def test_every_type_and_packing(force, knobs, dtype, bits, group):
@@ -99,12 +100,13 @@ def test_every_type_and_packing(force, knobs, dtype, bits, group):
         if knobs is not LANES:
             pytest.skip("the matrix units take 16-bit types")
         knobs = LANES | {"values": 4 if bits == 16 else 8}
-    if knobs is BYTES and bits == 16:
+    if knobs["kernel"] == "bytes" and bits == 16:
         pytest.skip("bytes are packed")
-    if knobs is BYTES:
-        knobs = BYTES | {"simds": 256 // linear_bytes.unit_of(bits, group) // 2}
+    width = 512 if knobs is TWO else 256
+    if knobs["kernel"] == "bytes":
+        knobs = knobs | {"simds": 256 // linear_bytes.unit_of(bits, group) // 2}
     force(knobs)
-    Problem(3, 256, 40, dtype, bits, group).check()
+    Problem(3, width, 40, dtype, bits, group).check()
 
 
 EPILOGUES = {
@@ -118,12 +120,20 @@ EPILOGUES = {
 }
 
 
-@pytest.mark.parametrize("knobs", [TILES, BYTES, LANES | {"split": 2, "values": 16}], ids=["tiles", "bytes", "lanes"])
+WIDTHS = {
+    "tiles": (TILES, 128),
+    "bytes": (BYTES, 128),
+    "two threadgroups": (TWO, 256),
+    "lanes": (LANES | {"split": 2, "values": 16}, 192),
+}
+
+
+@pytest.mark.parametrize("knobs, width", WIDTHS.values(), ids=WIDTHS)
 @pytest.mark.parametrize("extras", EPILOGUES.values(), ids=EPILOGUES)
 @pytest.mark.parametrize("dtype", [F16, BF16], ids=["f16", "bf16"])
-def test_every_prologue_and_epilogue(force, knobs, extras, dtype):
+def test_every_prologue_and_epilogue(force, knobs, width, extras, dtype):
     force(knobs)
-    Problem(2, 128 if knobs["kernel"] != "lanes" else 192, 24, dtype, **extras).check("random")
+    Problem(2, width, 24, dtype, **extras).check("random")
 
 
 ODD = [
@@ -133,18 +143,19 @@ ODD = [
     (TILES, 8, 64 * 2, 8, "less k than one pass", {"slice": 1, "simds": 5}),
     (TILES, 4, 64 * 14, 70, "loads one by one", {"depth": 1, "simds": 3, "outs": 21}),
     (TILES, 6, 64 * 14, 70, "many loads under way", {"depth": 4, "simds": 3, "outs": 21}),
-    (BYTES, 1, 64 * 10, 1, "5 slices for 2 simdgroups, one output", {"slice": 2}),
     (BYTES, 1, 64 * 10, 1, "5 slices for 6 simdgroups, one output", {"slice": 2, "simds": 6}),
-    (BYTES, 8, 64 * 14, 17, "rows past the end of the last tile", {"slice": 1, "simds": 3, "outs": 9}),
-    (BYTES, 8, 64 * 6, 17, "the same, all of k at once", {"slice": 1, "simds": 6, "outs": 9}),
-    (BYTES, 3, 64 * 24, 50, "slices that fill the banks", {"slice": 4, "simds": 3, "outs": 24, "depth": 2}),
-    (BYTES, 3, 64 * 20, 50, "more chunks than are repeated", {"slice": 1, "simds": 1, "outs": 33, "depth": 2}),
+    (BYTES, 8, 64 * 6, 17, "rows past the end of the last tile", {"slice": 1, "simds": 6, "outs": 9}),
+    (BYTES, 3, 64 * 12, 50, "slices that fill the banks", {"slice": 4, "simds": 3, "outs": 24, "depth": 2}),
     (BYTES, 7, 64 * 6, 130, "many tiles a threadgroup", {"slice": 3, "outs": 33}),
     (BYTES, 8, 64 * 4, 100, "one turn of several pairs", {"slice": 1, "simds": 4, "outs": 37, "depth": 2}),
     (BYTES, 4, 64 * 2, 440, "turns of four pairs, and what is left", {"slice": 1, "outs": 216, "depth": 3}),
-    (BYTES, 8, 64 * 16, 50, "two chunks, x taken for each pair", {"slice": 4, "outs": 40, "depth": 2}),
-    (BYTES, 3, 64 * 14, 50, "the last chunk has less k", {"slice": 1, "simds": 4, "outs": 33, "depth": 3}),
-    (BYTES, 6, 64 * 14, 70, "many loads under way", {"depth": 4, "simds": 3, "outs": 21, "slice": 1}),
+    (BYTES, 6, 64 * 4, 70, "many loads under way", {"depth": 4, "simds": 4, "outs": 21, "slice": 1}),
+    (BYTES, 5, 64 * 8, 70, "two threadgroups share k", {"outs": 24, "together": 2}),
+    (BYTES, 1, 64 * 10, 1, "three share 5 slices, one output", {"together": 3}),
+    (BYTES, 8, 64 * 14, 17, "two, rows past the end of the last tile", {"slice": 1, "simds": 8, "outs": 9, "together": 2}),
+    (BYTES, 3, 64 * 24, 50, "three, in long slices", {"slice": 4, "outs": 24, "depth": 2, "together": 3}),
+    (BYTES, 8, 64 * 14, 40, "the last of four has less k", {"slice": 1, "simds": 4, "together": 4, "depth": 2}),
+    (BYTES, 3, 64 * 16, 50, "eight, of more outputs than threads", {"slice": 1, "outs": 33, "depth": 2, "together": 8}),
     (LANES, 1, 64, 1, "fewer k than lanes, one output", {}),
     (LANES, 8, 64 * 9, 35, "k that the lanes do not divide", {"values": 16, "split": 2}),
     (LANES, 7, 64 * 17, 10, "four simdgroups share k", {"simds": 4, "split": 4, "values": 32, "rows": 8}),
@@ -162,7 +173,7 @@ def test_odd_shapes(force, knobs, rows, width, outputs, changes, glu):
 SPLITS = {
     "tiles": TILES,
     "bytes": BYTES,
-    "bytes in two chunks": BYTES | {"slice": 1},
+    "two threadgroups": TWO | {"outs": 8},
     "bytes in long slices": BYTES | {"simds": 1, "slice": 4},
     "bytes in a slice each": BYTES | {"simds": 4, "slice": 1, "outs": 24},
     "lanes": LANES,
@@ -214,7 +225,7 @@ def test_one_value_may_be_far_from_the_others(force, outlier, dtype):
     problem.check()
 
 
-@pytest.mark.parametrize("knobs", [TILES, BYTES], ids=["tiles", "bytes"])
+@pytest.mark.parametrize("knobs", [TILES, BYTES, TWO], ids=["tiles", "bytes", "two threadgroups"])
 @pytest.mark.parametrize("wrong", ["inf", "nan"])
 def test_a_row_that_overflows_leaves_its_neighbours_alone(force, knobs, wrong):
     force(knobs)
@@ -243,7 +254,7 @@ def test_default_knobs_are_possible(rows, width, outputs, bits, group):
 
 
 @pytest.mark.parametrize(
-    "width", [32, 64, 96, 320, 1024, 2048, 2560, 3072, 4096, 5120, 8192, 9728, 11008, 14336, 28672]
+    "width", [32, 64, 96, 320, 1024, 2048, 2560, 3072, 4096, 5120, 8192, 9728, 11008, 14336, 28672, 49152]
 )
 @pytest.mark.parametrize("bits, group", [(4, 32), (4, 64), (4, 128), (8, 64), (16, 0)])
 @pytest.mark.parametrize("machine", ["cpu", "metal", "cuda"])
@@ -258,14 +269,22 @@ def test_default_knobs_are_possible_at_any_width(monkeypatch, machine, bits, gro
         assert linear_kernel.impossible(knobs, bits, group or width, width, gated, BF16) is None
         if machine != "metal" and bits < 16:
             knobs = linear_bytes.default(bits, group, width, outputs, gated)
-            if not linear_kernel.impossible(knobs, bits, group, width, gated, BF16):
+            if knobs and not linear_kernel.impossible(knobs, bits, group, width, gated, BF16):
                 for count in range(1, 9):
                     fitted = linear_bytes.fitted(knobs, bits, group, width, gated, count)
                     assert linear_bytes.fits(fitted, bits, group, width, gated, count)
             else:
-                assert width < 256 or width // group % 2
+                assert width < 256 or width // group % 2 or width > 8 * 20 * 4 * 64
         knobs = linear_kernel.default_lanes(bits, group or width, width)
         assert linear_kernel.impossible(knobs, bits, group or width, width, gated, BF16) is None
+
+
+@pytest.mark.parametrize("width, kernel, together", [(4096, "bytes", 1), (9728, "bytes", 2), (28672, "bytes", 8), (49152, "tiles", 1)])
+def test_a_long_k_is_shared_and_a_longer_one_goes_to_tiles(monkeypatch, width, kernel, together):
+    for name, value in {"machine": "cuda", "chip": ("sm_90", "NVIDIA H200"), "cores": 132, "core_memory": 228}.items():
+        monkeypatch.setattr(launch, name, lambda value=value: value)
+    knobs = linear_kernel.default_knobs(4, 64, width, 4096, False, BF16)
+    assert (knobs["kernel"], knobs.get("together", 1)) == (kernel, together)
 
 
 def shipped_knobs():

@@ -312,6 +312,39 @@ def test_who_is_not_the_last_finds_nothing_written():
     assert raised.value.kind == "uninitialised"
 
 
+ARRIVAL = """
+  if (thread_index_in_threadgroup == 0) {
+    o[threadgroup_position_in_grid.x] =
+      float(atomic_fetch_add_explicit((device atomic_uint*)count, 1u, memory_order_relaxed));
+  }"""
+
+
+def arrived(template, order, seed, stands_in=False):
+    """When each of 12 threadgroups ran."""
+    kernel = launch.Kernel("planted", ("a", "count"), ("o",), written=("count",), optional=("count",))
+    kernel.text = "", ARRIVAL
+    a, count = mx.zeros((8,), mx.uint32), mx.zeros((8,), mx.uint32)
+    with launch.through(Emulator(order, seed)):
+        (o,) = kernel([a, a if stands_in else count], [((12,), mx.float32)], template=template, groups=(12, 1, 1), threads=32)
+    return np.array(o).astype(int)
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse", "random"])
+def test_threadgroups_that_are_together_stay_in_order_among_others(order):
+    """A later one may wait for an earlier one."""
+    found = [arrived({"TOGETHER": 3}, order, seed).reshape(4, 3) for seed in range(6)]
+    assert all((np.diff(each, axis=1) == 1).all() for each in found)
+    first = {tuple(each[:, 0]) for each in found}
+    assert len(first) > 1 if order == "random" else first == {(0, 3, 6, 9) if order == "forward" else (9, 6, 3, 0)}
+    assert (np.diff(arrived({}, "reverse", 1)) == -1).all(), "the others do not"
+
+
+def test_what_stands_for_an_optional_input_is_not_written_to():
+    with pytest.raises(KernelError) as raised:
+        arrived({}, "forward", 1, stands_in=True)
+    assert raised.value.kind == "wild_access"
+
+
 def test_8x8_matrices():
     body = """uint lane = thread_index_in_simdgroup;
       simdgroup_matrix<float, 8, 8> m, t, p;

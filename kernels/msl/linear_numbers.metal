@@ -29,17 +29,17 @@ METAL_FUNC void bring_gain(thread uint (&gains)[N], const device T* gain, uint i
   bring(gains, gain + unit * UNIT + item % 4 * (2 * N), NORM && unit < uint(UNITS));
 }
 
-// Passes FROM and on of those whose items are on their way at once, with the gains that go with them: one pass has those of
-// all where a pass has whole rows.
-template <int FROM, int M, int K, int UNITS, int UNIT, int ITEMS, bool NORM, int AHEAD, int GAINS, int N, typename T>
+// The passes whose items are on their way at once, with the gains that go with them: one pass has those of all where a pass
+// has whole rows.
+template <int M, int K, int UNITS, int UNIT, int ITEMS, bool NORM, int AHEAD, int GAINS, int N, typename T>
 METAL_FUNC void bring_passes(thread uint (&values)[AHEAD][N], thread uint (&gains)[GAINS][N], const device T* x,
                              const device T* gain, uint lane, uint first) {
 #pragma unroll
-  for (int p = FROM; p < AHEAD; p++) {
+  for (int p = 0; p < AHEAD; p++) {
     bring_item<M, K, UNITS, UNIT, ITEMS>(values[p], x, lane + 32u * p, first);
   }
 #pragma unroll
-  for (int p = FROM; p < GAINS; p++) {
+  for (int p = 0; p < GAINS; p++) {
     bring_gain<UNITS, UNIT, ITEMS, NORM>(gains[p], gain, lane + 32u * p, first);
   }
 }

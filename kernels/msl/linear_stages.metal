@@ -10,14 +10,6 @@ METAL_FUNC uint own_row(int pair, uint row, int h) {
   return first + 8 <= OUTS ? first + row : metal::min(first + row, uint(OUTS - 1));
 }
 
-// The first unit of a simdgroup's slice of a chunk, of which `begin` is that of chunk 0; past the end: unit 0, whose
-// products are with zeros.
-template <int UNITS, int SLICE, int SIMDS>
-METAL_FUNC uint first_unit(int chunk, uint begin) {
-  uint unit = uint(chunk) * (SIMDS * SLICE) + begin;
-  return unit < uint(UNITS) ? unit : 0u;
-}
-
 // Where a stage holds a row's piece of 16 bytes, of PIECES; a unit is UNIT of them. Lanes that read their rows at the
 // same time find them in different banks: by an exchange of pieces where rows fill the banks, else by room between rows.
 template <int PIECES>
@@ -60,20 +52,23 @@ METAL_FUNC void copy_pair(threadgroup uint4* stage, const device uint* w, int pa
   }
 }
 
-// Scales and biases of a turn's rows of W on their way: [scales, biases][pair of the turn][tile][row][PITCH].
-template <int TAKEN, bool GATED, int O, int TURN, int GROUPS, int PIECE, int PITCH, typename T>
-METAL_FUNC void copy_scales(threadgroup T* to, const device T* scales, const device T* biases, uint base, int turn,
-                            uint index, uint threads) {
+// Scales and biases of a turn's rows of W on their way: [scales, biases][pair of the turn][tile][row][PITCH], of each row
+// SHARE groups from `group` on.
+template <int TAKEN, bool GATED, int O, int TURN, int GROUPS, int SHARE, int PIECE, int PITCH, typename T>
+METAL_FUNC void copy_scales(threadgroup T* to, const device T* scales, const device T* biases, uint base, uint group,
+                            int turn, uint index, uint threads) {
   using Piece = typename Words<PIECE / 2>::type;
-  constexpr int EACH = GROUPS / PIECE;                              // copies of one row
+  constexpr int EACH = SHARE / PIECE;                               // copies of one row
   for (uint i = index; i < uint(16 * TURN * EACH); i += threads) {
     uint r = i / EACH;
     uint own = GATED ? (turn * TURN + r / 16) * 8 + r % 8 : turn * TURN * 16 + r;
     uint row = base + metal::min(own, uint(TAKEN - 1)) + (GATED ? r / 8 % 2 * O : 0u);
-    size_t from = size_t(row) * GROUPS + i % EACH * PIECE;
+    uint from = group + i % EACH * PIECE;
     uint at = r * PITCH + i % EACH * PIECE;
-    copy_ahead((threadgroup Piece*)(to + at), (const device Piece*)(scales + from));
-    copy_ahead((threadgroup Piece*)(to + 16 * TURN * PITCH + at), (const device Piece*)(biases + from));
+    if (from < uint(GROUPS)) {
+      copy_ahead((threadgroup Piece*)(to + at), (const device Piece*)(scales + size_t(row) * GROUPS + from));
+      copy_ahead((threadgroup Piece*)(to + 16 * TURN * PITCH + at), (const device Piece*)(biases + size_t(row) * GROUPS + from));
+    }
   }
 }
 

@@ -79,7 +79,8 @@ class Buffer(ctypes.Structure):
 class Launch(ctypes.Structure):
     _fields_ = [
         ("entry", ctypes.c_void_p), ("buffers", ctypes.POINTER(Buffer)), ("buffer_count", ctypes.c_int),
-        ("threads", ctypes.c_int), ("groups", ctypes.c_uint32 * 3), ("order", ctypes.c_int), ("seed", ctypes.c_uint32),
+        ("threads", ctypes.c_int), ("groups", ctypes.c_uint32 * 3),
+        ("together", ctypes.c_uint32), ("order", ctypes.c_int), ("seed", ctypes.c_uint32),
         ("time_limit_ms", ctypes.c_int), ("error", ctypes.c_char_p), ("error_size", ctypes.c_int),
         ("kind", ctypes.c_char * 24), ("line", ctypes.c_int), ("code_offset", ctypes.c_uint64),
         ("accesses", ctypes.c_uint64), ("barriers", ctypes.c_uint64), ("threadgroup_bytes", ctypes.c_uint64),
@@ -87,7 +88,8 @@ class Launch(ctypes.Structure):
 
 
 class Emulator:
-    """A stand-in for launch.through. `order` is that of threads, simdgroups and threadgroups."""
+    """A stand-in for launch.through. `order` is that of threads, simdgroups and threadgroups, but not of those that a
+    template says are TOGETHER: of these a later one may wait for what an earlier one sends."""
 
     lock = threading.Lock()  # one arena and one set of fibers a process
 
@@ -100,11 +102,12 @@ class Emulator:
         self.launches.append((kernel, inputs, outputs, template, groups, threads))
         text = unit(kernel, [x.dtype for x in inputs], [dtype for _, dtype in outputs], template)
         library = compiled(text)
-        given = [storage(x, name in kernel.written) for x, name in zip(inputs, kernel.inputs, strict=True)]
+        written = [name for x, name in zip(inputs, kernel.inputs) if name in kernel.written and not stands_in(kernel, name, x, inputs)]
+        given = [storage(x, name in written) for x, name in zip(inputs, kernel.inputs, strict=True)]
         made = [np.full(shape, 0xA5, np.uint8).repeat(dtype.size, -1) for shape, dtype in outputs]
         buffers = (Buffer * (len(given) + len(made)))(
             *[
-                Buffer(n.encode(), a.ctypes.data, a.nbytes, a.itemsize, IN_PLACE if n in kernel.written else 0)
+                Buffer(n.encode(), a.ctypes.data, a.nbytes, a.itemsize, IN_PLACE if n in written else 0)
                 for n, a in zip(kernel.inputs, given)
             ],
             *[
@@ -112,14 +115,16 @@ class Emulator:
                 for n, a, (_, dtype) in zip(kernel.outputs, made, outputs)
             ],
         )
-        self.run(kernel, library, buffers, groups, threads)
+        together = template.get("TOGETHER", 1)
+        assert groups[0] % together == 0, f"{kernel.name}: {groups[0]} threadgroups, {together} of them together"
+        self.run(kernel, library, buffers, groups, threads, together)
         return [restored(a, shape, dtype) for a, (shape, dtype) in zip(made, outputs)]
 
-    def run(self, kernel, library, buffers, groups, threads):
+    def run(self, kernel, library, buffers, groups, threads, together=1):
         error = ctypes.create_string_buffer(6000)
         entry = ctypes.cast(ctypes.CDLL(str(library)).msl_entry, ctypes.c_void_p)
         job = Launch(
-            entry, buffers, len(buffers), threads, (ctypes.c_uint32 * 3)(*groups), ORDERS[self.order], self.seed,
+            entry, buffers, len(buffers), threads, (ctypes.c_uint32 * 3)(*groups), together, ORDERS[self.order], self.seed,
             int(self.time_limit_s * 1000), ctypes.cast(error, ctypes.c_char_p), len(error),
         )  # fmt: skip
         with self.lock:
@@ -134,6 +139,11 @@ class Emulator:
                 count, total = buffer.unwritten, buffer.bytes // buffer.element
                 name, first = buffer.name.decode(), buffer.first_unwritten
                 raise KernelError("unwritten", f"{count} of {total} elements of output '{name}', the first is {first}")
+
+
+def stands_in(kernel, name: str, x: mx.array, inputs) -> bool:
+    """Whether there is nothing for this input, so that another one was given."""
+    return name in kernel.optional and any(x is other for other in inputs[: kernel.inputs.index(name)])
 
 
 def storage(x: mx.array, in_place: bool = False) -> np.ndarray:

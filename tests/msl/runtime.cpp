@@ -33,6 +33,7 @@ struct Launch {
   Buffer* buffers;
   int buffer_count, threads;
   uint32_t groups[3];
+  uint32_t together;  // neighbouring threadgroups of which a later one may wait for an earlier one: these stay in order
   int order;  // 0 forward, 1 reverse, 2 random: of threads, simdgroups and threadgroups
   uint32_t seed;
   int time_limit_ms;
@@ -652,8 +653,12 @@ int msl_run(Launch* todo) {
     Signals ours(todo->time_limit_ms);
     uint32_t count = todo->groups[0] * todo->groups[1] * todo->groups[2];
     releases = mapped<Release>(count);
-    uint32_t shift = todo->order == 2 ? random_number() % count : 0;
-    for (uint32_t i = 0; i < count && !failed; i++) run_group(todo->order == 1 ? count - 1 - i : (i + shift) % count);
+    uint32_t together = todo->together, bundles = count / together;
+    uint32_t shift = todo->order == 2 ? random_number() % bundles : 0;
+    for (uint32_t i = 0; i < count && !failed; i++) {
+      uint32_t bundle = todo->order == 1 ? bundles - 1 - i / together : (i / together + shift) % bundles;
+      run_group(bundle * together + i % together);
+    }
     munmap(releases, count * sizeof(Release) + PAGE);
   }
   current = nullptr;

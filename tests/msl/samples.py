@@ -32,7 +32,7 @@ def linear_by(knobs: dict) -> mx.array:
     linear_kernel.chosen_knobs = lambda *_: knobs
     try:
         return linear(
-            mx.ones((2, 128), F16), pack(mx.ones((16, 128), F16)), norm=Norm(mx.ones((128,), F16), 1e-6),
+            mx.ones((2, 256), F16), pack(mx.ones((16, 256), F16)), norm=Norm(mx.ones((256,), F16), 1e-6),
             residual=mx.ones((2, 8), F16), glu="silu",
         )  # fmt: skip
     finally:
@@ -48,7 +48,7 @@ def linear_tiles():
 
 
 def linear_bytes():
-    return linear_by({"kernel": "bytes", "simds": 2, "slice": 1, "outs": 8, "depth": 1, "resident": 1, "turn": 1})
+    return linear_by({"kernel": "bytes", "simds": 2, "slice": 1, "outs": 8, "depth": 1, "resident": 1, "together": 2, "turn": 1})
 
 
 def handed_to_the_host():

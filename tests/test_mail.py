@@ -1,0 +1,238 @@
+"""Places for mail: who shares them, in which order, and what they hold before and after."""
+
+import mlx.core as mx
+import pytest
+from msl.accuracy import kernels_run
+from msl.emulator import RUNS_HERE, Emulator, KernelError
+from smelt.kernels import launch, linear_kernel, mail
+from smelt.kernels.linear import linear, pack
+from smelt.kernels.norm import Norm
+from smelt.models.parts import Decoder
+from test_linear_kernel import Problem
+
+pytestmark = pytest.mark.skipif(not RUNS_HERE, reason="the emulator needs Linux and g++")
+
+BF16, WIDTH = mx.bfloat16, 512
+KNOBS = {"kernel": "bytes", "simds": 2, "slice": 2, "outs": 16, "depth": 1, "resident": 1, "together": 2}
+NAMES = linear_kernel.BYTES.inputs
+
+
+@pytest.fixture(autouse=True)
+def shared(monkeypatch):
+    """All products of byte kernels are of two threadgroups."""
+
+    def chosen(bits, group, width, rows, gated, dtype, count):
+        return linear_kernel.fitted(KNOBS, bits, group, width, gated, count)
+
+    monkeypatch.setattr(linear_kernel, "chosen_knobs", chosen)
+
+
+@pytest.fixture
+def launched():
+    with launch.through(emulator := Emulator()):
+        yield emulator.launches
+
+
+@pytest.fixture(scope="module")
+def weight():
+    return pack(mx.random.normal((WIDTH, WIDTH), key=mx.random.key(1)).astype(BF16) / 20)
+
+
+X = mx.random.normal((2, WIDTH), key=mx.random.key(2)).astype(BF16)
+
+
+def products(launched) -> list[dict[str, mx.array]]:
+    """The inputs of all products, by name."""
+    return [dict(zip(NAMES, inputs)) for kernel, inputs, *_ in launched if kernel is linear_kernel.BYTES]
+
+
+def fills(launched) -> int:
+    return sum(kernel is mail.FILL for kernel, *_ in launched)
+
+
+def empty(places: mx.array) -> bool:
+    return bool(mx.all(places == mail.EMPTY))
+
+
+# ---- places
+
+
+@pytest.mark.parametrize("count", [1, 256, 257])
+def test_new_places_are_empty_and_as_many_as_are_needed(launched, count):
+    places, ready = mail.Mail(X).room(count, BF16)
+    assert places.dtype == mx.uint32 and count <= places.size < count + 256 and empty(places)
+    assert ready.dtype == BF16 and ready.tolist() == [0.0]
+
+
+def test_places_grow_and_are_new_then(launched):
+    own = mail.Mail(X)
+    few, _ = own.room(10, BF16)
+    own.after = X
+    assert own.room(200, BF16) == (few, X) and fills(launched) == 1
+    many, ready = own.room(300, BF16)
+    assert many is not few and many.size >= 300 and empty(many) and ready is not X and own.after is ready
+
+
+def test_places_that_last_are_the_same_without_a_launch(launched):
+    own = mail.Lasting()
+    places, ready = own.room(300, BF16)
+    assert not launched and places.size == 512 and empty(places) and ready.dtype == BF16
+    assert own.room(400, BF16)[0] is places
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse", "random"])
+@pytest.mark.parametrize("together, simds, width", [(2, 4, 512), (3, 4, 640), (4, 2, 512)])
+@pytest.mark.parametrize("extras", [{}, {"norm": True, "glu": "silu"}, {"residual": True, "bias": True}], ids=str)
+def test_places_are_empty_again_after_a_launch(monkeypatch, order, together, simds, width, extras):
+    monkeypatch.setitem(KNOBS, "together", together)
+    monkeypatch.setitem(KNOBS, "simds", simds)
+    monkeypatch.setitem(KNOBS, "slice", 1)
+    problem, own = Problem(3, width, 40, BF16, **extras), mail.Mail(X)
+    with kernels_run(order):
+        alone = problem.fused()
+        with mail.within(own):
+            for _ in range(2):  # the second one finds what the first one left
+                assert mx.array_equal(problem.fused(), alone)
+                assert empty(own.places)
+
+
+@pytest.mark.parametrize("glu", [None, "silu"])
+@pytest.mark.parametrize("outputs", [8, 16, 40])
+def test_a_product_uses_all_places_that_it_asks_for_and_no_other(monkeypatch, outputs, glu):
+    missing = 0
+
+    def exactly(self, count, dtype):
+        return mx.full((count - missing,), mail.EMPTY, mx.uint32), mx.zeros((1,), dtype)
+
+    monkeypatch.setattr(mail.Mail, "room", exactly)
+    problem = Problem(3, WIDTH, outputs, BF16, norm=True, glu=glu)
+    with kernels_run():
+        problem.fused()
+        missing = 1
+        with pytest.raises(KernelError, match="out_of_bounds.*'mail'"):
+            problem.fused()
+
+
+# ---- who shares them
+
+
+def test_products_outside_of_a_pass_have_places_of_their_own(launched, weight):
+    linear(X, weight)
+    linear(X, weight)
+    first, second = products(launched)
+    assert first["mail"] is not second["mail"] and fills(launched) == 2
+    assert second["after"].size == 1, "nothing to wait for but the places themselves"
+
+
+def test_within_a_pass_each_product_waits_for_the_one_before(launched, weight):
+    with mail.within(mail.Mail(X)):
+        y = linear(X, weight)
+        z = linear(X, weight)  # a branch: the graph's data leave the order open
+        linear(X, weight, residual=X)
+    first, second, third = products(launched)
+    assert first["mail"] is second["mail"] is third["mail"] and fills(launched) == 1
+    assert second["after"] is y and third["after"] is z
+
+
+def test_a_product_of_one_threadgroup_needs_no_places(launched, weight, monkeypatch):
+    monkeypatch.setitem(KNOBS, "together", 1)
+    monkeypatch.setitem(KNOBS, "simds", 4)
+    own = mail.Mail(X)
+    with mail.within(own):
+        linear(X, weight)
+    (only,) = products(launched)
+    assert own.places is None and not fills(launched) and only["mail"] is only["after"] is only["x"]
+
+
+def test_nothing_is_current_after_an_exception():
+    outer = mail.Mail(X)
+    with mail.within(outer):
+        with pytest.raises(ZeroDivisionError), mail.within(mail.Mail(X)):
+            raise ZeroDivisionError
+        assert mail.current(X) is outer
+    assert mail.current(X) is not outer
+
+
+# ---- a model's passes
+
+
+class Block:
+    """Two products, and what is current meanwhile."""
+
+    states = []
+
+    def __init__(self, weight):
+        self.weight, self.found, self.error = weight, [], None
+
+    def __call__(self, x, step, last):
+        self.found.append(mail.current(x))
+        if self.error:
+            raise self.error
+        return linear(x, self.weight, residual=linear(x, self.weight))
+
+
+@pytest.fixture
+def model(weight):
+    norm = Norm(mx.ones((WIDTH,), BF16), 1e-6)
+    return Decoder(weight, [Block(weight), Block(weight)], norm, weight, WIDTH, 64, BF16)
+
+
+TOKENS = mx.array([[3, 5]])
+
+
+def test_a_pass_has_one_mail_and_another_pass_another(launched, model):
+    for _ in range(2):
+        model(TOKENS, None)
+    (a, b), (c, d) = zip(*(block.found for block in model.blocks))
+    assert a is b and c is d and a is not c
+    sent = products(launched)
+    assert fills(launched) == 2 and len(sent) == 8
+    assert all(each["mail"] is sent[0]["mail"] for each in sent[:4]) and sent[4]["mail"] is not sent[0]["mail"]
+    ys = [each["after"] for each in sent[1:4]]
+    assert ys[0] is sent[1]["residual"] and ys[1] is sent[2]["x"], "each waits for the one before"
+
+
+def test_passes_in_turns_do_not_take_each_others_places(launched, model):
+    for _ in zip(*(model.stages(TOKENS, None) for _ in range(2)), strict=True):
+        assert mail.current(X) is not mail.current(X), "nothing is current while a caller looks around"
+    (a, c), (b, d) = (block.found for block in model.blocks)
+    assert a is b and c is d and a is not c and fills(launched) == 2
+
+
+def test_a_block_that_fails_leaves_nothing_current(launched, model):
+    model.blocks[1].error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        model(TOKENS, None)
+    assert mail.current(X) is not model.blocks[0].found[0]
+
+
+def test_a_traced_pass_makes_its_places_with_each_run(model):
+    """By launches that MLX can trace, whose results come from `near` through the places alone."""
+
+    def lazily(kernel, inputs, outputs, template, groups, threads):
+        taken = {linear_kernel.BYTES: ("mail", "after"), mail.FILL: ("near",)}.get(kernel, ())
+        given = dict(zip(kernel.inputs, inputs))
+        seen = sum(given[name].reshape(-1)[0].astype(mx.int32) for name in taken)
+        return [mx.zeros(shape, dtype) + mx.array(seen).astype(dtype) for shape, dtype in outputs]
+
+    traced = mx.compile(lambda tokens: model(tokens, None))
+    with launch.through(lazily):
+        results = [int(traced(mx.array([[token, 5]]))[0, 0, 0]) for token in (3, 4, 3)]
+        eager = int(model(TOKENS, None)[0, 0, 0])
+    assert results == [15, 20, 15] and eager == 15, "four products add the token in turn to the first one's `ready`"
+    in_trace, outside = model.blocks[0].found
+    assert in_trace is not outside, "and it was traced once"
+
+
+def test_mlx_makes_one_of_equal_operations_in_a_trace():
+    """Why places are not made by mx.full."""
+
+    def peak(*values):
+        made = mx.compile(lambda x: x + sum(mx.cumsum(mx.full((1 << 20,), v, mx.uint32))[0] for v in values))
+        mx.eval(made(mx.ones((2,))))
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        mx.eval(made(mx.ones((2,))))
+        return mx.get_peak_memory()
+
+    assert peak(7, 7) < peak(7, 8)
