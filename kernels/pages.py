@@ -139,6 +139,7 @@ class Rows:
     addressed: Addresses | None = None  # in a traced step, which knows no spans and finds the moves done
     known: dict[tuple[int, int], Addresses] = field(default_factory=dict, compare=False)  # what all layers share
     stood: dict[int, mx.array] = field(default_factory=dict, compare=False)  # likewise
+    shared: dict[tuple, tuple] = field(default_factory=dict, compare=False)  # what kernels compute of the rows for all layers
 
     def position(self, new: int) -> mx.array:
         """[B] int32 of the first of the last `new` tokens."""

@@ -9,18 +9,17 @@ qkv [B, T, (heads + 2 kv_heads) head_dim], or (heads + kv_heads) head_dim where 
 
 import mlx.core as mx
 
-from . import attention_kernel, launch, pages_kernel, qk_norm_rope_kernel
+from . import attention_kernel, launch, pages_kernel, qk_norm_rope_kernel, rotation_kernel
 from .attention import attention
-from .linear_kernel import float_bits
 from .norm import Norm
 from .pages import Pages, Rows
 from .qk_norm_rope import Rope, qk_norm_rope
 from .qk_norm_rope_kernel import GAINS
 
-INPUTS = ("qkv", "where", "periods", *GAINS, "keys", "values", "after", "arrived")
+INPUTS = ("qkv", "where", "turns", *GAINS, "keys", "values", "after", "arrived")
 KERNEL = {
     walk: launch.Kernel(
-        name, INPUTS, attention_kernel.OUTPUTS, written=("keys", "values", "arrived"), optional=("periods", *GAINS, "after"),
+        name, INPUTS, attention_kernel.OUTPUTS, written=("keys", "values", "arrived"), optional=("turns", *GAINS, "after"),
         scratch=("partial",),
     )
     for walk, name in (("lanes", "self_attention"), ("tiles", "self_attention_tiles"))
@@ -82,14 +81,13 @@ def fused(qkv, rope, pages, rows, heads, scale, cap, norms) -> mx.array:
     pages.prepare(rows)
     addresses = rows.addresses(new, pages.keys.shape[1])
     plan = attention_kernel.Plan(batch, heads, new, pages, addresses, scale, cap, qkv.dtype)
-    periods = addresses.where if rope is None else qk_norm_rope_kernel.periods_of(rope)
+    turns = addresses.where if rope is None else rotation_kernel.turns(rope, rows, new)
     o, partial = KERNEL[plan.walk](
-        [qkv, addresses.where, periods, *qk_norm_rope_kernel.gains_of(norms, qkv), *pages.held,
+        [qkv, addresses.where, turns, *qk_norm_rope_kernel.gains_of(norms, qkv), *pages.held,
          pages_kernel.waited_for(pages, addresses.where), plan.arrived],
         plan.outputs,
         template={**plan.template, **qk_norm_rope_kernel.turning(rope, norms),
-                  "SAME": width == (heads + pages.kv_heads) * pages.head_dim,
-                  "PERIODIC": float_bits(1.0 if rope is None else rope.scale)},
+                  "SAME": width == (heads + pages.kv_heads) * pages.head_dim},
         groups=plan.groups, threads=plan.threads,
     )  # fmt: skip
     pages.written = partial

@@ -8,6 +8,8 @@
     proportional   dims of the head turn, the rest have infinite period                   Gemma 4
 """
 
+import functools
+import json
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -53,7 +55,15 @@ def parameters(config: dict[str, Any], kind: str | None = None) -> dict[str, Any
 
 
 def rope(dims: int, params: dict[str, Any], trained: int, interleaved: bool = False) -> Rope | DynamicRope:
-    """dims to rotate; params as `parameters` gives them; trained: max_position_embeddings."""
+    """dims to rotate; params as `parameters` gives them; trained: max_position_embeddings. Layers that turn alike get the same
+    one: then its cosines are computed once for all of them.
+    """
+    return shared_rope(dims, json.dumps(params, sort_keys=True), trained, interleaved)
+
+
+@functools.lru_cache(64)
+def shared_rope(dims: int, words: str, trained: int, interleaved: bool) -> Rope | DynamicRope:
+    params = json.loads(words)
     plain = Rope(dims, float(params["rope_theta"]), interleaved=interleaved)
     kind = params["rope_type"]
     if kind not in KINDS:

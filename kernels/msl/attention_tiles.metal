@@ -11,9 +11,8 @@
   constexpr bool FRESH = false;
   threadgroup uint4 fresh[1];
 
-  threadgroup ulong marks[2 * SIMDS];                   // of keys and values, for each simdgroup
-  marks_begin<2>(marks + 2 * simdgroup_index_in_threadgroup);
 #include "attention_place.metal"
+#include "attention_tiles_place.metal"
 #include "attention_tiles_first.metal"
 
   for (uint t = simd; t < uint(TILE); t += SIMDS) {

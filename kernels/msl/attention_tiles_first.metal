@@ -1,9 +1,6 @@
-// attention_tiles_first.metal: statements that attention_tiles.metal and self_attention_tiles.metal begin with: the copies of a
-// simdgroup's first turn, long before they are needed.
+// attention_tiles_first.metal: statements that attention_tiles.metal and self_attention_tiles.metal begin with: the copies of
+// all simdgroups' first turns, long before they are needed.
 
-  constexpr int KEY_GAP = 2;
-  constexpr int VALUE_GAP = 2;
-  constexpr int TURN = 16;                              // keys of a simdgroup at once: two tiles, in one page
   constexpr int ROWS = TILE < 4 ? TILE : 4;             // so that the sums take little threadgroup memory
   constexpr int STAGE = stage_of<D, T>();               // pieces of 16 bytes: keys of a turn, or values
   constexpr int PART_PITCH = ONCE ? 8 * STAGE : ROWS * D;
@@ -26,9 +23,18 @@
   uint column = tile_column(lane);                      // which of a tile's rows of q
   size_t base = size_t(head) * slots * D;
 
-  if (any_seen<TURN, NEW, WINDOW>(mine, position)) {
-    size_t from = base + size_t(held_pages[0] * PAGE + simd * KEYS % PAGE) * D;
-    int given = FRESH ? position - mine : TURN;
-    bring_heads<D, KEY_GAP>(key_stage, keys + from, given, key_mark, lane);
-    bring_heads<D, VALUE_GAP>(value_stage, values + from, given, value_mark, lane);
+  if (copying) {
+    // All keys, then all values. Little text: a core that fetches it anew with every launch waits for it.
+#pragma unroll 1
+    for (uint i = simd - (SIMDS - COPIERS); i < uint(2 * SIMDS); i += COPIERS) {
+      uint s = i % SIMDS;
+      bool of_values = i >= uint(SIMDS);
+      int begin = mine + (int(s) - int(simd)) * KEYS;
+      if (any_seen<TURN, NEW, WINDOW>(begin, position)) {
+        size_t page = size_t(uint(table[(part * SPAN + s * KEYS / PAGE) * batch]));
+        size_t from = base + (page * PAGE + s * KEYS % PAGE) * D;
+        bring_heads<D>(staged + (2 * s + of_values) * STAGE, (of_values ? values : keys) + from, FRESH ? position - begin : TURN,
+                            marks + 2 * s + of_values, lane);
+      }
+    }
   }

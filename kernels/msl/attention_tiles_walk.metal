@@ -49,7 +49,7 @@
         const threadgroup T* key[2];
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-          key[h] = head_at<D, NEW, FRESH, KEY_GAP, T>(key_stage, fresh, key_of(own / 2, own % 2, h), reached, position, 0) + column * 4;
+          key[h] = head_at<D, NEW, FRESH, T>(key_stage, fresh, key_of(own / 2, own % 2, h), reached, position, 0) + column * 4;
         }
         blocks_wait(key_mark, odd);
         score<D>(scores, key, query, own < uint(TILE), columns + simd * tile_room(2), lane);
@@ -70,7 +70,7 @@
         }
       }
       if (next) {
-        bring_heads<D, KEY_GAP>(key_stage, keys + from, coming, key_mark, lane);
+        bring_heads<D>(key_stage, keys + from, coming, key_mark, lane);
       }
       if (now) {
         const threadgroup T* value[4];
@@ -78,7 +78,7 @@
 #pragma unroll
         for (int k = 0; k < 4; k++) {
           int i = key_of(column / 2, k % 2, k / 2);
-          value[k] = head_at<D, NEW, FRESH, VALUE_GAP, T>(value_stage, fresh, i, reached, position, 1) + own * 8;
+          value[k] = head_at<D, NEW, FRESH, T>(value_stage, fresh, i, reached, position, 1) + own * 8;
           used[k] = (FRESH || reached + i < position + NEW) && (WINDOW == 0 || reached + i > position - WINDOW);
         }
         Tile<T> weights[2];
@@ -112,7 +112,7 @@
         odd = !odd;
       }
       if (next) {
-        bring_heads<D, VALUE_GAP>(value_stage, values + from, coming, value_mark, lane);
+        bring_heads<D>(value_stage, values + from, coming, value_mark, lane);
       }
     }
 

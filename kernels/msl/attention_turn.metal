@@ -19,19 +19,19 @@ METAL_FUNC constexpr int stage_of() { return 4 * (4 * pieces_of<D, T>() + 2); }
 METAL_FUNC int key_of(uint c, int e, int h) { return 4 * int((c + 2 * uint(e)) % 4) + e + 2 * h; }
 
 // The first `count` heads of a turn, at most 16, to a stage.
-template <int D, int GAP, typename T>
+template <int D, typename T>
 METAL_FUNC void bring_heads(threadgroup uint4* stage, const device T* from, int count, threadgroup ulong* mark, uint lane) {
   constexpr int PIECES = pieces_of<D, T>();
   uint pieces = uint(metal::max(0, metal::min(count, 16)) * PIECES);
-  copy_blocks<GAP == 0 ? 1 : 4, (GAP == 0 ? 16 : 4) * PIECES, 4 * PIECES + GAP>(stage, (const device uint4*)from, pieces, mark, lane);
+  copy_blocks<4, 4 * PIECES, 4 * PIECES + 2>(stage, (const device uint4*)from, pieces, mark, lane);
 }
 
 // Where a key or a value of the turn stands. FRESH: from `position` on it is not in the stage but in `fresh` [NEW, 2, D].
-template <int D, int NEW, bool FRESH, int GAP, typename T>
+template <int D, int NEW, bool FRESH, typename T>
 METAL_FUNC const threadgroup T* head_at(const threadgroup uint4* stage, const threadgroup uint4* fresh, int key, int reached,
                                         int position, int kind) {
   constexpr int PIECES = pieces_of<D, T>();
-  const threadgroup uint4* at = stage + key / 4 * (4 * PIECES + GAP) + key % 4 * PIECES;
+  const threadgroup uint4* at = stage + key / 4 * (4 * PIECES + 2) + key % 4 * PIECES;
   if (FRESH && reached + key >= position) {
     at = fresh + (2 * metal::min(reached + key - position, NEW - 1) + kind) * PIECES;
   }

@@ -32,11 +32,15 @@
   bool weighted = of_kind(kind, Q_GAIN, K_GAIN, V_GAIN);
   float at = float(position[row] + int(token)) * as_type<float>(SCALE);
   constexpr int P = neighbours_of<D, DIMS, INTERLEAVED>();
-  Head<T, D, DIMS, INTERLEAVED, P> own_head;
-  bring_head(own_head, source, weight, weighted, periods, lane);
+  bool turned = DIMS > 0 && kind < 2;
+  Head<T, D, P> own_head;
+  bring_head(own_head, source, weight, weighted, lane);
+  Turn<DIMS, INTERLEAVED, P> angles;
+  if (turned) {                                         // before the first sum: this is a chain of waits
+    compute_turn(angles, at, periods, lane);
+  }
   float v[E];
-  turn_head(v, own_head, normed, weighted, DIMS > 0 && kind < 2, at, as_type<float>(EPS), as_type<float>(MAGNITUDE), heads + simd * D,
-            lane);
+  turn_head(v, own_head, normed, weighted, turned, angles, as_type<float>(EPS), as_type<float>(MAGNITUDE), heads + simd * D, lane);
   if (inside && kind == 0) {
     auto to = q + ((size_t(row) * HEADS + head) * NEW + token) * D;
 #pragma unroll

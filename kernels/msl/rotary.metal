@@ -1,7 +1,8 @@
 // rotary.metal: one head of a row of qkv, normed and turned to its position, by one simdgroup. A lane has P neighbours of
 // each 32 P elements.
 //
-// The angle of pair i is at / periods[i]; its elements are i and i + DIMS/2, or 2i and 2i + 1.
+// The angle of pair i is at / periods[i]; its elements are i and i + DIMS/2, or 2i and 2i + 1. Kernels compute it, or find its
+// cosine and sine computed by rotation.metal.
 #include "load_now.metal"
 
 // The elements of a pair, and what they become.
@@ -73,14 +74,48 @@ template <typename T, int E> struct Elements<T, E, true> {
 template <int P, typename T>
 METAL_FUNC constexpr bool paired() { return P == 2 && sizeof(T) == 2; }
 
-// What a lane brings of a head: its elements, the norm's gain for them, the periods of its angles. Nothing of it is computed with
-// before all else is asked for: what is cold in the cache is waited for.
-template <typename T, int D, int DIMS, bool INTERLEAVED, int P>
+// What a lane brings of a head: its elements, the norm's gain for them. Nothing of it is computed with before all else is asked
+// for: what is cold in the cache is waited for.
+template <typename T, int D, int P>
 struct Head {
   Elements<T, D / 32, paired<P, T>()> v;
   Elements<T, D / 32, paired<P, T>()> gain;
-  float periods[DIMS > 0 ? angles_of<DIMS, INTERLEAVED, P>() : 1];
 };
+
+// Cosines and sines of a lane's angles.
+template <int DIMS, bool INTERLEAVED, int P>
+struct Turn {
+  float cosines[DIMS > 0 ? angles_of<DIMS, INTERLEAVED, P>() : 1];
+  float sines[DIMS > 0 ? angles_of<DIMS, INTERLEAVED, P>() : 1];
+};
+
+// Which pair a lane's angle a is of.
+template <int DIMS, bool INTERLEAVED, int P>
+METAL_FUNC int pair_of_angle(int a, uint lane) {
+  int i = element_of<P>(INTERLEAVED && P == 2 ? 2 * a : a, lane);
+  return pair_of<DIMS, INTERLEAVED>(metal::min(i, DIMS - 1));
+}
+
+template <int DIMS, bool INTERLEAVED, int P, typename Periods>
+METAL_FUNC void compute_turn(thread Turn<DIMS, INTERLEAVED, P>& turn, float at, Periods periods, uint lane) {
+#pragma unroll
+  for (int a = 0; a < angles_of<DIMS, INTERLEAVED, P>(); a++) {
+    float angle = at / periods[pair_of_angle<DIMS, INTERLEAVED, P>(a, lane)];
+    turn.cosines[a] = metal::precise::cos(angle);
+    turn.sines[a] = metal::precise::sin(angle);
+  }
+}
+
+// turns [2, DIMS / 2] of a token: cosines and sines.
+template <int DIMS, bool INTERLEAVED, int P, typename Turns>
+METAL_FUNC void bring_turn(thread Turn<DIMS, INTERLEAVED, P>& turn, Turns turns, uint lane) {
+#pragma unroll
+  for (int a = 0; a < angles_of<DIMS, INTERLEAVED, P>(); a++) {
+    int pair = pair_of_angle<DIMS, INTERLEAVED, P>(a, lane);
+    turn.cosines[a] = load_now(turns + pair);
+    turn.sines[a] = load_now(turns + DIMS / 2 + pair);
+  }
+}
 
 template <int P, typename T, int E, bool PAIRED>
 METAL_FUNC void bring_elements(thread Elements<T, E, PAIRED>& to, const device T* from, uint lane) {
@@ -111,14 +146,8 @@ METAL_FUNC void as_floats(thread float (&v)[E], thread Elements<T, E, PAIRED>& g
   }
 }
 
-template <typename T, int D, int DIMS, bool INTERLEAVED, int P, typename Periods>
-METAL_FUNC void bring_head(thread Head<T, D, DIMS, INTERLEAVED, P>& head, const device T* source, const device T* weight,
-                           bool weighted, Periods periods, uint lane) {
-#pragma unroll
-  for (int a = 0; a < angles_of<DIMS, INTERLEAVED, P>(); a++) {
-    int i = element_of<P>(INTERLEAVED && P == 2 ? 2 * a : a, lane);
-    head.periods[a] = load_now(periods + pair_of<DIMS, INTERLEAVED>(metal::min(i, DIMS - 1)));
-  }
+template <typename T, int D, int P>
+METAL_FUNC void bring_head(thread Head<T, D, P>& head, const device T* source, const device T* weight, bool weighted, uint lane) {
   bring_elements<P>(head.v, source, lane);
   head.gain = {};
   if (weighted) {
@@ -126,23 +155,11 @@ METAL_FUNC void bring_head(thread Head<T, D, DIMS, INTERLEAVED, P>& head, const 
   }
 }
 
-// v = turn(head / rms * gain). All angles come before the first sum: this is a chain of waits. `scratch` is room for D floats of
-// the simdgroup's own; `turned` says whether this head turns at all.
+// v = turn(head / rms * gain). `scratch` is room for D floats of the simdgroup's own; `turned` says whether this head turns at all.
 template <typename T, int D, int DIMS, bool INTERLEAVED, int P>
-METAL_FUNC void turn_head(thread float (&v)[D / 32], thread Head<T, D, DIMS, INTERLEAVED, P>& head, bool normed, bool weighted,
-                          bool turned, float at, float eps, float magnitude, threadgroup float* scratch, uint lane) {
+METAL_FUNC void turn_head(thread float (&v)[D / 32], thread Head<T, D, P>& head, bool normed, bool weighted, bool turned,
+                          thread Turn<DIMS, INTERLEAVED, P>& turn, float eps, float magnitude, threadgroup float* scratch, uint lane) {
   constexpr int E = D / 32;
-  constexpr int A = angles_of<DIMS, INTERLEAVED, P>();
-  float c[A > 0 ? A : 1];
-  float s[A > 0 ? A : 1];
-  if (turned) {
-#pragma unroll
-    for (int a = 0; a < A; a++) {
-      float angle = at / head.periods[a];
-      c[a] = metal::precise::cos(angle);
-      s[a] = metal::precise::sin(angle);
-    }
-  }
   as_floats(v, head.v);
   float gain[E];
   as_floats(gain, head.gain);
@@ -175,8 +192,8 @@ METAL_FUNC void turn_head(thread float (&v)[D / 32], thread Head<T, D, DIMS, INT
         constexpr int apart = DIMS / 64;                // the two of a pair, in a lane
         int own = INTERLEAVED ? e ^ 1 : (e < apart ? e + apart : e - apart);
         float other = OWN ? before[own < E ? own : e] : scratch[partner<DIMS, INTERLEAVED>(i)];
-        float cosine = c[angle_of<DIMS, INTERLEAVED, P>(e)];
-        float sine = s[angle_of<DIMS, INTERLEAVED, P>(e)];
+        float cosine = turn.cosines[angle_of<DIMS, INTERLEAVED, P>(e)];
+        float sine = turn.sines[angle_of<DIMS, INTERLEAVED, P>(e)];
         v[e] = magnitude * (is_first<DIMS, INTERLEAVED>(i) ? metal::fma(before[e], cosine, -(other * sine))
                                                            : metal::fma(before[e], cosine, other * sine));
       }

@@ -3,7 +3,9 @@
 
   constexpr int UNITS = TILE + 2 * NEW;                 // heads of a threadgroup: rows of q, then keys and values
   constexpr int P = neighbours_of<D, DIMS, INTERLEAVED>();
-  Head<T, D, DIMS, INTERLEAVED, P> coming;
+  Head<T, D, P> coming;
+  Turn<DIMS, INTERLEAVED, P> turn;
   uint3 unit = head_of<GROUP, NEW, KV, TILE, SAME>(metal::min(simd, uint(UNITS - 1)), tile, head);
   bring_head(coming, qkv + ((size_t(row) * NEW + unit.y) * GIVEN + unit.z) * D,
-             of_kind(unit.x, q_gain, k_gain, v_gain), of_kind(unit.x, Q_GAIN, K_GAIN, V_GAIN), periods, lane);
+             of_kind(unit.x, q_gain, k_gain, v_gain), of_kind(unit.x, Q_GAIN, K_GAIN, V_GAIN), lane);
+  bring_turn(turn, turns + (size_t(row) * NEW + unit.y) * DIMS, lane);

@@ -11,9 +11,8 @@
 
   threadgroup uint4 fresh[NEW * 2 * D * int(sizeof(T)) / 16];
 
-  threadgroup ulong marks[2 * SIMDS];                   // of keys and values, for each simdgroup
-  marks_begin<2>(marks + 2 * simdgroup_index_in_threadgroup);
 #include "attention_place.metal"
+#include "attention_tiles_place.metal"
 #include "self_attention_first.metal"
 #include "attention_tiles_first.metal"
   constexpr bool EXCHANGED = DIMS > 0 && !has_pairs<DIMS, INTERLEAVED, P>();
