@@ -248,6 +248,7 @@ METAL_FUNC float inverse_rms(float squares, float eps) {
     device float* letters = (device float*)mail + size_t(threadgroup_position_in_grid.x / TOGETHER) * (TOGETHER - 1) * LETTERS;
     if (rank + 1 < uint(TOGETHER)) {
       letters += rank * LETTERS;
+#pragma unroll 1
       for (uint i = thread_index_in_threadgroup; i < uint(TAKEN * M); i += SIMDS * 32) {
         uint out = i / M;
         uint at = (GATED ? out / 8 * 16 + out % 8 : out) * M + i % M;
@@ -272,6 +273,7 @@ METAL_FUNC float inverse_rms(float squares, float eps) {
     }
     constexpr int NEEDED = (TURN * TILE_OUTS * M + 31) / 32;        // simdgroups, each time others
     uint own_index = TURNS == 1 ? thread_index_in_threadgroup : (simd + SIMDS - turn * NEEDED % SIMDS) % SIMDS * 32 + lane;
+#pragma unroll 1
     for (uint i = own_index; i < uint(outs * M); i += SIMDS * 32) {
       uint m = i % M;
       uint out = i / M;

@@ -59,6 +59,7 @@ METAL_FUNC void copy_scales(threadgroup T* to, const device T* scales, const dev
                             int turn, uint index, uint threads) {
   using Piece = typename Words<PIECE / 2>::type;
   constexpr int EACH = SHARE / PIECE;                               // copies of one row
+#pragma unroll 1
   for (uint i = index; i < uint(16 * TURN * EACH); i += threads) {
     uint r = i / EACH;
     uint own = GATED ? (turn * TURN + r / 16) * 8 + r % 8 : turn * TURN * 16 + r;
