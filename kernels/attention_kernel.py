@@ -93,18 +93,17 @@ class Plan:
         self.last = knobs["join"] == "last" and not self.whole
         tiles = pages.kv_heads * -(-self.rows // knobs["tile"])
         walking = walkers(tiles * self.batch, self.parts, knobs["resident"])
-        once = walking == self.parts
         self.shape = {"T": self.dtype, "GROUP": self.heads // pages.kv_heads, "NEW": self.new, "KV": pages.kv_heads,
                       "D": head_dim, "PAGE": PAGE, "SPAN": knobs["span"], "WINDOW": pages.window or 0}  # fmt: skip
         self.template = {
-            **self.shape, "WHOLE": self.whole, "LAST": self.last, "ONCE": once,
+            **self.shape, "WHOLE": self.whole, "LAST": self.last, "ONCE": walking == self.parts,
             "SCALE": float_bits(self.scale), "CAPPED": self.cap is not None, "CAP": float_bits(self.cap or 1.0),
             "TILE": knobs["tile"], "SIMDS": knobs["simds"], "RESIDENT": knobs["resident"],
         }  # fmt: skip
         if self.walk == "lanes":
             self.template |= {"BATCH": knobs["batch"], "LANES": lanes_of(head_dim)}
         else:
-            self.template |= {"STAGED": staged(knobs, head_dim, once)}
+            self.template |= {"STAGED": staged(knobs, head_dim)}
         self.groups = (tiles, self.batch, walking)
         self.threads = 32 * knobs["simds"]
 
@@ -191,16 +190,20 @@ def fit_tiles(knobs: dict, head_dim: int) -> dict:
 
     simds = knobs["simds"]
     limit = launch.core_memory() - SPARE << 10 if launch.machine() == "cuda" else SHARED
-    while simds > 1 and (16 * staged(knobs | {"simds": simds}, head_dim, False) > limit or knobs["span"] * page % (simds * TURN)):
+    while simds > 1 and (16 * staged(knobs | {"simds": simds}, head_dim) > limit or knobs["span"] * page % (simds * TURN)):
         simds //= 2
     return {"simds": simds}
 
 
-def staged(knobs: dict, head_dim: int, once: bool) -> int:
-    """Pieces of 16 bytes of threadgroup memory that "tiles" takes: keys and values of a turn for each simdgroup, 32 bytes behind
-    each fourth; and sums, which stand where the keys stood where there are no more keys to come."""
-    sums = 0 if once else min(knobs["tile"], JOINED) * head_dim // 4
-    return knobs["simds"] * (2 * (TURN * head_dim // 8 + 8) + sums)
+def staged(knobs: dict, head_dim: int) -> int:
+    """Pieces of 16 bytes of threadgroup memory that "tiles" takes: keys and values of a turn for each simdgroup, of which those in
+    one page are a region, with 32 bytes behind each fourth of it; and sums, with as much behind each row."""
+    from .pages import PAGE as page
+
+    together = knobs["simds"] * TURN
+    regions = max(1, together // page)
+    sums = knobs["simds"] * min(knobs["tile"], JOINED) * (head_dim + 8) // 4
+    return 2 * (together * head_dim // 8 + 8 * regions) + sums
 
 
 def fit_lanes(knobs: dict, head_dim: int) -> dict:

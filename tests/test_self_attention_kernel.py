@@ -143,7 +143,7 @@ def test_both_joins_have_the_same_bits_and_one_is_one_launch(walk, order):
                 problem.qkv, problem.rope, pages, rows, heads=8, **problem.norms, **problem.rest
             )
         mx.eval(found[join])
-        assert len(launched) == launches
+        assert launched[0] == "rotation" and len(launched) == 1 + launches  # a step's first layer turns for all
         assert not mx.any(pages.arrived)
     assert same_bits(found["merge"], found["last"])
 
@@ -163,14 +163,15 @@ def test_a_launch_takes_a_steps_addresses_once():
 
     def noting(kernel, inputs, outputs, template, groups, threads):
         taken = [name for i, name in zip(alike(kernel, inputs), kernel.inputs, strict=True) if kernel.inputs[i] == name]
-        launched.append((taken, inputs[kernel.inputs.index("where")], kernel.outputs))
+        launched.append((taken, dict(zip(kernel.inputs, inputs, strict=True)).get("where"), kernel.outputs))
         return [mx.zeros(shape, dtype) for shape, dtype in outputs]
 
     pages, rows = problem.home(range(2))
     with launch.through(noting), launch.forced("attention", {"join": "last"}):
         op.self_attention(problem.qkv, problem.rope, pages, rows, heads=4, scale=1.0)
-    ((taken, where, made),) = launched
-    assert taken == ["qkv", "where", "periods", "keys", "values", "arrived"] and made == ("o", "partial")
+    (_, _, turned), (taken, where, made) = launched
+    assert turned == ("turns",)
+    assert taken == ["qkv", "where", "turns", "keys", "values", "arrived"] and made == ("o", "partial")
     assert where is rows.addresses(1, rows.slots).where and where.shape == (2 + 2 * (1 + 2 + 1 + 4),)
 
 

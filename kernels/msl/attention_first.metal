@@ -6,14 +6,22 @@
   constexpr int WORDS = E * int(sizeof(T)) / 4;         // a lane's part of a head, as it is loaded
   constexpr int TOGETHER = 32 / LANES;                  // keys of a simdgroup at once
   constexpr int CHUNK = TOGETHER * BATCH;               // of its turn: all in one page
+  constexpr int KEYS = SIZE / SIMDS;                    // of a simdgroup
+  constexpr int PAGES = KEYS > PAGE ? KEYS / PAGE : 1;  // that these are in
   constexpr int ROWS = TILE;
-  constexpr int PART_PITCH = ROWS * D;
+  constexpr int ROW_PITCH = D;
 
-  threadgroup float4 quads[SIMDS * PART_PITCH / 4];
+  threadgroup float4 quads[SIMDS * ROWS * D / 4];
   threadgroup float* parts = (threadgroup float*)quads;
+  uint held_pages[PAGES];
+  take_pages<SPAN, KEYS, PAGE>(held_pages, table, part, batch, simd);
 
 #include "attention_part.metal"
 
+  if (WINDOW > 0 && part != threadgroup_position_in_grid.z) {
+    take_pages<SPAN, KEYS, PAGE>(held_pages, table, part, batch, simd);
+  }
+  int mine = first + int(simd) * KEYS;                  // position of the simdgroup's first key
   uint own = lane / LANES;                              // which of the keys
   uint offset = lane % LANES * W;                       // of the lane's first chunk
   size_t base = (size_t(head) * slots + own) * D + offset;

@@ -1,24 +1,31 @@
 // attention_join.metal: statements that join the simdgroups' sums of rows `begin` .. begin + ROWS - 1 of the tile: pieces
-// of a row, a simdgroup each.
+// of a row, a simdgroup each. A lane weighs one simdgroup's sums.
 
   constexpr int EACH = elements_of_lane<ROWS * D, D, SIMDS>();
+  constexpr int PEERS = power_of_2<SIMDS>();
+#pragma unroll 1
   for (uint i = simd; i < uint(ROWS * D / (32 * EACH)); i += SIMDS) {
     uint t = begin + i / (D / (32 * EACH));
     uint d = (i % (D / (32 * EACH)) * 32 + lane) * EACH;
     uint r = tile * TILE + t;
     if (t < uint(TILE) && r < uint(R)) {
-      float weight[SIMDS];                              // all lanes the same: a shuffle takes longer
-      float top = -1e30f;
+      uint peer = lane % PEERS;
+      float weight = -1e30f;
       float sum = 0.0f;
-#pragma unroll
-      for (int j = 0; j < SIMDS; j++) {
-        weight[j] = best[j * TILE + t];
-        top = metal::max(top, weight[j]);
+      if (peer < uint(SIMDS)) {
+        weight = best[peer * TILE + t];
+        sum = sums[peer * TILE + t];
       }
+      float top = weight;
 #pragma unroll
-      for (int j = 0; j < SIMDS; j++) {
-        weight[j] = metal::precise::exp(weight[j] - top);
-        sum = metal::fma(weight[j], sums[j * TILE + t], sum);
+      for (int j = 1; j < PEERS; j *= 2) {
+        top = metal::max(top, simd_shuffle_xor(top, ushort(j)));
+      }
+      weight = metal::precise::exp(weight - top);
+      sum *= weight;
+#pragma unroll
+      for (int j = 1; j < PEERS; j *= 2) {
+        sum += simd_shuffle_xor(sum, ushort(j));
       }
       float value[EACH];
 #pragma unroll
@@ -28,14 +35,15 @@
 #pragma unroll
       for (int j = 0; j < SIMDS; j++) {
         uint part_of[EACH];
-        take_words((const threadgroup uint*)(parts + j * PART_PITCH + (t - begin) * D + d), part_of);
-        add_weighted(value, part_of, weight[j]);
+        take_words((const threadgroup uint*)(parts + (j * ROWS + (t - begin)) * ROW_PITCH + d), part_of);
+        add_weighted(value, part_of, simd_broadcast(weight, ushort(j)));
       }
       if (WHOLE) {
         size_t to = ((size_t(row) * NEW + r % NEW) * (KV * GROUP) + head * GROUP + r / NEW) * D + d;
+        float inverse = inverse_of(sum);
 #pragma unroll
         for (int e = 0; e < EACH; e++) {
-          o[to + e] = T(value[e] / sum);
+          o[to + e] = T(value[e] * inverse);
         }
       } else {
         size_t to = (above + part) * R + r;

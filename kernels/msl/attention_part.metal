@@ -1,6 +1,6 @@
 // attention_part.metal: statements behind attention_place.metal: what the simdgroups join in the end, and the first part of
 // the threadgroup that any token of the row sees. If there is none it ends here. Before: `parts`, where simdgroups leave their
-// sums [ROWS][D], PART_PITCH floats from one to the next; ROWS: rows of q that are joined at once.
+// sums [ROWS][ROW_PITCH]; ROWS: rows of q that are joined at once.
 
   threadgroup float best[SIMDS * TILE];
   threadgroup float sums[SIMDS * TILE];
@@ -13,11 +13,8 @@
   }
   if (WINDOW > 0 && part < from_part) {
     part += (from_part - part + step - 1) / step * step;
-    if (part <= upto_part) {
-      take_pages<SPAN, KEYS, PAGE>(held_pages, table, part, batch, simd);
-    }
   }
   if (part > upto_part) {
     return;
   }
-  int mine = origin + int(part) * SIZE + int(simd) * KEYS;  // position of the simdgroup's first key
+  int first = origin + int(part) * SIZE;                // position of the part's first key

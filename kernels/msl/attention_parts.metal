@@ -20,6 +20,16 @@ METAL_FUNC constexpr int elements_of_lane() {
   return each;
 }
 
+// The least power of 2 that is not below COUNT.
+template <int COUNT>
+METAL_FUNC constexpr int power_of_2() {
+  int power = 1;
+  while (power < COUNT) {
+    power *= 2;
+  }
+  return power;
+}
+
 // values += weight * floats, which are given as words.
 template <int N>
 METAL_FUNC void add_weighted(thread float (&values)[N], thread uint (&words)[N], float weight) {
@@ -29,14 +39,21 @@ METAL_FUNC void add_weighted(thread float (&values)[N], thread uint (&words)[N],
   }
 }
 
+// 1 / x for an x that is neither very small nor very large. CUDA has its own: its compiler's takes a subroutine for all others.
+#ifndef MSL_CUDA
+METAL_FUNC float inverse_of(float x) { return 1.0f / x; }
+#endif
+
 // Elements d .. d + N - 1 of the result for a row of q that sees the parts from .. upto: `sums` and `stats` are of its row
 // of the first part, and STRIDE rows further that of the next. A simdgroup has one row. The first loads are of parts early ..
-// late, before it is known what they weigh: a chain of loads takes longer than the loads.
+// late, before it is known which are seen: a chain of loads takes longer than the loads. `early` is `from`.
 template <int D, int STRIDE, int N>
 METAL_FUNC void joined_parts(thread float (&value)[N], const device float* sums, const device float* stats, int from,
                              int upto, int early, int late, uint d, uint lane) {
   constexpr int AHEAD = 8;                              // parts loaded at once
+  constexpr int APART = STRIDE * D;
   uint ahead[AHEAD][N];
+  const device float* coming = sums + size_t(early) * APART + d;
 #pragma unroll
   for (int k = 0; k < AHEAD; k++) {
 #pragma unroll
@@ -44,54 +61,57 @@ METAL_FUNC void joined_parts(thread float (&value)[N], const device float* sums,
       ahead[k][e] = 0u;
     }
     if (early + k <= late) {
-      load_words((const device uint*)(sums + size_t(early + k) * (STRIDE * D) + d), ahead[k]);
+      load_words((const device uint*)(coming + k * APART), ahead[k]);
     }
   }
-  int first = metal::min(from + int(lane), upto);       // the lane's part of the first 32
-  float own_top = stats[2 * size_t(first) * STRIDE];
-  float own_sum = stats[2 * size_t(first) * STRIDE + 1];
-  float top = own_top;
-  for (int p = from + 32 + int(lane); p <= upto; p += 32) {
-    top = metal::max(top, stats[2 * size_t(p) * STRIDE]);
+  uint own[2];                                          // of the lane's part of 32: its largest score, its sum of weights
+  load_words((const device uint*)(stats + 2 * size_t(metal::min(from + int(lane), upto)) * STRIDE), own);
+  if (late > upto) {                                    // nobody has written these
+#pragma unroll
+    for (int k = 0; k < AHEAD; k++) {
+#pragma unroll
+      for (int e = 0; e < N; e++) {
+        ahead[k][e] = from + k <= upto ? ahead[k][e] : 0u;
+      }
+    }
   }
-  top = simd_max(top);
+  float top = -1e30f;
   float sum = 0.0f;
 #pragma unroll
   for (int e = 0; e < N; e++) {
     value[e] = 0.0f;
   }
+#pragma unroll 1
   for (int p0 = from; p0 <= upto; p0 += 32) {
     int p = p0 + int(lane);
-    if (p0 > from) {
-      size_t at = 2 * size_t(metal::min(p, upto)) * STRIDE;
-      own_top = stats[at];
-      own_sum = stats[at + 1];
+    float higher = metal::max(top, simd_max(as_type<float>(own[0])));
+    float shrink = metal::precise::exp(top - higher);
+    float weight = p <= upto ? metal::precise::exp(as_type<float>(own[0]) - higher) : 0.0f;
+    sum = metal::fma(sum, shrink, simd_sum(weight * as_type<float>(own[1])));
+    top = higher;
+#pragma unroll
+    for (int e = 0; e < N; e++) {
+      value[e] *= shrink;
     }
-    float weight = p <= upto ? metal::precise::exp(own_top - top) : 0.0f;
-    sum += simd_sum(weight * own_sum);
+    if (p0 + 32 <= upto) {
+      load_words((const device uint*)(stats + 2 * size_t(metal::min(p + 32, upto)) * STRIDE), own);
+    }
     int count = metal::min(32, upto - p0 + 1);
 #pragma unroll 1
     for (int j = 0; j < count; j += AHEAD) {
-      uint now[AHEAD][N];
+      coming += AHEAD * APART;
 #pragma unroll
-      for (int k = 0; k < AHEAD; k++) {
-        int q = metal::min(p0 + j + AHEAD + k, upto);   // past the end: not used
-#pragma unroll
-        for (int e = 0; e < N; e++) {
-          now[k][e] = j + k < count ? ahead[k][e] : 0u;
+      for (int k = 0; k < AHEAD; k++) {                 // past the end: with no weight
+        add_weighted(value, ahead[k], simd_broadcast(weight, ushort(j + k)));
+        if (p0 + j + AHEAD + k <= upto) {
+          load_words((const device uint*)(coming + k * APART), ahead[k]);
         }
-        if (p0 + j + AHEAD <= upto) {
-          load_words((const device uint*)(sums + size_t(q) * (STRIDE * D) + d), ahead[k]);
-        }
-      }
-#pragma unroll
-      for (int k = 0; k < AHEAD; k++) {
-        add_weighted(value, now[k], simd_broadcast(weight, ushort(j + k)));
       }
     }
   }
+  float inverse = inverse_of(sum);
 #pragma unroll
   for (int e = 0; e < N; e++) {
-    value[e] /= sum;
+    value[e] *= inverse;
   }
 }

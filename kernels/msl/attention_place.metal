@@ -1,14 +1,12 @@
-// attention_place.metal: statements that every kernel of attention begins with: which keys are a threadgroup's and a
-// simdgroup's, and the loads that tell where they are.
+// attention_place.metal: statements that every kernel of attention begins with: which keys are a threadgroup's, and the loads
+// that tell where they are.
 
   constexpr int R = GROUP * NEW;
   constexpr int SIZE = SPAN * PAGE;                     // keys of a part
-  constexpr int KEYS = SIZE / SIMDS;                    // of a simdgroup
-  constexpr int PAGES = KEYS > PAGE ? KEYS / PAGE : 1;  // that these are in
   constexpr int TILES = (R + TILE - 1) / TILE;
 
   uint lane = thread_index_in_simdgroup;
-  uint simd = simdgroup_index_in_threadgroup;
+  uint simd = simd_broadcast(simdgroup_index_in_threadgroup, ushort(0));  // so that a compiler knows: the same for all lanes
   uint part = threadgroup_position_in_grid.z;           // last: those that no token sees then begin last
   uint step = threadgroups_per_grid.z;                  // from one part of the threadgroup to its next
   uint head = threadgroup_position_in_grid.x / TILES;
@@ -18,8 +16,6 @@
   auto bounds = where + 2 + batch;                      // [batch, 2], and what is behind it in `where`
   auto slots_of = bounds + 2 * batch;                   // [batch, NEW]
   auto table = slots_of + batch * NEW + row;            // [count SPAN, batch]
-  uint held_pages[PAGES];
-  take_pages<SPAN, KEYS, PAGE>(held_pages, table, part, batch, simd);
   size_t slots = size_t(uint(load_now(where)));         // of the pool
   uint count = uint(load_now(where + 1)) / SPAN;        // parts of a row
   int origin = bounds[2 * row];                         // position of the table's first slot

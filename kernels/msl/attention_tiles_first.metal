@@ -1,21 +1,17 @@
 // attention_tiles_first.metal: statements that attention_tiles.metal and self_attention_tiles.metal begin with: the copies of
-// all simdgroups' first turns, long before they are needed.
+// the first round, long before it is needed.
 
   constexpr int ROWS = TILE < 4 ? TILE : 4;             // so that the sums take little threadgroup memory
-  constexpr int STAGE = stage_of<D, T>();               // pieces of 16 bytes: keys of a turn, or values
-  constexpr int PART_PITCH = ONCE ? 8 * STAGE : ROWS * D;
+  constexpr int ROW_PITCH = D + 8;                      // what lanes write at once is in different banks
+  constexpr int STAGE = stage_of<D, REGION, T>();       // pieces of 16 bytes: keys of a region, or values
   constexpr int PITCH = D + 32;                         // of rows of q: what lanes read at once is in different banks
 
   threadgroup uint4 queries[TILE * PITCH * int(sizeof(T)) / 16];
-  threadgroup uint4 staged[STAGED];                     // [simdgroup][keys, values][STAGE], then sums; ONCE: where keys stood
+  threadgroup uint4 staged[STAGED];                     // [region][keys, values][STAGE], then sums
   threadgroup T columns[SIMDS * tile_room(2) + 8];
-  static_assert(2 * SIMDS * STAGE + (ONCE ? 0 : SIMDS * ROWS * D / 4) <= STAGED, "more threadgroup memory than was asked for");
+  static_assert(2 * REGIONS * STAGE + SIMDS * ROWS * ROW_PITCH / 4 <= STAGED, "more threadgroup memory than was asked for");
 
-  threadgroup float* parts = (threadgroup float*)(staged + (ONCE ? 0 : 2 * SIMDS * STAGE));
-  threadgroup uint4* key_stage = staged + 2 * simd * STAGE;
-  threadgroup uint4* value_stage = key_stage + STAGE;
-  threadgroup ulong* key_mark = marks + 2 * simd;
-  threadgroup ulong* value_mark = key_mark + 1;
+  threadgroup float* parts = (threadgroup float*)(staged + 2 * REGIONS * STAGE);
 
 #include "attention_part.metal"
 
@@ -24,17 +20,9 @@
   size_t base = size_t(head) * slots * D;
 
   if (copying) {
-    // All keys, then all values. Little text: a core that fetches it anew with every launch waits for it.
-#pragma unroll 1
-    for (uint i = simd - (SIMDS - COPIERS); i < uint(2 * SIMDS); i += COPIERS) {
-      uint s = i % SIMDS;
-      bool of_values = i >= uint(SIMDS);
-      int begin = mine + (int(s) - int(simd)) * KEYS;
-      if (any_seen<TURN, NEW, WINDOW>(begin, position)) {
-        size_t page = size_t(uint(table[(part * SPAN + s * KEYS / PAGE) * batch]));
-        size_t from = base + (page * PAGE + s * KEYS % PAGE) * D;
-        bring_heads<D>(staged + (2 * s + of_values) * STAGE, (of_values ? values : keys) + from, FRESH ? position - begin : TURN,
-                            marks + 2 * s + of_values, lane);
-      }
+    if (WINDOW > 0 && part != threadgroup_position_in_grid.z) {
+      take_round<SPAN, REGION, REGIONS, COPIERS, PAGE>(pages, table, part, 0, batch, copier);
     }
+    bring_round<D, REGION, REGIONS, COPIERS, PAGE, NEW, WINDOW, FRESH>(staged, marks, keys + base, values + base, pages, first, 0,
+                                                                       position, copier, lane);
   }

@@ -1,13 +1,25 @@
-// attention_tiles_place.metal: statements behind attention_place.metal: who copies what in the beginning. The last two
-// simdgroups do it for all: where a copy engine is busy they wait for it, while the others turn heads.
+// attention_tiles_place.metal: statements behind attention_place.metal: how a part's keys are shared out, and who copies them.
+//
+// A threadgroup takes ROUND keys at once, TURN of each simdgroup. REGION of them are neighbours in one page; they are copied
+// together and PER simdgroups share them. The last two simdgroups copy for all: where a copy engine is busy they wait for it,
+// while the others turn heads. Each has every other region.
 
-  constexpr int TURN = 16;                              // keys of a simdgroup at once: two tiles, in one page
+  constexpr int TURN = 16;                              // two tiles
+  constexpr int ROUND = SIMDS * TURN;
+  constexpr int REGION = ROUND < PAGE ? ROUND : PAGE;
+  constexpr int REGIONS = ROUND / REGION;
+  constexpr int PER = REGION / TURN;
   constexpr int COPIERS = SIMDS < 2 ? SIMDS : 2;
-  threadgroup ulong marks[2 * SIMDS];                   // of keys and values, for each simdgroup
+  constexpr int COPIED = (REGIONS + COPIERS - 1) / COPIERS;  // regions of a copier
+  static_assert(SIZE % ROUND == 0 && ROUND % REGION == 0 && PAGE % REGION == 0, "keys that cannot be shared out");
+  threadgroup ulong marks[2 * REGIONS];                 // of keys and values of each region
 
   bool copying = simd >= uint(SIMDS - COPIERS);
+  uint copier = simd - (SIMDS - COPIERS);
+  uint pages[COPIED];                                   // of the copier's regions of the next round
   if (copying) {
-    for (uint s = simd - (SIMDS - COPIERS); s < uint(SIMDS); s += COPIERS) {
-      marks_begin<2>(marks + 2 * s);
+    take_round<SPAN, REGION, REGIONS, COPIERS, PAGE>(pages, table, part, 0, batch, copier);
+    for (uint r = copier; r < uint(REGIONS); r += COPIERS) {
+      marks_begin<2>(marks + 2 * r);
     }
   }

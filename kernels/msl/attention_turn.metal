@@ -4,36 +4,67 @@
 // Sums are V^T P^T, a row an element: a lane has, of four values (at tile_column, the next, and these + 8), 8 neighbours of
 // each 64 elements. Which element stands where in a tile is free, as long as both sides of a product agree; so is which key.
 //
-// They come to threadgroup memory in four groups of neighbours, 32 bytes between them: what lanes read at once is then in
-// different banks, if neighbouring rows of a tile are of different groups.
+// They come to threadgroup memory in regions of neighbours that simdgroups share: four blocks, 32 bytes between them. What lanes
+// read at once is then in different banks, if neighbouring rows of a tile are of different blocks.
 #include "tile.metal"
 #include "staging.metal"
 #include "attention_chunks.metal"
 
 template <int D, typename T>
 METAL_FUNC constexpr int pieces_of() { return D * int(sizeof(T)) / 16; }  // of 16 bytes: a head
-template <int D, typename T>
-METAL_FUNC constexpr int stage_of() { return 4 * (4 * pieces_of<D, T>() + 2); }
+template <int D, int REGION, typename T>
+METAL_FUNC constexpr int stage_of() { return REGION * pieces_of<D, T>() + 8; }
 
-// Which of the turn's keys stands in row 2 c + e + 8 h of the tiles.
-METAL_FUNC int key_of(uint c, int e, int h) { return 4 * int((c + 2 * uint(e)) % 4) + e + 2 * h; }
+// In which block of its region stands row 2 c + e + 8 h of a simdgroup's tiles, and as which key of the region: `place` says the
+// how manieth of the region's simdgroups it is.
+METAL_FUNC int block_of(uint c, uint e) { return int((c + 2 * e) % 4); }
+template <int REGION>
+METAL_FUNC int key_of(int block, uint place, int e, int h) { return block * (REGION / 4) + int(4 * place) + e + 2 * h; }
 
-// The first `count` heads of a turn, at most 16, to a stage.
-template <int D, typename T>
-METAL_FUNC void bring_heads(threadgroup uint4* stage, const device T* from, int count, threadgroup ulong* mark, uint lane) {
-  constexpr int PIECES = pieces_of<D, T>();
-  uint pieces = uint(metal::max(0, metal::min(count, 16)) * PIECES);
-  copy_blocks<4, 4 * PIECES, 4 * PIECES + 2>(stage, (const device uint4*)from, pieces, mark, lane);
+// The pages of a copier's regions of the round that begins with key k0 of a part; `table` is its row's, [parts SPAN, batch].
+template <int SPAN, int REGION, int REGIONS, int COPIERS, int PAGE, int N, typename Table>
+METAL_FUNC void take_round(thread uint (&pages)[N], Table table, uint part, int k0, uint batch, uint copier) {
+#pragma unroll
+  for (int i = 0; i < N; i++) {
+    uint r = copier + i * COPIERS;
+    pages[i] = 0u;
+    if (r < uint(REGIONS)) {
+      pages[i] = uint(load_now(table + (part * SPAN + (uint(k0) + r * REGION) / PAGE) * batch));
+    }
+  }
 }
 
-// Where a key or a value of the turn stands. FRESH: from `position` on it is not in the stage but in `fresh` [NEW, 2, D].
-template <int D, int NEW, bool FRESH, typename T>
-METAL_FUNC const threadgroup T* head_at(const threadgroup uint4* stage, const threadgroup uint4* fresh, int key, int reached,
-                                        int position, int kind) {
+// A copier's regions of the round that begins with key k0 of the part whose first key is at `first`: of all first the keys. Keys
+// and values of a head are given. FRESH: from `position` on there are none yet. A region that no token sees is left out.
+template <int D, int REGION, int REGIONS, int COPIERS, int PAGE, int NEW, int WINDOW, bool FRESH, typename T, int N>
+METAL_FUNC void bring_round(threadgroup uint4* staged, threadgroup ulong* marks, const device T* keys, const device T* values,
+                            thread uint (&pages)[N], int first, int k0, int position, uint copier, uint lane) {
   constexpr int PIECES = pieces_of<D, T>();
-  const threadgroup uint4* at = stage + key / 4 * (4 * PIECES + 2) + key % 4 * PIECES;
+#pragma unroll 1
+  for (uint kind = 0; kind < 2; kind++) {
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+      uint r = copier + i * COPIERS;
+      int begin = first + k0 + int(r) * REGION;
+      if (r < uint(REGIONS) && any_seen<REGION, NEW, WINDOW>(begin, position)) {
+        const device T* from = (kind == 0 ? keys : values) + size_t(pages[i] * PAGE + (uint(k0) + r * REGION) % PAGE) * D;
+        int count = FRESH ? metal::min(position - begin, REGION) : REGION;
+        copy_blocks<4, REGION / 4 * PIECES, REGION / 4 * PIECES + 2>(
+            staged + (2 * r + kind) * stage_of<D, REGION, T>(), (const device uint4*)from, uint(metal::max(0, count) * PIECES),
+            marks + 2 * r + kind, lane);
+      }
+    }
+  }
+}
+
+// Where a key or a value of a region stands. FRESH: from `position` on it is not in the stage but in `fresh` [NEW, 2, D].
+template <int D, int NEW, bool FRESH, typename T>
+METAL_FUNC const threadgroup T* head_at(const threadgroup uint4* stage, const threadgroup uint4* fresh, int block, int key,
+                                        int reached, int position, int kind) {
+  constexpr int PIECES = pieces_of<D, T>();
+  const threadgroup uint4* at = stage + key * PIECES + 2 * block;
   if (FRESH && reached + key >= position) {
-    at = fresh + (2 * metal::min(reached + key - position, NEW - 1) + kind) * PIECES;
+    at = fresh + (2 * (NEW > 1 ? metal::min(reached + key - position, NEW - 1) : 0) + kind) * PIECES;
   }
   return (const threadgroup T*)at;
 }

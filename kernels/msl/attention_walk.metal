@@ -151,7 +151,7 @@
       }
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    constexpr uint begin = 0;
+    uint begin = 0;
 
 #include "attention_join.metal"
 #pragma unroll

@@ -116,6 +116,13 @@ MSL_FN uint masked_or(uint word, uint mask, uint bits) {
 MSL_FN uint low_halves(uint a, uint b) { return __byte_perm(a, b, 0x5410); }
 MSL_FN uint high_halves(uint a, uint b) { return __byte_perm(a, b, 0x7632); }
 
+// attention_parts.metal's inverse_of
+MSL_FN float inverse_of(float x) {
+  float near;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(near) : "f"(x));
+  return metal::fma(near, metal::fma(-x, near, 1.0f), near);
+}
+
 // load_now.metal's load_now
 #define MSL_LOAD_NOW(TYPE, FORM, CLASS, HELD)                                                          \
   MSL_FN TYPE load_now(const TYPE* from) {                                                             \
@@ -169,6 +176,7 @@ template <int N, int PIECES, int PITCH> MSL_FN void copy_blocks(uint4* to, const
     }
   }
 }
+MSL_FN void blocks_meet() {}
 MSL_FN void blocks_wait(ulong* mark, bool odd) {
   asm volatile("{\n.reg .pred done;\nWAITING:\nmbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n@!done bra WAITING;\n}"
                : : "r"(uint(__cvta_generic_to_shared(mark))), "r"(uint(odd)) : "memory");
@@ -178,11 +186,12 @@ template <int N> MSL_FN void marks_begin(ulong*) {}
 template <int N, int PIECES, int PITCH> MSL_FN void copy_blocks(uint4* to, const uint4* from, uint pieces, ulong*, uint lane) {
   for (uint i = lane; i < pieces; i += 32) copy_ahead(to + i / PIECES * PITCH + i % PIECES, from + i);
 }
-MSL_FN void blocks_wait(ulong*, bool) {
+MSL_FN void blocks_meet() {
   copies_end();
   copies_wait<0>();
-  __syncwarp();
+  __syncthreads();
 }
+MSL_FN void blocks_wait(ulong*, bool) {}
 #endif
 
 // packed.metal's products: one rounding, as there, and one instruction

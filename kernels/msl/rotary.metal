@@ -63,23 +63,22 @@ METAL_FUNC uint3 head_of(uint unit, uint tile, uint head) {
   return uint3(kind, (unit - TILE) / 2, KV * GROUP + (kind == 1 || SAME ? head : KV + head));
 }
 
-// A lane's elements of a head as they are loaded, two in a word where they are neighbours of 16 bits.
-template <typename T, int E, bool PAIRED> struct Elements {
-  T v[E];
-};
-template <typename T, int E> struct Elements<T, E, true> {
-  int v[E / 2];
-};
-
+// A lane's elements of a head as they are loaded: two in a word where they are neighbours of 16 bits.
 template <int P, typename T>
 METAL_FUNC constexpr bool paired() { return P == 2 && sizeof(T) == 2; }
+template <typename T, bool PAIRED> struct Loaded {
+  using type = T;
+};
+template <typename T> struct Loaded<T, true> {
+  using type = int;
+};
 
 // What a lane brings of a head: its elements, the norm's gain for them. Nothing of it is computed with before all else is asked
 // for: what is cold in the cache is waited for.
 template <typename T, int D, int P>
 struct Head {
-  Elements<T, D / 32, paired<P, T>()> v;
-  Elements<T, D / 32, paired<P, T>()> gain;
+  typename Loaded<T, paired<P, T>()>::type v[D / (paired<P, T>() ? 64 : 32)];
+  typename Loaded<T, paired<P, T>()>::type gain[D / (paired<P, T>() ? 64 : 32)];
 };
 
 // Cosines and sines of a lane's angles.
@@ -117,31 +116,24 @@ METAL_FUNC void bring_turn(thread Turn<DIMS, INTERLEAVED, P>& turn, Turns turns,
   }
 }
 
-template <int P, typename T, int E, bool PAIRED>
-METAL_FUNC void bring_elements(thread Elements<T, E, PAIRED>& to, const device T* from, uint lane) {
+template <int P, typename T, typename Word, int N>
+METAL_FUNC void bring_elements(thread Word (&to)[N], const device T* from, uint lane) {
+  constexpr int PER = paired<P, T>() ? 2 : 1;           // in a word
 #pragma unroll
-  for (int e = 0; e < E; e += P) {
-    const device T* own = from + element_of<P>(e, lane);
-    if constexpr (PAIRED) {
-      to.v[e / 2] = load_now((const device int*)own);
-    } else {
-#pragma unroll
-      for (int i = 0; i < P; i++) {
-        to.v[e + i] = load_now(own + i);
-      }
-    }
+  for (int i = 0; i < N; i++) {
+    to[i] = load_now((const device Word*)(from + element_of<P>(PER * i, lane)));
   }
 }
 
-template <typename T, int E, bool PAIRED>
-METAL_FUNC void as_floats(thread float (&v)[E], thread Elements<T, E, PAIRED>& given) {
+template <typename T, int E, typename Word, int N>
+METAL_FUNC void as_floats(thread float (&v)[E], thread Word (&given)[N]) {
 #pragma unroll
   for (int e = 0; e < E; e++) {
-    if constexpr (PAIRED) {
-      vec<T, 2> pair = as_type<vec<T, 2>>(given.v[e / 2]);
+    if constexpr (N < E) {
+      vec<T, 2> pair = as_type<vec<T, 2>>(given[e / 2]);
       v[e] = float(e % 2 == 0 ? pair.x : pair.y);
     } else {
-      v[e] = float(given.v[e]);
+      v[e] = float(given[e]);
     }
   }
 }
@@ -149,7 +141,10 @@ METAL_FUNC void as_floats(thread float (&v)[E], thread Elements<T, E, PAIRED>& g
 template <typename T, int D, int P>
 METAL_FUNC void bring_head(thread Head<T, D, P>& head, const device T* source, const device T* weight, bool weighted, uint lane) {
   bring_elements<P>(head.v, source, lane);
-  head.gain = {};
+#pragma unroll
+  for (int i = 0; i < D / (paired<P, T>() ? 64 : 32); i++) {
+    head.gain[i] = {};
+  }
   if (weighted) {
     bring_elements<P>(head.gain, weight, lane);
   }
@@ -160,9 +155,9 @@ template <typename T, int D, int DIMS, bool INTERLEAVED, int P>
 METAL_FUNC void turn_head(thread float (&v)[D / 32], thread Head<T, D, P>& head, bool normed, bool weighted, bool turned,
                           thread Turn<DIMS, INTERLEAVED, P>& turn, float eps, float magnitude, threadgroup float* scratch, uint lane) {
   constexpr int E = D / 32;
-  as_floats(v, head.v);
+  as_floats<T>(v, head.v);
   float gain[E];
-  as_floats(gain, head.gain);
+  as_floats<T>(gain, head.gain);
   float square = 0.0f;
 #pragma unroll
   for (int e = 0; e < E; e++) {

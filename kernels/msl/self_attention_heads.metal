@@ -4,7 +4,7 @@
 
   // Each simdgroup a head: the rows of q, then keys and values of the new tokens that are in its parts.
   for (int u = int(simd); u < UNITS; u += SIMDS) {
-    if (u != int(simd)) {
+    if (UNITS > SIMDS && u != int(simd)) {
       unit = head_of<GROUP, NEW, KV, TILE, SAME>(uint(u), tile, head);
       bring_head(coming, qkv + ((size_t(row) * NEW + unit.y) * GIVEN + unit.z) * D,
                  of_kind(unit.x, q_gain, k_gain, v_gain), of_kind(unit.x, Q_GAIN, K_GAIN, V_GAIN), lane);

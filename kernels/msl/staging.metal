@@ -5,7 +5,7 @@
 //
 // Blocks are copied by a simdgroup as a whole: `copy_blocks` copies the first so many of N * PIECES pieces, PITCH pieces from where
 // a block begins to where the next one does. A mark counts what has come; `blocks_wait` waits for its first such copy, its
-// second, ..., `odd` for every other one.
+// second, ..., `odd` for every other one. Where there are no marks, the whole threadgroup meets between copying and reading.
 #ifndef MSL_CUDA
 template <typename P>
 METAL_FUNC void copy_ahead(threadgroup P* to, const device P* from) { *to = *from; }
@@ -21,7 +21,8 @@ METAL_FUNC void copy_blocks(threadgroup uint4* to, const device uint4* from, uin
     to[i / PIECES * PITCH + i % PIECES] = from[i];
   }
 }
-METAL_FUNC void blocks_wait(threadgroup ulong*, bool) { simdgroup_barrier(mem_flags::mem_threadgroup); }
+METAL_FUNC void blocks_meet() { threadgroup_barrier(mem_flags::mem_threadgroup); }
+METAL_FUNC void blocks_wait(threadgroup ulong*, bool) {}
 #endif
 
 // So many words as one value.
