@@ -28,6 +28,7 @@ CORE = HERE.parents[1] / "kernels" / "msl" / "core.h"
 CXX = os.environ.get("CXX", "g++")
 RUNS_HERE = platform.system() == "Linux" and shutil.which(CXX) is not None  # on a Mac the kernels run on its GPU
 ORDERS = {"forward": 0, "reverse": 1, "random": 2}
+APPLES = 32 << 10  # bytes of threadgroup memory
 IN_PLACE = 2  # Buffer.writable of an input that a kernel writes to
 
 # -fsanitize=thread: only the instrumentation, its library is not linked. -ffp-contract=off: the same bits everywhere.
@@ -81,7 +82,7 @@ class Launch(ctypes.Structure):
         ("entry", ctypes.c_void_p), ("buffers", ctypes.POINTER(Buffer)), ("buffer_count", ctypes.c_int),
         ("threads", ctypes.c_int), ("groups", ctypes.c_uint32 * 3),
         ("together", ctypes.c_uint32), ("order", ctypes.c_int), ("seed", ctypes.c_uint32),
-        ("time_limit_ms", ctypes.c_int), ("error", ctypes.c_char_p), ("error_size", ctypes.c_int),
+        ("time_limit_ms", ctypes.c_int), ("threadgroup_limit", ctypes.c_uint64), ("error", ctypes.c_char_p), ("error_size", ctypes.c_int),
         ("kind", ctypes.c_char * 24), ("line", ctypes.c_int), ("code_offset", ctypes.c_uint64),
         ("accesses", ctypes.c_uint64), ("barriers", ctypes.c_uint64), ("threadgroup_bytes", ctypes.c_uint64),
     ]  # fmt: skip
@@ -93,8 +94,8 @@ class Emulator:
 
     lock = threading.Lock()  # one arena and one set of fibers a process
 
-    def __init__(self, order: str = "forward", seed: int = 1, time_limit_s: float = 60.0):
-        self.order, self.seed, self.time_limit_s = order, seed, time_limit_s
+    def __init__(self, order: str = "forward", seed: int = 1, time_limit_s: float = 60.0, threadgroup_memory: int = APPLES):
+        self.order, self.seed, self.time_limit_s, self.threadgroup_memory = order, seed, time_limit_s, threadgroup_memory
         self.launches: list[tuple] = []  # what went through, for the contract and lint tests
         self.last: Launch | None = None
 
@@ -125,7 +126,7 @@ class Emulator:
         entry = ctypes.cast(ctypes.CDLL(str(library)).msl_entry, ctypes.c_void_p)
         job = Launch(
             entry, buffers, len(buffers), threads, (ctypes.c_uint32 * 3)(*groups), together, ORDERS[self.order], self.seed,
-            int(self.time_limit_s * 1000), ctypes.cast(error, ctypes.c_char_p), len(error),
+            int(self.time_limit_s * 1000), self.threadgroup_memory, ctypes.cast(error, ctypes.c_char_p), len(error),
         )  # fmt: skip
         with self.lock:
             status = runtime().msl_run(ctypes.byref(job))

@@ -37,6 +37,7 @@ struct Launch {
   int order;  // 0 forward, 1 reverse, 2 random: of threads, simdgroups and threadgroups
   uint32_t seed;
   int time_limit_ms;
+  uint64_t threadgroup_limit;
   char* error;
   int error_size;
   char kind[24];
@@ -51,7 +52,6 @@ constexpr uint64_t ARENA = 0x200000000000ull, SLOT = 1ull << 36;
 constexpr int BUFFERS = 32, ARRAYS = 32, SLOTS = BUFFERS + ARRAYS;
 constexpr int MAX_THREADS = 1024, LANES = 32;
 constexpr size_t STACK = 128 << 10, PAGE = 4096;
-constexpr uint64_t THREADGROUP_LIMIT = 32768;
 
 constexpr uint32_t IN_PLACE = 2;  // Buffer.writable of an input that is written to: what it holds may be read
 
@@ -556,9 +556,9 @@ void* msl_threadgroup_array(uint32_t id, uint64_t bytes, uint32_t element, const
     make_region(BUFFERS + id, name, bytes, element, THREADGROUP, true);
     launch->threadgroup_bytes += bytes;
   }
-  if (launch->threadgroup_bytes > THREADGROUP_LIMIT)
-    FAIL("limit", 0, line, "%llu bytes of threadgroup memory; Apple GPUs have %llu",
-         (unsigned long long)launch->threadgroup_bytes, (unsigned long long)THREADGROUP_LIMIT);
+  if (launch->threadgroup_bytes > launch->threadgroup_limit)
+    FAIL("limit", 0, line, "%llu bytes of threadgroup memory; the GPU has %llu",
+         (unsigned long long)launch->threadgroup_bytes, (unsigned long long)launch->threadgroup_limit);
   return (void*)r.start;
 }
 
