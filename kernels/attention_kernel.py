@@ -185,7 +185,7 @@ def refuses_walk(walk: str, head_dim: int, dtype: mx.Dtype) -> str | None:
 
 
 def fit_tiles(knobs: dict, head_dim: int) -> dict:
-    """So many simdgroups that each has a turn of keys, and all have room for their sums."""
+    """So many simdgroups that each has a turn of keys, and there is room for all their keys, values and sums."""
     from .pages import PAGE as page
 
     simds = knobs["simds"]

@@ -19,10 +19,10 @@
   uint column = tile_column(lane);                      // which of a tile's rows of q
   size_t base = size_t(head) * slots * D;
 
+  if (WINDOW > 0 && part != threadgroup_position_in_grid.z) {
+    take_round<SPAN, REGION, REGIONS, COPIERS, PAGE>(pages, table, part, 0, batch, copier);
+  }
   if (copying) {
-    if (WINDOW > 0 && part != threadgroup_position_in_grid.z) {
-      take_round<SPAN, REGION, REGIONS, COPIERS, PAGE>(pages, table, part, 0, batch, copier);
-    }
     bring_round<D, REGION, REGIONS, COPIERS, PAGE, NEW, WINDOW, FRESH>(staged, marks, keys + base, values + base, pages, first, 0,
                                                                        position, copier, lane);
   }

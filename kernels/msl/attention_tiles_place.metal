@@ -15,11 +15,14 @@
   threadgroup ulong marks[2 * REGIONS];                 // of keys and values of each region
 
   bool copying = simd >= uint(SIMDS - COPIERS);
-  uint copier = simd - (SIMDS - COPIERS);
-  uint pages[COPIED];                                   // of the copier's regions of the next round
+  uint copier = simd % COPIERS;
+  uint pages[COPIED];                                   // of its regions of the first round: all load, without a branch
+  take_round<SPAN, REGION, REGIONS, COPIERS, PAGE>(pages, table, part, 0, batch, copier);
   if (copying) {
-    take_round<SPAN, REGION, REGIONS, COPIERS, PAGE>(pages, table, part, 0, batch, copier);
-    for (uint r = copier; r < uint(REGIONS); r += COPIERS) {
-      marks_begin<2>(marks + 2 * r);
+#pragma unroll
+    for (int i = 0; i < COPIED; i++) {
+      if (REGIONS % COPIERS == 0 || copier + i * COPIERS < uint(REGIONS)) {
+        marks_begin<2>(marks + 2 * (copier + i * COPIERS));
+      }
     }
   }

@@ -27,8 +27,9 @@
     for (int k0 = 0; k0 < SIZE; k0 += ROUND) {
       int reached = first + k0 + int(region) * REGION;    // position of the region's first key
       bool inside = k0 + ROUND < SIZE;                    // the next round is of the same part
-      if (copying && (inside || further)) {
-        take_round<SPAN, REGION, REGIONS, COPIERS, PAGE>(pages, table, inside ? part : part + step, inside ? k0 + ROUND : 0, batch, copier);
+      if (!ONCE || SIZE > ROUND) {
+        take_round<SPAN, REGION, REGIONS, COPIERS, PAGE>(pages, table, inside || !further ? part : part + step, inside ? k0 + ROUND : 0,
+                                                         batch, copier);
       }
       blocks_meet();
       if (any_seen<REGION, NEW, WINDOW>(reached, position)) {

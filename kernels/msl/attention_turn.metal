@@ -26,11 +26,8 @@ template <int SPAN, int REGION, int REGIONS, int COPIERS, int PAGE, int N, typen
 METAL_FUNC void take_round(thread uint (&pages)[N], Table table, uint part, int k0, uint batch, uint copier) {
 #pragma unroll
   for (int i = 0; i < N; i++) {
-    uint r = copier + i * COPIERS;
-    pages[i] = 0u;
-    if (r < uint(REGIONS)) {
-      pages[i] = uint(load_now(table + (part * SPAN + (uint(k0) + r * REGION) / PAGE) * batch));
-    }
+    uint r = metal::min(copier + i * COPIERS, uint(REGIONS - 1));
+    pages[i] = uint(load_now(table + (part * SPAN + (uint(k0) + r * REGION) / PAGE) * batch));
   }
 }
 
@@ -46,10 +43,10 @@ METAL_FUNC void bring_round(threadgroup uint4* staged, threadgroup ulong* marks,
     for (int i = 0; i < N; i++) {
       uint r = copier + i * COPIERS;
       int begin = first + k0 + int(r) * REGION;
-      if (r < uint(REGIONS) && any_seen<REGION, NEW, WINDOW>(begin, position)) {
+      if ((REGIONS % COPIERS == 0 || r < uint(REGIONS)) && any_seen<REGION, NEW, WINDOW>(begin, position)) {
         const device T* from = (kind == 0 ? keys : values) + size_t(pages[i] * PAGE + (uint(k0) + r * REGION) % PAGE) * D;
         int count = FRESH ? metal::min(position - begin, REGION) : REGION;
-        copy_blocks<4, REGION / 4 * PIECES, REGION / 4 * PIECES + 2>(
+        copy_blocks<REGION / 4 * PIECES, REGION / 4 * PIECES + 2>(
             staged + (2 * r + kind) * stage_of<D, REGION, T>(), (const device uint4*)from, uint(metal::max(0, count) * PIECES),
             marks + 2 * r + kind, lane);
       }

@@ -123,11 +123,11 @@ MSL_FN float inverse_of(float x) {
   return metal::fma(near, metal::fma(-x, near, 1.0f), near);
 }
 
-// load_now.metal's load_now
+// load_now.metal's load_now: `relaxed`, or the assembler would load behind the branch after all
 #define MSL_LOAD_NOW(TYPE, FORM, CLASS, HELD)                                                          \
   MSL_FN TYPE load_now(const TYPE* from) {                                                             \
     HELD held;                                                                                         \
-    asm volatile("ld.global." FORM " %0, [%1];" : "=" CLASS(held) : "l"(from));            \
+    asm volatile("ld.relaxed.cta.global." FORM " %0, [%1];" : "=" CLASS(held) : "l"(from));                \
     return __builtin_bit_cast(TYPE, held);                                                             \
   }
 MSL_LOAD_NOW(int, "b32", "r", int) MSL_LOAD_NOW(float, "b32", "f", float)
@@ -162,17 +162,16 @@ template <int N> MSL_FN void marks_begin(ulong* marks) {
   }
   __syncwarp();
 }
-template <int N, int PIECES, int PITCH> MSL_FN void copy_blocks(uint4* to, const uint4* from, uint pieces, ulong* mark, uint) {
+template <int PIECES, int PITCH> MSL_FN void copy_blocks(uint4* to, const uint4* from, uint pieces, ulong* mark, uint) {
   if (elected()) {
     uint at = uint(__cvta_generic_to_shared(to)), counted = uint(__cvta_generic_to_shared(mark));
     asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" : : "r"(counted), "r"(16u * pieces) : "memory");
-#pragma unroll
-    for (uint i = 0; i < N; i++) {
-      if (i * PIECES < pieces) {
-        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-                     : : "r"(at + 16u * i * PITCH), "l"(from + i * PIECES), "r"(16u * metal::min(pieces - i * PIECES, uint(PIECES))),
-                     "r"(counted) : "memory");
-      }
+#pragma unroll 1
+    for (int left = int(pieces); left > 0; left -= PIECES) {
+      asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                   : : "r"(at), "l"(from), "r"(16 * metal::min(left, PIECES)), "r"(counted) : "memory");
+      at += 16 * PITCH;
+      from += PIECES;
     }
   }
 }
@@ -183,7 +182,7 @@ MSL_FN void blocks_wait(ulong* mark, bool odd) {
 }
 #else
 template <int N> MSL_FN void marks_begin(ulong*) {}
-template <int N, int PIECES, int PITCH> MSL_FN void copy_blocks(uint4* to, const uint4* from, uint pieces, ulong*, uint lane) {
+template <int PIECES, int PITCH> MSL_FN void copy_blocks(uint4* to, const uint4* from, uint pieces, ulong*, uint lane) {
   for (uint i = lane; i < pieces; i += 32) copy_ahead(to + i / PIECES * PITCH + i % PIECES, from + i);
 }
 MSL_FN void blocks_meet() {

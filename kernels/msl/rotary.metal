@@ -143,7 +143,7 @@ METAL_FUNC void bring_head(thread Head<T, D, P>& head, const device T* source, c
   bring_elements<P>(head.v, source, lane);
 #pragma unroll
   for (int i = 0; i < D / (paired<P, T>() ? 64 : 32); i++) {
-    head.gain[i] = {};
+    head.gain[i] = typename Loaded<T, paired<P, T>()>::type(0.0f);
   }
   if (weighted) {
     bring_elements<P>(head.gain, weight, lane);

@@ -6,6 +6,7 @@
   for (int u = int(simd); u < UNITS; u += SIMDS) {
     if (UNITS > SIMDS && u != int(simd)) {
       unit = head_of<GROUP, NEW, KV, TILE, SAME>(uint(u), tile, head);
+      slot = uint(load_now(slots_of + row * NEW + unit.y));
       bring_head(coming, qkv + ((size_t(row) * NEW + unit.y) * GIVEN + unit.z) * D,
                  of_kind(unit.x, q_gain, k_gain, v_gain), of_kind(unit.x, Q_GAIN, K_GAIN, V_GAIN), lane);
       bring_turn(turn, turns + (size_t(row) * NEW + unit.y) * DIMS, lane);
@@ -13,13 +14,13 @@
     uint kind = unit.x;
     int token = int(unit.y);
     uint own_part = uint(position + token - origin) / SIZE;
-    if (kind == 0 || own_part % step == threadgroup_position_in_grid.z) {
+    if (kind == 0 || (ONCE ? own_part : own_part % step) == threadgroup_position_in_grid.z) {
       bool normed = of_kind(kind, Q_NORM, K_NORM, V_NORM);
       float v[D / 32];
       turn_head(v, coming, normed, of_kind(kind, Q_GAIN, K_GAIN, V_GAIN), DIMS > 0 && kind < 2, turn, as_type<float>(EPS),
                 as_type<float>(MAGNITUDE), turning, lane);
       auto pool = kind == 1 ? keys : values;
-      size_t to = kind == 0 ? 0 : (size_t(head) * slots + uint(slots_of[row * NEW + token])) * D;
+      size_t to = (size_t(head) * slots + slot) * D;      // of keys and values
       threadgroup T* near = kind == 0 ? (threadgroup T*)queries + u * PITCH
                                       : (threadgroup T*)fresh + (2 * token + int(kind) - 1) * D;
 #pragma unroll
