@@ -16,8 +16,6 @@ from test_attention_kernel import same, walking
 
 F16, BF16 = mx.float16, mx.bfloat16
 MEMORY = 227 << 10
-TURNED = "a row of qkv"
-GIVEN = "q"
 
 
 @pytest.fixture(autouse=True)

@@ -23,6 +23,6 @@
     take_round<SPAN, REGION, REGIONS, COPIERS, PAGE>(pages, table, part, 0, batch, copier);
   }
   if (copying) {
-    bring_round<D, REGION, REGIONS, COPIERS, PAGE, NEW, WINDOW, FRESH>(staged, marks, keys + base, values + base, pages, first, 0,
-                                                                       position, copier, lane);
+    bring_round<D, REGION, REGIONS, COPIERS, PAGE, NEW, WINDOW, FRESH>(
+        staged, marks, keys + base, values + base, pages, first, 0, position, copier, lane);
   }

@@ -28,8 +28,8 @@
       int reached = first + k0 + int(region) * REGION;    // position of the region's first key
       bool inside = k0 + ROUND < SIZE;                    // the next round is of the same part
       if (!ONCE || SIZE > ROUND) {
-        take_round<SPAN, REGION, REGIONS, COPIERS, PAGE>(pages, table, inside || !further ? part : part + step, inside ? k0 + ROUND : 0,
-                                                         batch, copier);
+        take_round<SPAN, REGION, REGIONS, COPIERS, PAGE>(
+            pages, table, inside || !further ? part : part + step, inside ? k0 + ROUND : 0, batch, copier);
       }
       blocks_meet();
       if (any_seen<REGION, NEW, WINDOW>(reached, position)) {
@@ -98,8 +98,8 @@
       if (inside) {
         threadgroup_barrier(mem_flags::mem_threadgroup);  // all have the keys and values
         if (copying) {
-          bring_round<D, REGION, REGIONS, COPIERS, PAGE, NEW, WINDOW, FRESH>(staged, marks, keys + base, values + base, pages, first, k0 + ROUND,
-                                                                             position, copier, lane);
+          bring_round<D, REGION, REGIONS, COPIERS, PAGE, NEW, WINDOW, FRESH>(
+              staged, marks, keys + base, values + base, pages, first, k0 + ROUND, position, copier, lane);
         }
       }
     }
@@ -138,8 +138,8 @@
       }
       threadgroup_barrier(mem_flags::mem_threadgroup);
       if (begin == 0 && further && copying) {
-        bring_round<D, REGION, REGIONS, COPIERS, PAGE, NEW, WINDOW, FRESH>(staged, marks, keys + base, values + base, pages,
-                                                                           first + int(step) * SIZE, 0, position, copier, lane);
+        bring_round<D, REGION, REGIONS, COPIERS, PAGE, NEW, WINDOW, FRESH>(
+            staged, marks, keys + base, values + base, pages, first + int(step) * SIZE, 0, position, copier, lane);
       }
 
 #include "attention_join.metal"
