@@ -36,7 +36,6 @@ SHARED = 16 << 10  # bytes of threadgroup memory for the simdgroups' sums: twice
 SPARE = 16  # KiB of a CUDA core's memory for all else
 TILED = (64, 128)  # sizes of heads that "tiles" takes
 TURN = 16  # keys that a simdgroup of "tiles" takes at once
-FEW = 4  # parts of a threadgroup, for which no walk through them pays
 JOINED = 4  # rows whose sums "tiles" has in threadgroup memory at once
 
 
@@ -133,10 +132,8 @@ class Plan:
 
 
 def walkers(tiles: int, parts: int, resident: int) -> int:
-    """Threadgroups that share the parts of each of so many tiles of q: as many as all cores have room for at once, but of few
-    parts each has one, since a walk through several costs registers."""
-    room = max(1, launch.cores() * resident // tiles)
-    return parts if parts < FEW * room else room
+    """Threadgroups that share the parts of each of so many tiles of q: as many as all cores have room for at once."""
+    return max(1, min(parts, launch.cores() * resident // tiles))
 
 
 def merged(partial: mx.array, addresses, shape: dict, parts: int, result: tuple) -> mx.array:

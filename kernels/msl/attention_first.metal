@@ -14,11 +14,13 @@
   threadgroup float4 quads[SIMDS * ROWS * D / 4];
   threadgroup float* parts = (threadgroup float*)quads;
   uint held_pages[PAGES];
-  take_pages<SPAN, KEYS, PAGE>(held_pages, table, part, batch, simd);
+  if (ONCE) {
+    take_pages<SPAN, KEYS, PAGE>(held_pages, table, part, batch, simd);
+  }
 
 #include "attention_part.metal"
 
-  if (WINDOW > 0 && part != threadgroup_position_in_grid.z) {
+  if (!ONCE) {
     take_pages<SPAN, KEYS, PAGE>(held_pages, table, part, batch, simd);
   }
   int mine = first + int(simd) * KEYS;                  // position of the simdgroup's first key

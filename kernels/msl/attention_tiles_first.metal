@@ -19,7 +19,7 @@
   uint column = tile_column(lane);                      // which of a tile's rows of q
   size_t base = size_t(head) * slots * D;
 
-  if (WINDOW > 0 && part != threadgroup_position_in_grid.z) {
+  if (!ONCE) {
     take_round<SPAN, REGION, REGIONS, COPIERS, PAGE>(pages, table, part, 0, batch, copier);
   }
   if (copying) {

@@ -17,7 +17,9 @@
   bool copying = simd >= uint(SIMDS - COPIERS);
   uint copier = simd % COPIERS;
   uint pages[COPIED];                                   // of its regions of the first round: all load, without a branch
-  take_round<SPAN, REGION, REGIONS, COPIERS, PAGE>(pages, table, part, 0, batch, copier);
+  if (ONCE) {
+    take_round<SPAN, REGION, REGIONS, COPIERS, PAGE>(pages, table, part, 0, batch, copier);
+  }
   if (copying) {
 #pragma unroll
     for (int i = 0; i < COPIED; i++) {

@@ -8,8 +8,9 @@
   threadgroup ulong* mark = marks + 2 * region;
   bool again = false;
   bool odd = false;                                     // of the rounds that it has waited for
+  bool further;                                         // there is another part, before this one
   do {                                                  // ONCE: each threadgroup has one part
-    bool further = !ONCE && part + step <= upto_part;
+    further = !ONCE && part >= from_part + step;
     Tile<float> acc[D / 8];                               // of rows of q column, column + 1
     float high[2];
     float total[2];                                       // of this lane's keys
@@ -29,7 +30,7 @@
       bool inside = k0 + ROUND < SIZE;                    // the next round is of the same part
       if (!ONCE || SIZE > ROUND) {
         take_round<SPAN, REGION, REGIONS, COPIERS, PAGE>(
-            pages, table, inside || !further ? part : part + step, inside ? k0 + ROUND : 0, batch, copier);
+            pages, table, inside || !further ? part : part - step, inside ? k0 + ROUND : 0, batch, copier);
       }
       blocks_meet();
       if (any_seen<REGION, NEW, WINDOW>(reached, position)) {
@@ -139,12 +140,12 @@
       threadgroup_barrier(mem_flags::mem_threadgroup);
       if (begin == 0 && further && copying) {
         bring_round<D, REGION, REGIONS, COPIERS, PAGE, NEW, WINDOW, FRESH>(
-            staged, marks, keys + base, values + base, pages, first + int(step) * SIZE, 0, position, copier, lane);
+            staged, marks, keys + base, values + base, pages, first - int(step) * SIZE, 0, position, copier, lane);
       }
 
 #include "attention_join.metal"
     }
-    part += step;
-    first += int(step) * SIZE;
+    part -= step;
+    first -= int(step) * SIZE;
     again = true;
-  } while (!ONCE && part <= upto_part);
+  } while (further);

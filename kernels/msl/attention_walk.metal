@@ -4,15 +4,16 @@
 // slots of theirs are being written, and not read.
 
   bool again = false;
+  bool further;                                         // there is another part, before this one
   do {                                                  // ONCE: each threadgroup has one part
-    bool further = !ONCE && part + step <= upto_part;
+    further = !ONCE && part >= from_part + step;
     uint next_pages[PAGES];
 #pragma unroll
     for (int i = 0; i < PAGES; i++) {
       next_pages[i] = 0u;
     }
     if (further) {
-      take_pages<SPAN, KEYS, PAGE>(next_pages, table, part + step, batch, simd);
+      take_pages<SPAN, KEYS, PAGE>(next_pages, table, part - step, batch, simd);
     }
     if (!ONCE && again) {                               // the sums of the part before have been read
       threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -34,7 +35,7 @@
     for (int k0 = 0; k0 < KEYS; k0 += CHUNK) {
       int reached = mine + k0;                            // position of this turn's first key
       bool inside = k0 + CHUNK < KEYS;                     // the next turn is of the same part
-      int following = inside ? reached + CHUNK : mine + int(step) * SIZE;
+      int following = inside ? reached + CHUNK : mine - int(step) * SIZE;
       bool now = any_seen<CHUNK, NEW, WINDOW>(reached, position);
       bool next = (inside || further) && any_seen<CHUNK, NEW, WINDOW>(following, position);
       size_t from = base;
@@ -158,7 +159,7 @@
     for (int i = 0; i < PAGES; i++) {
       held_pages[i] = next_pages[i];
     }
-    part += step;
-    mine += int(step) * SIZE;
+    part -= step;
+    mine -= int(step) * SIZE;
     again = true;
-  } while (!ONCE && part <= upto_part);
+  } while (further);
