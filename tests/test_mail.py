@@ -2,7 +2,6 @@
 
 import mlx.core as mx
 import pytest
-from msl.accuracy import kernels_run
 from msl.emulator import RUNS_HERE, Emulator, KernelError
 from smelt.kernels import launch, linear_kernel, mail
 from smelt.kernels.linear import linear, pack
@@ -10,7 +9,9 @@ from smelt.kernels.norm import Norm
 from smelt.models.parts import Decoder
 from test_linear_kernel import Problem
 
-pytestmark = pytest.mark.skipif(not RUNS_HERE, reason="the emulator needs Linux and g++")
+pytestmark = pytest.mark.skipif(
+    not RUNS_HERE or launch.machine() != "cpu", reason="launches are caught by the emulator, which needs Linux, g++ and arrays of the CPU"
+)
 
 BF16, WIDTH = mx.bfloat16, 512
 KNOBS = {"kernel": "bytes", "simds": 2, "slice": 2, "outs": 16, "depth": 1, "resident": 1, "together": 2}
@@ -88,7 +89,7 @@ def test_places_are_empty_again_after_a_launch(monkeypatch, order, together, sim
     monkeypatch.setitem(KNOBS, "simds", simds)
     monkeypatch.setitem(KNOBS, "slice", 1)
     problem, own = Problem(3, width, 40, BF16, **extras), mail.Mail(X)
-    with kernels_run(order):
+    with launch.through(Emulator(order)):
         alone = problem.fused()
         with mail.within(own):
             for _ in range(2):  # the second one finds what the first one left
@@ -106,7 +107,7 @@ def test_a_product_uses_all_places_that_it_asks_for_and_no_other(monkeypatch, ou
 
     monkeypatch.setattr(mail.Mail, "room", exactly)
     problem = Problem(3, WIDTH, outputs, BF16, norm=True, glu=glu)
-    with kernels_run():
+    with launch.through(Emulator()):
         problem.fused()
         missing = 1
         with pytest.raises(KernelError, match="out_of_bounds.*'mail'"):

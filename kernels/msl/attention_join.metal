@@ -40,10 +40,10 @@
       }
       if (WHOLE) {
         size_t to = ((size_t(row) * NEW + r % NEW) * (KV * GROUP) + head * GROUP + r / NEW) * D + d;
-        float inverse = inverse_of(sum);
+        divide<T>(value, sum);
 #pragma unroll
         for (int e = 0; e < EACH; e++) {
-          o[to + e] = T(value[e] * inverse);
+          o[to + e] = T(value[e]);
         }
       } else {
         size_t to = (above + part) * R + r;

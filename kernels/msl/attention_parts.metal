@@ -44,10 +44,20 @@ METAL_FUNC void add_weighted(thread float (&values)[N], thread uint (&words)[N],
 METAL_FUNC float inverse_of(float x) { return 1.0f / x; }
 #endif
 
-// Elements d .. d + N - 1 of the result for a row of q that sees the parts from .. upto: `sums` and `stats` are of its row
+// values / sum, as exact as results of type T can show.
+template <typename T, int N>
+METAL_FUNC void divide(thread float (&values)[N], float sum) {
+  float inverse = sizeof(T) == 4 ? 1.0f : inverse_of(sum);
+#pragma unroll
+  for (int e = 0; e < N; e++) {
+    values[e] = sizeof(T) == 4 ? values[e] / sum : values[e] * inverse;
+  }
+}
+
+// Elements d .. d + N - 1 of the result, of type T in the end, for a row of q that sees the parts from .. upto: `sums` and `stats` are of its row
 // of the first part, and STRIDE rows further that of the next. A simdgroup has one row. The first loads are of parts early ..
 // late, before it is known which are seen: a chain of loads takes longer than the loads. `early` is `from`.
-template <int D, int STRIDE, int N>
+template <int D, int STRIDE, typename T, int N>
 METAL_FUNC void joined_parts(thread float (&value)[N], const device float* sums, const device float* stats, int from,
                              int upto, int early, int late, uint d, uint lane) {
   constexpr int AHEAD = 8;                              // parts loaded at once
@@ -109,9 +119,5 @@ METAL_FUNC void joined_parts(thread float (&value)[N], const device float* sums,
       }
     }
   }
-  float inverse = inverse_of(sum);
-#pragma unroll
-  for (int e = 0; e < N; e++) {
-    value[e] *= inverse;
-  }
+  divide<T>(value, sum);
 }
