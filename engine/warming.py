@@ -10,7 +10,7 @@ from .scheduler import Scheduler
 from .sequence import Sequence
 
 # Operations of one CUDA graph: MLX ends it when there are more. NVIDIA H200: a step of the Qwen3-4B shape, 188 kernels for one
-# stream and 191 for several, is three graphs; a fourth, of three kernels, cost 6%. By MLX's own 20, an H100 took a fifth longer.
+# stream and 190 for several, is three graphs; a fourth, of three kernels, cost 6%. By MLX's own 20, an H100 took a fifth longer.
 GRAPH_OPS = "64"
 
 
