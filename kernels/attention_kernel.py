@@ -9,8 +9,9 @@ There are two walks over the keys of a part. msl/attention_tiles.metal multiplie
 takes never depends on the number of rows.
 
 Knobs: walk ("tiles" or "lanes"), span (pages of a part: 1 or 2), simds (simdgroups of a threadgroup, which share its keys), tile
-(rows of q a threadgroup at most), resident (threadgroups to fit on a core: only CUDA's compiler is told), join ("last" for the
-threadgroup that ends last, which on Metal takes macOS 15, or "merge"); of "lanes" also batch (keys that a lane loads ahead).
+(rows of q a threadgroup at most), resident (threadgroups to fit on a core: CUDA's compiler is told, and no more are launched
+than all cores have room for, each with some of the parts), join ("last" for the threadgroup that ends last, which on Metal
+takes macOS 15, or "merge"); of "lanes" also batch (keys that a lane loads ahead).
 """
 
 from dataclasses import dataclass
@@ -132,7 +133,10 @@ class Plan:
 
 
 def walkers(tiles: int, parts: int, resident: int) -> int:
-    """Threadgroups that share the parts of each of so many tiles of q: as many as all cores have room for at once."""
+    """Threadgroups that share the parts of each of so many tiles of q: as many as all cores have room for at once. Metal does not
+    tell how many cores there are; there each part has its own."""
+    if launch.machine() == "metal":
+        return parts
     return max(1, min(parts, launch.cores() * resident // tiles))
 
 

@@ -116,3 +116,10 @@ def test_rows_of_qkv_have_the_bits_of_the_two_kernels(group, new, head_dim, wind
             assert all(test_self_attention_kernel.same_bits(a, b) for a, b in zip(written, pools, strict=True))
         alone, _ = problem.run(True, [3])
         assert same(alone[0], expected[3])
+
+
+def test_so_many_threadgroups_as_cores_have_room_for(monkeypatch):
+    monkeypatch.setattr(launch, "cores", lambda: 132)
+    for machine, shared in (("cuda", [8, 8, 4, 1]), ("metal", [8, 8, 8, 8])):
+        monkeypatch.setattr(launch, "machine", lambda machine=machine: machine)
+        assert [attention_kernel.walkers(tiles, 8, 2) for tiles in (8, 32, 64, 1000)] == shared

@@ -1,7 +1,6 @@
 // attention_walk.metal: statements that attention.metal and self_attention.metal share: part by part its keys, then the
-// simdgroups joined. The next turn's keys are loaded when this turn's are used,
-// its values likewise. FRESH: the new tokens' keys and values are in `fresh` [NEW, 2, D] of the threadgroup; the pool's
-// slots of theirs are being written, and not read.
+// simdgroups joined. The next turn's keys are loaded when this turn's are used, its values likewise. FRESH: the new tokens' keys
+// and values are in `fresh` [NEW, 2, D] of the threadgroup; the pool's slots of theirs are being written, and not read.
 
   bool again = false;
   bool further;                                         // there is another part, before this one
@@ -34,7 +33,7 @@
 #pragma unroll 1
     for (int k0 = 0; k0 < KEYS; k0 += CHUNK) {
       int reached = mine + k0;                            // position of this turn's first key
-      bool inside = k0 + CHUNK < KEYS;                     // the next turn is of the same part
+      bool inside = k0 + CHUNK < KEYS;                    // the next turn is of the same part
       int following = inside ? reached + CHUNK : mine - int(step) * SIZE;
       bool now = any_seen<CHUNK, NEW, WINDOW>(reached, position);
       bool next = (inside || further) && any_seen<CHUNK, NEW, WINDOW>(following, position);
