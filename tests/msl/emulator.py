@@ -103,7 +103,8 @@ class Emulator:
         self.launches.append((kernel, inputs, outputs, template, groups, threads))
         text = unit(kernel, [x.dtype for x in inputs], [dtype for _, dtype in outputs], template)
         library = compiled(text)
-        written = [name for x, name in zip(inputs, kernel.inputs) if name in kernel.written and not stands_in(kernel, name, x, inputs)]
+        same = cuda.alike(kernel, inputs)  # what only stands where there is nothing is not written to
+        written = [name for i, name in enumerate(kernel.inputs) if name in kernel.written and same[i] == i]
         given = [storage(x, name in written) for x, name in zip(inputs, kernel.inputs, strict=True)]
         made = [np.full(shape, 0xA5, np.uint8).repeat(dtype.size, -1) for shape, dtype in outputs]
         buffers = (Buffer * (len(given) + len(made)))(
@@ -140,11 +141,6 @@ class Emulator:
                 count, total = buffer.unwritten, buffer.bytes // buffer.element
                 name, first = buffer.name.decode(), buffer.first_unwritten
                 raise KernelError("unwritten", f"{count} of {total} elements of output '{name}', the first is {first}")
-
-
-def stands_in(kernel, name: str, x: mx.array, inputs) -> bool:
-    """Whether there is nothing for this input, so that another one was given."""
-    return name in kernel.optional and any(x is other for other in inputs[: kernel.inputs.index(name)])
 
 
 def storage(x: mx.array, in_place: bool = False) -> np.ndarray:
