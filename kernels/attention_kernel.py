@@ -33,7 +33,7 @@ DEFAULT = {
     "lanes": {"walk": "lanes", "span": 2, "simds": 8, "batch": 2, "tile": 4, "resident": 2},
     "tiles": {"walk": "tiles", "span": 2, "simds": 8, "tile": 8, "resident": 2},
 }
-SHARED = 16 << 10  # bytes of threadgroup memory for the simdgroups' sums: twice that would not leave room for more
+SHARED = 16 << 10  # bytes of threadgroup memory for sums, and on Metal for keys and values, too: twice that leaves no room for more
 SPARE = 16  # KiB of a CUDA core's memory for all else
 TILED = (64, 128)  # sizes of heads that "tiles" takes
 TURN = 16  # keys that a simdgroup of "tiles" takes at once

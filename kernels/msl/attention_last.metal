@@ -29,7 +29,7 @@
           int upto = last_part<SIZE>(origin, self);
           size_t at = above * R + r;
           float v[EACH];
-          joined_parts<D, R, T>(v, partial + at * D, stats + 2 * at, from, upto, from, upto, d, lane);
+          joined_parts<D, R, T>(v, partial + at * D, stats + 2 * at, from, upto, upto, d, lane);
           size_t to = ((size_t(row) * NEW + r % NEW) * (KV * GROUP) + head * GROUP + r / NEW) * D + d;
 #pragma unroll
           for (int e = 0; e < EACH; e++) {

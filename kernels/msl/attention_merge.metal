@@ -18,6 +18,5 @@
   int from = first_part<SPAN * PAGE, WINDOW>(begin, own);
   int upto = last_part<SPAN * PAGE>(begin, own);
   float v[1];
-  joined_parts<D, R, T>(v, partial + base * D, stats + 2 * base, from, upto, WINDOW == 0 ? 0 : from, PARTS - 1, d,
-                     thread_index_in_simdgroup);
+  joined_parts<D, R, T>(v, partial + base * D, stats + 2 * base, from, upto, PARTS - 1, d, thread_index_in_simdgroup);
   o[((size_t(row) * NEW + token) * (KV * GROUP) + head * GROUP + r / NEW) * D + d] = T(v[0]);

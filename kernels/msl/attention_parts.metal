@@ -54,23 +54,23 @@ METAL_FUNC void divide(thread float (&values)[N], float sum) {
   }
 }
 
-// Elements d .. d + N - 1 of the result, of type T in the end, for a row of q that sees the parts from .. upto: `sums` and `stats` are of its row
-// of the first part, and STRIDE rows further that of the next. A simdgroup has one row. The first loads are of parts early ..
-// late, before it is known which are seen: a chain of loads takes longer than the loads. `early` is `from`.
+// Elements d .. d + N - 1 of the result, of type T in the end, for a row of q that sees the parts from .. upto: `sums` and
+// `stats` are of its row of the first part, and STRIDE rows further that of the next. A simdgroup has one row. The first loads
+// go as far as `late`, before it is known which parts are seen: a chain of loads takes longer than the loads.
 template <int D, int STRIDE, typename T, int N>
 METAL_FUNC void joined_parts(thread float (&value)[N], const device float* sums, const device float* stats, int from,
-                             int upto, int early, int late, uint d, uint lane) {
+                             int upto, int late, uint d, uint lane) {
   constexpr int AHEAD = 8;                              // parts loaded at once
   constexpr int APART = STRIDE * D;
   uint ahead[AHEAD][N];
-  const device float* coming = sums + size_t(early) * APART + d;
+  const device float* coming = sums + size_t(from) * APART + d;
 #pragma unroll
   for (int k = 0; k < AHEAD; k++) {
 #pragma unroll
     for (int e = 0; e < N; e++) {
       ahead[k][e] = 0u;
     }
-    if (early + k <= late) {
+    if (from + k <= late) {
       load_words((const device uint*)(coming + k * APART), ahead[k]);
     }
   }

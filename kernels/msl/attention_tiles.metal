@@ -1,8 +1,8 @@
 // attention_tiles.metal: attention.metal on the matrix units, for float16 and bfloat16 and heads of 64 and 128; arguments
 // and results are the same.
 //
-// A threadgroup takes parts of SPAN pages and TILE rows of q, at most 8; a simdgroup a share of a part's keys, 16 at a time. What that
-// costs does not depend on the number of rows, and neither do a row's bits.
+// A threadgroup takes parts of SPAN pages and TILE rows of q, at most 8; a simdgroup a share of a part's keys, 16 at a time.
+// What that costs does not depend on the number of rows, and neither do a row's bits.
 #include "attention_turn.metal"
 #include "attention_parts.metal"
 #include "fence.metal"

@@ -123,11 +123,12 @@ MSL_FN float inverse_of(float x) {
   return metal::fma(near, metal::fma(-x, near, 1.0f), near);
 }
 
-// load_now.metal's load_now: `relaxed`, or the assembler would load behind the branch after all
+// load_now.metal's load_now: `relaxed`, or the assembler would load behind the branch after all; of `cta`, so that a core's cache
+// answers: by `gpu`, every simdgroup's load of a page table's first line goes to the same bank of the device's cache.
 #define MSL_LOAD_NOW(TYPE, FORM, CLASS, HELD)                                                          \
   MSL_FN TYPE load_now(const TYPE* from) {                                                             \
     HELD held;                                                                                         \
-    asm volatile("ld.relaxed.cta.global." FORM " %0, [%1];" : "=" CLASS(held) : "l"(from));                \
+    asm volatile("ld.relaxed.cta.global." FORM " %0, [%1];" : "=" CLASS(held) : "l"(from));            \
     return __builtin_bit_cast(TYPE, held);                                                             \
   }
 MSL_LOAD_NOW(int, "b32", "r", int) MSL_LOAD_NOW(float, "b32", "f", float)

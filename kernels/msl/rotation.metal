@@ -1,8 +1,8 @@
 // rotation.metal: how far the heads of a step's tokens turn: once for all layers that turn alike, since sines take as many
 // instructions as the rest of a small head. A thread a pair.
 //
-// position [B] of the rows' first tokens; periods [DIMS / 2] -> turns [B, NEW, 2, DIMS / 2]: of the angle at * SCALE / periods[i] of
-// each pair i of the token at `at` the cosine, then of all the sine.
+// position [B] of the rows' first tokens; periods [DIMS / 2] -> turns [B, NEW, 2, DIMS / 2]: of the angle at * SCALE / periods[i]
+// of each pair i of the token at `at` the cosine, then of all the sine.
 
 // ---- body
   uint pair = thread_index_in_threadgroup;
