@@ -22,7 +22,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from ..kernels import cubins, cuda, launch, linear_kernel, mail
+from ..kernels import cubins, cuda, launch, linear_kernel, workspace
 from ..kernels.cuda_driver import Graph, Launcher, Memory, raw
 from ..kernels.linear import Weight
 from ..kernels.norm import Norm
@@ -94,7 +94,7 @@ class Case:
     def fused(self, rows: int, through) -> list:
         """What linear_kernel launches for that many rows, caught by `through`."""
         residual = None if self.residual is None else self.residual[:rows]
-        with launch.through(through), mail.within(mail.Lasting()):
+        with launch.through(through), workspace.within(workspace.lasting()):
             return linear_kernel.fused(self.x[:rows], self.weight, self.norm, residual, self.shape.glu, None)
 
     def memories(self) -> list[dict[str, Memory]]:
@@ -106,7 +106,7 @@ class Case:
             once = {
                 "x": x, "bias": x, "gain": Memory.of(raw(self.norm.weight)) if self.norm else x,
                 "residual": x if self.residual is None else Memory.of(raw(self.residual)),
-                "mail": Memory.of(np.full(1 << 20, mail.EMPTY, np.uint32)),  # more places than any shape needs
+                "mail": Memory.of(np.full(1 << 20, workspace.EMPTY, np.uint32)),  # more places than any shape needs
                 "after": x, "y": Memory.of(np.zeros((8, shape.outputs), np.uint32)),
             }  # fmt: skip
             self.sets = [once | {name: Memory.of(raw(a)) for name, a in packed.items()} for _ in range(self.copies)]
@@ -211,7 +211,7 @@ def chain_us(step, x: mx.array, count: int) -> float:
     """Microseconds of step(x, i), each call after the one before, through MLX and compiled."""
 
     def chained(x):
-        with mail.within(mail.Mail(x)):
+        with workspace.within(workspace.Workspace(x)):
             for i in range(count):
                 x = mx.depends([x], [step(x, i)])[0]
             return x

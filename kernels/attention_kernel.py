@@ -18,16 +18,26 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from . import launch, pages_kernel
+from . import launch, pages_kernel, workspace
 from .linear_kernel import FLOATS, float_bits
 
 MAX_TOKENS = 8
-INPUTS = ("q", "keys", "values", "where", "after", "arrived")
-OUTPUTS = ("o", "partial")
-KERNEL = {
-    walk: launch.Kernel(name, INPUTS, OUTPUTS, written=("arrived",), scratch=("partial",))
-    for walk, name in (("lanes", "attention"), ("tiles", "attention_tiles"))
-}
+ROOM = ("room", "since")
+INPUTS = ("q", "keys", "values", "where", "after", *ROOM)
+
+
+def kernels_of(names: dict[str, str], inputs: tuple, written: tuple = (), optional: tuple = ()) -> dict:
+    """For each walk, and whether the parts are joined by another kernel, which nobody has to have written where none is seen."""
+    return {
+        (walk, parted): launch.Kernel(
+            name, inputs, ("o",), written=(*written, "room"), optional=(*optional, "after", *ROOM), scratch=("o",) if parted else ()
+        )
+        for walk, name in names.items()
+        for parted in (False, True)
+    }
+
+
+KERNEL = kernels_of({"lanes": "attention", "tiles": "attention_tiles"}, INPUTS)
 MERGE = launch.Kernel("attention_merge", ("partial", "bounds"), ("o",))
 DEFAULT = {
     "lanes": {"walk": "lanes", "span": 2, "simds": 8, "batch": 2, "tile": 4, "resident": 2},
@@ -60,13 +70,7 @@ def covers(q, pages) -> str | None:
 def fused(q, pages, addresses, *, scale, cap) -> mx.array:
     """q [B, H, T, d] over pools that hold the keys and values of its own positions already -> [B, T, H d]."""
     plan = Plan(q.shape[0], q.shape[1], q.shape[2], pages, addresses, scale, cap, q.dtype)
-    o, partial = KERNEL[plan.walk](
-        [q, *pages.held, addresses.where, pages_kernel.waited_for(pages, addresses.where), plan.arrived],
-        plan.outputs, template=plan.template, groups=plan.groups, threads=plan.threads,
-    )  # fmt: skip
-    if plan.last:
-        pages.written = partial  # whoever counts in `arrived` next waits
-    return plan.joined(o, partial)
+    return plan.launched(KERNEL, [q, *pages.held, addresses.where, pages_kernel.waited_for(pages, addresses.where)])
 
 
 @dataclass
@@ -97,6 +101,7 @@ class Plan:
                       "D": head_dim, "PAGE": PAGE, "SPAN": knobs["span"], "WINDOW": pages.window or 0}  # fmt: skip
         self.template = {
             **self.shape, "WHOLE": self.whole, "LAST": self.last, "ONCE": walking == self.parts,
+            "OUT": mx.float32 if self.parted else self.dtype,
             "SCALE": float_bits(self.scale), "CAPPED": self.cap is not None, "CAP": float_bits(self.cap or 1.0),
             "TILE": knobs["tile"], "SIMDS": knobs["simds"], "RESIDENT": knobs["resident"],
         }  # fmt: skip
@@ -112,24 +117,34 @@ class Plan:
         return self.parts == 1
 
     @property
+    def parted(self) -> bool:
+        """Whether another kernel joins the parts."""
+        return not (self.whole or self.last)
+
+    @property
     def result(self) -> tuple:
         return ((self.batch, self.new, self.heads * self.pages.head_dim), self.dtype)
 
     @property
-    def arrived(self) -> mx.array:
-        """Zeros for the threadgroups to count in: one for all those that differ in their part alone."""
-        return self.pages.counters(self.groups[0] * self.groups[1])
+    def sums(self) -> tuple:
+        return parted(self.batch * self.pages.kv_heads * self.parts * self.rows, self.pages.head_dim)
 
-    @property
-    def outputs(self) -> list:
-        """Of o and partial; what is not used has one element."""
-        if self.whole:
-            return [self.result, ((1,), mx.float32)]
-        o = self.result if self.last else ((1,), self.dtype)
-        return [o, parted(self.batch * self.pages.kv_heads * self.parts * self.rows, self.pages.head_dim)]
+    def launched(self, kernels: dict, inputs: list, **more) -> mx.array:
+        """The result. `inputs` come before those of `ROOM`; `more` of the template."""
+        area = workspace.current(inputs[0]).sums if self.last else None
+        room = self.room(area) if area else (None, None)
+        (o,) = kernels[self.walk, self.parted](
+            [*inputs, *(inputs[0] if x is None else x for x in room)], [self.sums if self.parted else self.result],
+            template={**self.template, **more, "COUNTERS": area.kept if area else 0}, groups=self.groups, threads=self.threads,
+        )  # fmt: skip
+        if area:
+            area.after = o
+        return merged(o, self.addresses, self.shape, self.parts, self.result) if self.parted else o
 
-    def joined(self, o: mx.array, partial: mx.array) -> mx.array:
-        return o if self.whole or self.last else merged(partial, self.addresses, self.shape, self.parts, self.result)
+    def room(self, area) -> tuple:
+        """A counter for all threadgroups that differ in their part alone, and room for the sums of all parts."""
+        ((sums,), _) = self.sums
+        return area.room(self.groups[0] * self.groups[1], sums)
 
 
 def walkers(tiles: int, parts: int, resident: int) -> int:

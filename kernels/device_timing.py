@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from . import launch, mail
+from . import launch, workspace
 from .cuda import alike
 from .cuda_driver import Graph, Launcher, Memory, raw
 from .timing import ROUNDS, Chain, Timer
@@ -52,7 +52,7 @@ class Launch:
 
 
 def launches_of(chain: Chain, call: Call) -> list[Launch]:
-    """In order; none of them is launched. As in a model's pass, where most find places for mail, they make none."""
+    """In order; none of them is launched. As in a model's pass, where most find a workspace, they make none."""
     found: list[Launch] = []
 
     def note(kernel, inputs, outputs, template, groups, threads):
@@ -60,7 +60,7 @@ def launches_of(chain: Chain, call: Call) -> list[Launch]:
         found.append(Launch(kernel, list(inputs), made, template, groups, threads))
         return made
 
-    with chain.within(), mail.within(mail.Lasting()), launch.through(note):
+    with chain.within(), workspace.within(workspace.lasting()), launch.through(note):
         chain.run(call.each(lambda a: a))  # it may leave arrays in its objects
     return found
 

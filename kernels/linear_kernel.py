@@ -17,7 +17,7 @@ from functools import cache
 
 import mlx.core as mx
 
-from . import launch, linear_bytes, mail
+from . import launch, linear_bytes, workspace
 from .linear_bytes import MAX_ROWS, unit_of
 
 ACTS = {None: 0, "silu": 1, "gelu_tanh": 2, "relu2": 3}  # as activation.metal numbers them
@@ -80,7 +80,8 @@ def fused(x, weight, norm, residual, glu, act) -> mx.array:
     bits = weight.bits if weight.packed else 8 * x.dtype.size
     group = weight.group_size if weight.packed else width
     knobs = chosen_knobs(bits, group, width, rows, gated, x.dtype, count)
-    kernel, post = KERNELS[knobs["kernel"]], mail.current(x) if knobs.get("together", 1) > 1 else None
+    kernel = KERNELS[knobs["kernel"]]
+    letters = workspace.current(x).letters if knobs.get("together", 1) > 1 else None
     template = {
         "T": x.dtype, "M": count, "K": width, "O": outputs, "BITS": bits, "GROUP": group,
         "ACT": ACTS[glu or act], "NORM": norm is not None, "EPS": float_bits(norm.eps if norm else 0.0),
@@ -91,7 +92,7 @@ def fused(x, weight, norm, residual, glu, act) -> mx.array:
     given = [w, weight.scales, weight.biases, weight.bias, norm and norm.weight, residual]
     if kernel is BYTES:
         template["STAGED"] = linear_bytes.staged(knobs, bits, group, width, outputs, gated, count)
-        given += post.room(linear_bytes.letters(knobs, outputs, gated, count), x.dtype) if post else [None, None]
+        given += letters.room(linear_bytes.letters(knobs, outputs, gated, count)) if letters else [None, None]
     (y,) = kernel(
         [x, *(x if array is None else array for array in given)],  # x stands where there is nothing
         [((*x.shape[:-1], outputs), x.dtype)],
@@ -99,8 +100,8 @@ def fused(x, weight, norm, residual, glu, act) -> mx.array:
         groups=(-(-outputs // outputs_of_group(knobs, gated)) * knobs.get("together", 1), 1, 1),
         threads=32 * knobs["simds"],
     )
-    if post:
-        post.after = y  # whoever uses these places next waits
+    if letters:
+        letters.after = y
     return y
 
 

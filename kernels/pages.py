@@ -23,7 +23,6 @@ from .coding import Coding
 from .resident import Growing, resident
 
 PAGE = 64  # slots
-LEAST_COUNTERS = 1024  # of a layer: enough for most calls
 LEAST_TABLE = 2  # pages in a row of a table: kernels take two at once
 
 Runs = tuple[tuple[int, int], ...]  # (first slot, slots), in the order of positions
@@ -189,7 +188,6 @@ class Pages:
 
     def __init__(self, kv_heads: int, head_dim: int, dtype: mx.Dtype, window: int | None = None):
         self.kv_heads, self.head_dim, self.dtype, self.window = kv_heads, head_dim, dtype, window
-        self.arrived: mx.array | None = None
         self.pack(None)
 
     def pack(self, coding: Coding | None) -> None:
@@ -217,13 +215,6 @@ class Pages:
             return 2 * [(self.head_dim, self.dtype)]
         words, grids = self.coding.widths
         return [*2 * [(words, mx.uint32)], *2 * [(grids, self.dtype)]]
-
-    def counters(self, count: int) -> mx.array:
-        """[count or more] uint32: zeros in which a kernel's threadgroups count themselves, and which it leaves as zeros."""
-        if self.arrived is None or self.arrived.size < count:
-            self.arrived = mx.zeros((max(LEAST_COUNTERS, count),), mx.uint32)
-            mx.eval(self.arrived)  # a traced step finds it computed
-        return self.arrived
 
     @property
     def slot_bytes(self) -> int:

@@ -16,14 +16,10 @@ from .pages import Pages, Rows
 from .qk_norm_rope import Rope, qk_norm_rope
 from .qk_norm_rope_kernel import GAINS
 
-INPUTS = ("qkv", "where", "turns", *GAINS, "keys", "values", "after", "arrived")
-KERNEL = {
-    walk: launch.Kernel(
-        name, INPUTS, attention_kernel.OUTPUTS, written=("keys", "values", "arrived"), optional=("turns", *GAINS, "after"),
-        scratch=("partial",),
-    )
-    for walk, name in (("lanes", "self_attention"), ("tiles", "self_attention_tiles"))
-}
+INPUTS = ("qkv", "where", "turns", *GAINS, "keys", "values", "after", *attention_kernel.ROOM)
+KERNEL = attention_kernel.kernels_of(
+    {"lanes": "self_attention", "tiles": "self_attention_tiles"}, INPUTS, written=("keys", "values"), optional=("turns", *GAINS)
+)
 SHARED = 31 << 10  # bytes of threadgroup memory, of the 32 KiB that Metal has
 
 
@@ -82,13 +78,11 @@ def fused(qkv, rope, pages, rows, heads, scale, cap, norms) -> mx.array:
     addresses = rows.addresses(new, pages.keys.shape[1])
     plan = attention_kernel.Plan(batch, heads, new, pages, addresses, scale, cap, qkv.dtype)
     turns = addresses.where if rope is None else rotation_kernel.turns(rope, rows, new)
-    o, partial = KERNEL[plan.walk](
+    o = plan.launched(
+        KERNEL,
         [qkv, addresses.where, turns, *qk_norm_rope_kernel.gains_of(norms, qkv), *pages.held,
-         pages_kernel.waited_for(pages, addresses.where), plan.arrived],
-        plan.outputs,
-        template={**plan.template, **qk_norm_rope_kernel.turning(rope, norms),
-                  "SAME": width == (heads + pages.kv_heads) * pages.head_dim},
-        groups=plan.groups, threads=plan.threads,
+         pages_kernel.waited_for(pages, addresses.where)],
+        **qk_norm_rope_kernel.turning(rope, norms), SAME=width == (heads + pages.kv_heads) * pages.head_dim,
     )  # fmt: skip
-    pages.written = partial
-    return plan.joined(o, partial)
+    pages.written = o
+    return o

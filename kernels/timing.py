@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from . import launch, mail
+from . import launch, workspace
 from .tuning import LARGE, Call, Space
 
 ROTATED = 256 << 20  # bytes; the last-level caches of Apple's chips have up to 96 MB, an H200's 50
@@ -60,11 +60,11 @@ class Timer:
         count = self.length(rotation)
 
         def through(carry):
-            post = mail.Mail(carry)
+            space = workspace.Workspace(carry)
             for i in range(count):
                 call = rotation[i % len(rotation)].each(lambda a: a)  # it may leave arrays of a trace in its objects
                 nothing = carry * 0
-                with mail.within(post):
+                with workspace.within(space):
                     first, *rest = chain.run(call.linked(lambda x, add=nothing: x + add.astype(x.dtype)))
                 carry = mx.depends([first.reshape(-1)[:1]], rest)[0] if rest else first.reshape(-1)[:1]
             return carry

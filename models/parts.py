@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 
-from ..kernels import mail
+from ..kernels import workspace
 from ..kernels.activations import sigmoid_gated, soft_cap
 from ..kernels.coding import coding
 from ..kernels.embed import embed
@@ -164,9 +164,9 @@ class Decoder:
         x = self.embed(tokens) if embeddings is None else embeddings.astype(self.dtype)
         if self.per_layer is not None:
             step = replace(step, per_layer=self.per_layer(self._looked_up(tokens), x))
-        post = mail.Mail(tokens)
+        space = workspace.Workspace(tokens)
         for i, block in enumerate(self.blocks, 1):
-            with mail.within(post):  # not while the caller looks around, who may run another pass
+            with workspace.within(space):  # not while the caller looks around, who may run another pass
                 x = block(x, step, last=last and i >= self.writers)
             yield x
 

@@ -130,7 +130,8 @@ def test_bits_on_tiles_are_those_of_the_two_kernels_over_several_turns(simds):
 def test_both_joins_have_the_same_bits_and_one_is_one_launch(walk, order):
     problem = Problem(BF16, 8, 2, 64, (150, 3, 70, 300), 5, Rope(64), window=200)
     found, run = {}, Emulator(order) if launch.machine() == "cpu" else launch.RUN[launch.machine()]
-    for join, launches in (("merge", 2), ("last", 1)):
+    main = {"lanes": "self_attention", "tiles": "self_attention_tiles"}[walk]
+    for join, launches in (("merge", [main, "attention_merge"]), ("last", ["workspace", main])):  # a pass has one workspace
         launched = []
 
         def counting(kernel, *rest, launched=launched):
@@ -143,8 +144,7 @@ def test_both_joins_have_the_same_bits_and_one_is_one_launch(walk, order):
                 problem.qkv, problem.rope, pages, rows, heads=8, **problem.norms, **problem.rest
             )
         mx.eval(found[join])
-        assert launched[0] == "rotation" and len(launched) == 1 + launches  # a step's first layer turns for all
-        assert not mx.any(pages.arrived)
+        assert launched == ["rotation", *launches]  # a step's first layer turns for all
     assert same_bits(found["merge"], found["last"])
 
 
@@ -169,9 +169,9 @@ def test_a_launch_takes_a_steps_addresses_once():
     pages, rows = problem.home(range(2))
     with launch.through(noting), launch.forced("attention", {"join": "last"}):
         op.self_attention(problem.qkv, problem.rope, pages, rows, heads=4, scale=1.0)
-    (_, _, turned), (taken, where, made) = launched
+    (_, _, turned), _, (taken, where, made) = launched
     assert turned == ("turns",)
-    assert taken == ["qkv", "where", "turns", "keys", "values", "arrived"] and made == ("o", "partial")
+    assert taken == ["qkv", "where", "turns", "keys", "values", "room"] and made == ("o",)
     assert where is rows.addresses(1, rows.slots).where and where.shape == (2 + 2 * (1 + 2 + 1 + 4),)
 
 

@@ -3,9 +3,9 @@
 //
 // q [B, KV * GROUP, NEW, D]; keys, values [KV, slots, D]; where: size [2], the slots of the pool, ...; position [B]; bounds
 // [B, 2] positions: of the table's first slot, of the first new token; slots [B, NEW] of the new tokens; table [P SPAN, B]
-// pages of each row; after: waited for, not read; arrived: zeros, one for each threadgroup of a part, which they are again
-// in the end -> o [B, NEW, KV * GROUP, D], partial: sums [B, KV, P, R, D], then stats [B, KV, P, R, 2] (largest score, sum of
-// weights), R = GROUP * NEW. With WHOLE, where one part is all there is, partial has one element; without WHOLE and LAST o has.
+// pages of each row; after, since: waited for, not read; room: with LAST, COUNTERS zeros to count in, which they are again in the
+// end, and room for parts -> o [B, NEW, KV * GROUP, D], or without LAST, unless one part is all there is (WHOLE), the parts: sums
+// [B, KV, P, R, D], then stats [B, KV, P, R, 2] (largest score, sum of weights), R = GROUP * NEW, of type OUT.
 //
 // A threadgroup takes parts of SPAN pages, as far apart as there are threadgroups along z, and TILE rows; a simdgroup a share
 // of a part's keys, 32 / LANES keys at a time; a lane D / LANES elements of a head, in chunks of W neighbours. What a row gets

@@ -43,7 +43,7 @@
         divide<T>(value, sum);
 #pragma unroll
         for (int e = 0; e < EACH; e++) {
-          o[to + e] = T(value[e]);
+          o[to + e] = OUT(value[e]);
         }
       } else {
         size_t to = (above + part) * R + r;

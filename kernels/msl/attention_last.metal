@@ -1,9 +1,9 @@
 // attention_last.metal: statements that attention's kernels end with: of the threadgroups of a tile of q, the one that
-// ends last joins the parts as attention_merge.metal does. `arrived` counts those that have ended, and is zero again.
+// ends last joins the parts as attention_merge.metal does. A counter in `room` says how many have ended, and is zero again.
 
   threadgroup bool ended[1];                            // whether all have
   if constexpr (LAST) {
-    device atomic_uint* counter = (device atomic_uint*)arrived + (size_t(row) * KV + head) * TILES + tile;
+    device atomic_uint* counter = (device atomic_uint*)in_place(room) + (size_t(row) * KV + head) * TILES + tile;
     uint others = metal::min(step, upto_part - from_part + 1) - 1;
     threadgroup_barrier(mem_flags::mem_device);
     if (thread_index_in_threadgroup == 0) {
@@ -33,7 +33,7 @@
           size_t to = ((size_t(row) * NEW + r % NEW) * (KV * GROUP) + head * GROUP + r / NEW) * D + d;
 #pragma unroll
           for (int e = 0; e < EACH; e++) {
-            o[to + e] = T(v[e]);
+            o[to + e] = OUT(v[e]);
           }
         }
       }

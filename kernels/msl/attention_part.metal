@@ -6,11 +6,9 @@
   threadgroup float sums[SIMDS * TILE];
 
   size_t above = (size_t(row) * KV + head) * count;     // parts of the rows and heads before
+  device float* partial = LAST ? (device float*)(in_place(room) + COUNTERS) : (device float*)o;
   device float* stats = partial + size_t(batch) * KV * count * R * D;
 
-  if (!WHOLE && !LAST && thread_index_in_threadgroup == 0 && part + threadgroup_position_in_grid.x + row == 0) {
-    o[0] = T(0.0f);                                     // what is not used has one element
-  }
   if (!ONCE && part <= upto_part) {                     // the last of its parts first: of that one there is less to copy
     part += (upto_part - part) / step * step;
   }

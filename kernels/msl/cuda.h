@@ -104,8 +104,14 @@ template <typename T> MSL_FN T atomic_load_explicit(const atomic<T>* p, memory_o
 template <typename T> MSL_FN void atomic_store_explicit(atomic<T>* p, same_as_t<T> v, memory_order) { *(volatile T*)&p->value = v; }
 }  // namespace metal
 
-// fence.metal's device_fence: what comes before a release and after an acquire
+// fence.metal's device_fence: what comes before a release and after an acquire. And an input that is written to: the compiler
+// must not know that it is the same, for of that it believes that nobody writes it.
 template <bool> MSL_FN void device_fence() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+template <typename T> MSL_FN T* in_place(const T* input) {
+  T* same;
+  asm("mov.b64 %0, %1;" : "=l"(same) : "l"(input));
+  return same;
+}
 
 // packed.metal's masked_or, low_halves, high_halves
 MSL_FN uint masked_or(uint word, uint mask, uint bits) {

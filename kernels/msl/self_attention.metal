@@ -2,7 +2,7 @@
 // their queries see some pages of their sequence.
 //
 // qkv [B, NEW, (KV GROUP + copies of KV) D]; turns [B, NEW, 2, DIMS / 2], see rotation.metal; q_gain, k_gain, v_gain [D], where
-// there are norms with a weight; where, keys, values, after, arrived, o, partial: as attention.metal has them, the pools written.
+// there are norms with a weight; where, keys, values, after, since, room, o: as attention.metal has them, the pools written.
 #include "rotary.metal"
 #include "attention_chunks.metal"
 #include "attention_parts.metal"

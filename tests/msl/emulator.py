@@ -106,7 +106,7 @@ class Emulator:
         same = cuda.alike(kernel, inputs)  # what only stands where there is nothing is not written to
         written = [name for i, name in enumerate(kernel.inputs) if name in kernel.written and same[i] == i]
         given = [storage(x, name in written) for x, name in zip(inputs, kernel.inputs, strict=True)]
-        made = [np.full(shape, 0xA5, np.uint8).repeat(dtype.size, -1) for shape, dtype in outputs]
+        made = [np.full(shape, 0xFF, np.uint8).repeat(dtype.size, -1) for shape, dtype in outputs]
         buffers = (Buffer * (len(given) + len(made)))(
             *[
                 Buffer(n.encode(), a.ctypes.data, a.nbytes, a.itemsize, IN_PLACE if n in written else 0)

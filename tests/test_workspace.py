@@ -1,9 +1,11 @@
-"""Places for mail: who shares them, in which order, and what they hold before and after."""
+"""Workspaces: who shares them, in which order, and what they hold before and after."""
 
 import mlx.core as mx
 import pytest
+import test_attention_kernel
 from msl.emulator import RUNS_HERE, Emulator, KernelError
-from smelt.kernels import launch, linear_kernel, mail
+from smelt.kernels import attention_kernel, launch, linear_kernel, workspace
+from smelt.kernels.attention import attention
 from smelt.kernels.linear import linear, pack
 from smelt.kernels.norm import Norm
 from smelt.models.parts import Decoder
@@ -48,37 +50,45 @@ def products(launched) -> list[dict[str, mx.array]]:
 
 
 def fills(launched) -> int:
-    return sum(kernel is mail.FILL for kernel, *_ in launched)
+    return sum(kernel is workspace.FILL for kernel, *_ in launched)
 
 
 def empty(places: mx.array) -> bool:
-    return bool(mx.all(places == mail.EMPTY))
+    return bool(mx.all(places == workspace.EMPTY))
 
 
-# ---- places
+# ---- areas
 
 
-@pytest.mark.parametrize("count", [1, 256, 257])
-def test_new_places_are_empty_and_as_many_as_are_needed(launched, count):
-    places, ready = mail.Mail(X).room(count, BF16)
-    assert places.dtype == mx.uint32 and count <= places.size < count + 256 and empty(places)
-    assert ready.dtype == BF16 and ready.tolist() == [0.0]
+@pytest.mark.parametrize("more", [0, 1, 1000])
+@pytest.mark.parametrize("kept", [1, 256, 257])
+@pytest.mark.parametrize("value", [0, workspace.EMPTY, 7])
+def test_the_first_words_of_an_area_are_its_value(launched, value, kept, more):
+    area = workspace.Area(X, value)
+    words, after = area.room(kept, more)
+    assert after is None and words.dtype == mx.uint32 and fills(launched) == 1
+    assert kept <= area.kept < kept + 256 and words.size == area.kept + more
+    assert bool(mx.all(words[: area.kept] == value))
 
 
-def test_places_grow_and_are_new_then(launched):
-    own = mail.Mail(X)
-    few, _ = own.room(10, BF16)
-    own.after = X
-    assert own.room(200, BF16) == (few, X) and fills(launched) == 1
-    many, ready = own.room(300, BF16)
-    assert many is not few and many.size >= 300 and empty(many) and ready is not X and own.after is ready
+def test_an_area_grows_and_is_new_then(launched):
+    area = workspace.Area(X, 0)
+    few, _ = area.room(10, 5)
+    area.after = X
+    assert area.room(200, 3) == (few, X) and area.room(1) == (few, X) and fills(launched) == 1
+    more, after = area.room(10, 6)
+    assert more is not few and after is None and (area.kept, more.size) == (256, 262)
+    many, _ = area.room(300)
+    assert fills(launched) == 3 and (area.kept, many.size) == (512, 518), "and never shrinks"
+    assert bool(mx.all(many[:512] == 0))
 
 
-def test_places_that_last_are_the_same_without_a_launch(launched):
-    own = mail.Lasting()
-    places, ready = own.room(300, BF16)
-    assert not launched and places.size == 512 and empty(places) and ready.dtype == BF16
-    assert own.room(400, BF16)[0] is places
+def test_areas_that_last_are_the_same_without_a_launch(launched):
+    own = workspace.lasting()
+    places, after = own.letters.room(300)
+    assert not launched and places.size == 512 and empty(places) and after is None
+    assert own.letters.room(400)[0] is places
+    assert own.sums.room(3, 10)[0].tolist() == (256 + 10) * [0]
 
 
 @pytest.mark.parametrize("order", ["forward", "reverse", "random"])
@@ -88,13 +98,13 @@ def test_places_are_empty_again_after_a_launch(monkeypatch, order, together, sim
     monkeypatch.setitem(KNOBS, "together", together)
     monkeypatch.setitem(KNOBS, "simds", simds)
     monkeypatch.setitem(KNOBS, "slice", 1)
-    problem, own = Problem(3, width, 40, BF16, **extras), mail.Mail(X)
+    problem, own = Problem(3, width, 40, BF16, **extras), workspace.Workspace(X)
     with launch.through(Emulator(order)):
         alone = problem.fused()
-        with mail.within(own):
+        with workspace.within(own):
             for _ in range(2):  # the second one finds what the first one left
                 assert mx.array_equal(problem.fused(), alone)
-                assert empty(own.places)
+                assert empty(own.letters.array)
 
 
 @pytest.mark.parametrize("glu", [None, "silu"])
@@ -102,10 +112,10 @@ def test_places_are_empty_again_after_a_launch(monkeypatch, order, together, sim
 def test_a_product_uses_all_places_that_it_asks_for_and_no_other(monkeypatch, outputs, glu):
     missing = 0
 
-    def exactly(self, count, dtype):
-        return mx.full((count - missing,), mail.EMPTY, mx.uint32), mx.zeros((1,), dtype)
+    def exactly(self, count):
+        return mx.full((count - missing,), workspace.EMPTY, mx.uint32), None
 
-    monkeypatch.setattr(mail.Mail, "room", exactly)
+    monkeypatch.setattr(workspace.Area, "room", exactly)
     problem = Problem(3, WIDTH, outputs, BF16, norm=True, glu=glu)
     with launch.through(Emulator()):
         problem.fused()
@@ -122,36 +132,68 @@ def test_products_outside_of_a_pass_have_places_of_their_own(launched, weight):
     linear(X, weight)
     first, second = products(launched)
     assert first["mail"] is not second["mail"] and fills(launched) == 2
-    assert second["after"].size == 1, "nothing to wait for but the places themselves"
+    assert second["after"] is second["x"], "nothing to wait for but the places themselves"
 
 
-def test_within_a_pass_each_product_waits_for_the_one_before(launched, weight):
-    with mail.within(mail.Mail(X)):
+def test_within_a_block_each_product_waits_for_the_one_before(launched, weight):
+    own = workspace.Workspace(X)
+    with workspace.within(own):
         y = linear(X, weight)
         z = linear(X, weight)  # a branch: the graph's data leave the order open
         linear(X, weight, residual=X)
-    first, second, third = products(launched)
-    assert first["mail"] is second["mail"] is third["mail"] and fills(launched) == 1
-    assert second["after"] is y and third["after"] is z
+    with workspace.within(own):
+        linear(z, weight)
+    first, second, third, fourth = products(launched)
+    assert first["mail"] is second["mail"] is third["mail"] is fourth["mail"] and fills(launched) == 1
+    assert first["after"] is X and second["after"] is y and third["after"] is z
+    assert fourth["after"] is z is fourth["x"], "the next block begins with what comes of all that: no input besides"
 
 
 def test_a_product_of_one_threadgroup_needs_no_places(launched, weight, monkeypatch):
     monkeypatch.setitem(KNOBS, "together", 1)
     monkeypatch.setitem(KNOBS, "simds", 4)
-    own = mail.Mail(X)
-    with mail.within(own):
+    own = workspace.Workspace(X)
+    with workspace.within(own):
         linear(X, weight)
     (only,) = products(launched)
-    assert own.places is None and not fills(launched) and only["mail"] is only["after"] is only["x"]
+    assert own.letters.array is None and not fills(launched) and only["mail"] is only["after"] is only["x"]
 
 
 def test_nothing_is_current_after_an_exception():
-    outer = mail.Mail(X)
-    with mail.within(outer):
-        with pytest.raises(ZeroDivisionError), mail.within(mail.Mail(X)):
+    outer = workspace.Workspace(X)
+    with workspace.within(outer):
+        with pytest.raises(ZeroDivisionError), workspace.within(workspace.Workspace(X)):
             raise ZeroDivisionError
-        assert mail.current(X) is outer
-    assert mail.current(X) is not outer
+        assert workspace.current(X) is outer
+    assert workspace.current(X) is not outer
+
+
+def attend(lengths, heads, kv_heads, join) -> mx.array:
+    problem = test_attention_kernel.Problem(BF16, heads, kv_heads, 64, lengths, seed=3)
+    rows = problem.placed(range(len(lengths)))
+    with launch.forced("attention", {"walk": "lanes", "join": join}):
+        return attention(problem.q, problem.k, problem.v, problem.pages, rows, scale=1.0)
+
+
+def test_counters_are_zeros_again_whatever_other_calls_left_behind_them(launched):
+    """Calls with many threadgroups and with few, with many parts and with few, in the same room."""
+    calls = [((150, 3, 70, 300), 8, 4), ((700,), 2, 1), ((150, 3, 70, 300), 8, 4), ((129,), 4, 4)]
+    own = workspace.Workspace(X)
+    for call in calls:
+        expected = attend(*call, "merge")
+        with workspace.within(own):
+            assert mx.array_equal(attend(*call, "last"), expected)
+        assert not mx.any(own.sums.array[: own.sums.kept])
+    assert own.letters.array is None, "attention sends no letters"
+
+
+def test_attention_waits_for_the_one_before_in_its_block(launched):
+    own = workspace.Workspace(X)
+    with workspace.within(own):
+        y = attend((200,), 4, 2, "last")
+        attend((200,), 4, 2, "last")
+    first, second = (dict(zip(kernel.inputs, inputs)) for kernel, inputs, *_ in launched if kernel in attention_kernel.KERNEL.values())
+    assert first["since"] is first["q"] and second["since"] is y and first["room"] is second["room"]
 
 
 # ---- a model's passes
@@ -166,7 +208,7 @@ class Block:
         self.weight, self.found, self.error = weight, [], None
 
     def __call__(self, x, step, last):
-        self.found.append(mail.current(x))
+        self.found.append(workspace.current(x))
         if self.error:
             raise self.error
         return linear(x, self.weight, residual=linear(x, self.weight))
@@ -181,7 +223,7 @@ def model(weight):
 TOKENS = mx.array([[3, 5]])
 
 
-def test_a_pass_has_one_mail_and_another_pass_another(launched, model):
+def test_a_pass_has_one_workspace_and_another_pass_another(launched, model):
     for _ in range(2):
         model(TOKENS, None)
     (a, b), (c, d) = zip(*(block.found for block in model.blocks))
@@ -189,13 +231,13 @@ def test_a_pass_has_one_mail_and_another_pass_another(launched, model):
     sent = products(launched)
     assert fills(launched) == 2 and len(sent) == 8
     assert all(each["mail"] is sent[0]["mail"] for each in sent[:4]) and sent[4]["mail"] is not sent[0]["mail"]
-    ys = [each["after"] for each in sent[1:4]]
-    assert ys[0] is sent[1]["residual"] and ys[1] is sent[2]["x"], "each waits for the one before"
+    assert sent[1]["after"] is sent[1]["residual"], "the second of a block waits for the first"
+    assert sent[2]["after"] is sent[2]["x"] and sent[3]["after"] is sent[3]["residual"]
 
 
 def test_passes_in_turns_do_not_take_each_others_places(launched, model):
     for _ in zip(*(model.stages(TOKENS, None) for _ in range(2)), strict=True):
-        assert mail.current(X) is not mail.current(X), "nothing is current while a caller looks around"
+        assert workspace.current(X) is not workspace.current(X), "nothing is current while a caller looks around"
     (a, c), (b, d) = (block.found for block in model.blocks)
     assert a is b and c is d and a is not c and fills(launched) == 2
 
@@ -204,14 +246,14 @@ def test_a_block_that_fails_leaves_nothing_current(launched, model):
     model.blocks[1].error = ZeroDivisionError()
     with pytest.raises(ZeroDivisionError):
         model(TOKENS, None)
-    assert mail.current(X) is not model.blocks[0].found[0]
+    assert workspace.current(X) is not model.blocks[0].found[0]
 
 
 def test_a_traced_pass_makes_its_places_with_each_run(model):
     """By launches that MLX can trace, whose results come from `near` through the places alone."""
 
     def lazily(kernel, inputs, outputs, template, groups, threads):
-        taken = {linear_kernel.BYTES: ("mail", "after"), mail.FILL: ("near",)}.get(kernel, ())
+        taken = {linear_kernel.BYTES: ("mail", "after"), workspace.FILL: ("near",)}.get(kernel, ())
         given = dict(zip(kernel.inputs, inputs))
         seen = sum(given[name].reshape(-1)[0].astype(mx.int32) for name in taken)
         return [mx.zeros(shape, dtype) + mx.array(seen).astype(dtype) for shape, dtype in outputs]
@@ -220,13 +262,13 @@ def test_a_traced_pass_makes_its_places_with_each_run(model):
     with launch.through(lazily):
         results = [int(traced(mx.array([[token, 5]]))[0, 0, 0]) for token in (3, 4, 3)]
         eager = int(model(TOKENS, None)[0, 0, 0])
-    assert results == [15, 20, 15] and eager == 15, "four products add the token in turn to the first one's `ready`"
+    assert results == [12, 16, 12] and eager == 12, "four products each add the token, which comes by the places alone"
     in_trace, outside = model.blocks[0].found
     assert in_trace is not outside, "and it was traced once"
 
 
 def test_mlx_makes_one_of_equal_operations_in_a_trace():
-    """Why places are not made by mx.full."""
+    """Why areas are not made by mx.full."""
 
     def peak(*values):
         made = mx.compile(lambda x: x + sum(mx.cumsum(mx.full((1 << 20,), v, mx.uint32))[0] for v in values))
