@@ -10,10 +10,16 @@ of its own that takes its turn, --rounds times, and gives up what --seconds do n
     decode@C     tokens a second of one stream after a prompt of C tokens
     step@R       milliseconds of one step of R streams together, after prompts of the first context (Smelt alone)
     verify@T     milliseconds of one step of T tokens of one stream, as speculation makes them (Smelt alone)
+    gpu@R        milliseconds of step@R that a GPU needs, however long the host takes to submit it (Smelt alone):
+                 device_step.py says how it is found, and where it cannot be; it means nothing on a CPU: left out
     prefill@N    prompt tokens a second until the first token of a prompt of N
     dispatches   primitives that one decode step evaluates, views aside (dispatches.py says exactly which)
     start        from the process's start to the first token of a 16-token prompt: imports, weights and all
     peak, rss    memory: MLX's peak, the process's
+
+Steps are measured in turns, up to five a process: all kinds one after another, so that a slow host is slow for all.
+`of step@1` is the median of the ratios within a turn, not the ratio of medians; so is `of gpu@1`. In the JSON, values
+of the same index are of the same turn; null where a turn has none.
 
 On CUDA the first process on a machine compiles: MLX's own kernels for prompts take a minute or two of its seconds.
 """
@@ -29,33 +35,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
+from .measures import Measures, Plan, Value, say
+
 BEGIN = time.perf_counter()
 ENGINES = ("smelt", "mlx-lm")
-UNITS = {"decode": "tok/s", "step": "ms", "verify": "ms", "prefill": "tok/s", "dispatches": "a token", "start": "s", "peak": "MiB",
-         "rss": "MiB"}  # fmt: skip
+UNITS = {"decode": "tok/s", "step": "ms", "verify": "ms", "gpu": "ms", "prefill": "tok/s", "dispatches": "a token",
+         "start": "s", "peak": "MiB", "rss": "MiB"}  # fmt: skip
+ONE = {"step": "step@1", "verify": "step@1", "gpu": "gpu@1"}  # what a step of several is set beside
 GRACE_S = 120  # beyond its seconds, for a process that is inside one measurement
-Values = dict[str, list[float]]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a process measures: start, decode at contexts, dispatches, prefill of lengths, steps of several rows."""
-
-    contexts: list[int]
-    rows: list[int]
-    prefill: list[int]
-    tokens: int
-    repeats: int = 3
-    seconds: float = 240.0
+Values = dict[str, list[Value]]
 
 
 FULL = Plan([512, 4096], [1, 4, 8], [2048, 8192], tokens=128)
-SMALL = Plan([128], [1, 4], [256], tokens=32, repeats=2, seconds=60.0)
-QUICK = Plan([32], [1, 2], [64], tokens=8, repeats=1, seconds=20.0)
+SMALL = Plan([128], [1, 4], [256], tokens=32, repeats=2, turns=3, seconds=60.0)
+QUICK = Plan([32], [1, 2], [64], tokens=8, repeats=1, turns=1, seconds=20.0)
 PUBLISHED = ["qwen3-4b", "llama-3.2-1b", "gemma-3-4b", "qwen3-30b-a3b"]
 TINY = ["tiny", "tiny-gemma", "tiny-moe"]
 
@@ -63,72 +60,31 @@ TINY = ["tiny", "tiny-gemma", "tiny-moe"]
 # ---- one process
 
 
-def worker(name: str, folder: Path, plan: Plan) -> Iterator[tuple[str, list]]:
+def worker(name: str, folder: Path, plan: Plan) -> Iterator[dict[str, list]]:
     """Memory is read before streams run together, which mlx-lm's generate_step does not do."""
     from . import engines
 
     engine = engines.ENGINES[name](folder)
-    measures = Measures(engine, plan)
-    yield "start", [measures.first_token() - BEGIN + interpreter_s()]
+    measures = Measures(engine, plan, BEGIN + plan.seconds)
+    yield {"start": [measures.first_token() - BEGIN + interpreter_s()]}
     engine.settle()
     for context in plan.contexts:
-        yield from measures.within(f"decode@{context}", lambda salt: measures.decode(context, salt))  # noqa: B023
-    yield "dispatches", [engine.dispatches(engines.prompt(plan.contexts[0], engine.vocab, 7)).total()]
+        yield measures.repeated(f"decode@{context}", lambda salt: measures.decode(context, salt))  # noqa: B023
+    yield {"dispatches": [engine.dispatches(engines.prompt(plan.contexts[0], engine.vocab, 7)).total()]}
     for length in plan.prefill:
-        yield from measures.within(f"prefill@{length}", lambda salt: measures.prefill(length, salt))  # noqa: B023
-    yield from memory()
-    for rows in plan.rows if engine.batches else ():
-        yield from measures.within(f"step@{rows}", lambda salt: measures.step(rows, salt))  # noqa: B023
-    for width in [n for n in plan.rows if 1 < n <= engine.widest] if engine.batches else ():
-        yield from measures.within(f"verify@{width}", lambda salt: measures.verify(width, salt))  # noqa: B023
-    yield "ways", engine.ways()
+        yield measures.repeated(f"prefill@{length}", lambda salt: measures.prefill(length, salt))  # noqa: B023
+    yield memory()
+    if engine.batches:
+        yield measures.in_turns(measures.steps(on_device=has_gpu()))
+    yield {"ways": engine.ways()}
 
 
-class Measures:
-    def __init__(self, engine, plan: Plan):
-        self.engine, self.plan = engine, plan
-
-    def prompt(self, length: int, salt: int) -> list[int]:
-        from .engines import prompt
-
-        return prompt(length, self.engine.vocab, salt)
-
-    def first_token(self) -> float:
-        return self.engine.marks(self.prompt(16, 0), 1)[0]
-
-    def decode(self, context: int, salt: int) -> float:
-        marks = self.engine.marks(self.prompt(context, salt), self.plan.tokens)
-        return (len(marks) - 1) / (marks[-1] - marks[0])
-
-    def step(self, rows: int, salt: int) -> float:
-        prompts = [self.prompt(self.plan.contexts[0], salt + 100 * i) for i in range(rows)]
-        return 1e3 * self.engine.step_s(prompts, self.plan.tokens // 2)
-
-    def verify(self, width: int, salt: int) -> float:
-        return 1e3 * self.engine.verify_s(self.prompt(self.plan.contexts[0], salt), width, self.plan.tokens // 2)
-
-    def prefill(self, length: int, salt: int) -> float:
-        prompt, begin = self.prompt(length, salt), time.perf_counter()
-        return length / (self.engine.marks(prompt, 1)[0] - begin)
-
-    def within(self, key: str, measure) -> Iterator[tuple[str, list[float]]]:
-        """`repeats` values after one that warms every shape, as long as there is time."""
-        values = []
-        for salt in range(1 + self.plan.repeats):
-            if time.perf_counter() - BEGIN > self.plan.seconds:
-                print(f"out of time: {key} measured {len(values)} times", file=sys.stderr, flush=True)
-                break
-            values.append(measure(salt))
-        if values[1:]:
-            yield key, values[1:]
-
-
-def memory() -> Iterator[tuple[str, list[float]]]:
+def memory() -> dict[str, list[float]]:
     import mlx.core as mx
 
-    yield "peak", [mx.get_peak_memory() / 2**20]
     unit = 2**20 if sys.platform == "darwin" else 2**10
-    yield "rss", [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit]
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return {"peak": [mx.get_peak_memory() / 2**20], "rss": [rss]}
 
 
 def interpreter_s() -> float:
@@ -151,7 +107,7 @@ def measure(engine: str, folder: Path, plan: Plan) -> dict:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=plan.seconds + GRACE_S)
     except subprocess.TimeoutExpired as late:
-        print(f"{engine} was stopped after {late.timeout:.0f} s", file=sys.stderr)
+        say(f"{engine} was stopped after {late.timeout:.0f} s")
         return lines_of((late.stdout or b"").decode())
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
@@ -168,7 +124,7 @@ def lines_of(text: str) -> dict:
 
 
 def compare(folder: Path, plan: Plan, rounds: int) -> dict:
-    """{"values": {engine: {key: [...]}}, "medians": {engine: {key: x}}, "ways": Smelt's kernels}"""
+    """{"turns": of a process, "values": {engine: {key: [...]}}, "medians": {engine: {key: x}}, "ways": our kernels}"""
     values: dict[str, Values] = {engine: {} for engine in ENGINES}
     ways: list[str] = []
     for _ in range(rounds):
@@ -177,25 +133,43 @@ def compare(folder: Path, plan: Plan, rounds: int) -> dict:
             ways = found.pop("ways", None) or ways
             for key, numbers in found.items():
                 values[engine].setdefault(key, []).extend(numbers)
-    medians = {engine: {key: statistics.median(v) for key, v in values[engine].items()} for engine in ENGINES}
-    return {"medians": medians, "values": values, "ways": ways}
+    middle = {engine: medians(found) for engine, found in values.items()}
+    return {"turns": plan.turns, "medians": middle, "values": values, "ways": ways}
 
 
-def table(medians: dict[str, dict[str, float]]) -> str:
+def medians(values: Values) -> dict[str, float]:
+    known = {key: [value for value in found if value is not None] for key, found in values.items()}
+    return {key: statistics.median(found) for key, found in known.items() if found}
+
+
+def table(result: dict) -> str:
+    """Of what `compare` returns."""
     lines = ["| | smelt | mlx-lm | ratio |", "|---|---|---|---|"]
-    ours, theirs = medians["smelt"], medians["mlx-lm"]
+    ours, theirs = result["medians"]["smelt"], result["medians"]["mlx-lm"]
     for key in {**ours, **theirs}:
         pair = [f"{side[key]:.4g}" if key in side else "-" for side in (ours, theirs)]
-        ratio = f"{ours[key] / theirs[key]:.2f}" if key in ours and key in theirs else against_one(key, ours)
+        ratio = f"{ours[key] / theirs[key]:.2f}" if key in ours and key in theirs else against_one(key, result)
         lines.append(f"| {key}, {UNITS[key.partition('@')[0]]} | {pair[0]} | {pair[1]} | {ratio} |")
     return "\n".join(lines)
 
 
-def against_one(key: str, ours: dict[str, float]) -> str:
+def against_one(key: str, result: dict) -> str:
     """A step of several rows, or tokens, beside a step of one."""
-    if key.startswith(("step@", "verify@")) and "step@1" in ours and key in ours:
-        return f"{ours[key] / ours['step@1']:.2f} of step@1"
-    return "-"
+    one = ONE.get(key.partition("@")[0])
+    ratio = ratio_of(key, one, result) if one else None
+    return "-" if ratio is None else f"{ratio:.2f} of {one}"
+
+
+def ratio_of(key: str, one: str, result: dict) -> float | None:
+    """The median of the ratios within a turn; of the medians, where values of the same index are of no turn."""
+    ours = result["medians"]["smelt"]
+    if key not in ours or one not in ours:
+        return None
+    if "turns" not in result:
+        return ours[key] / ours[one]
+    pairs = zip(*(result["values"]["smelt"][k] for k in (key, one)), strict=True)
+    ratios = [several / single for several, single in pairs if several is not None and single is not None]
+    return statistics.median(ratios) if ratios else None
 
 
 def machine() -> dict[str, str]:
@@ -296,8 +270,8 @@ def keep(path: Path, results: list[dict], args) -> None:
 def main():
     args = arguments()
     if args.worker:
-        for key, values in worker(args.worker, args.model, Plan(**args.plan)):
-            print(json.dumps({key: values}), flush=True)
+        for found in worker(args.worker, args.model, Plan(**args.plan)):
+            print(json.dumps(found), flush=True)
         return
     plan = plan_of(args)
     shapes = [args.model.name] if args.model else args.shape or (
@@ -306,7 +280,7 @@ def main():
     results = []
     for shape in shapes:
         results.append(one(shape, args, plan))
-        print(f"\n{shape}\n\n{table(results[-1]['medians'])}", flush=True)
+        print(f"\n{shape}\n\n{table(results[-1])}", flush=True)
     if args.json:
         keep(args.json, results, args)
     if args.plot:

@@ -2,11 +2,15 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 from .dispatches import dispatches
 
 CALM = 3  # steps of a full batch before its steps are timed
+QUEUED = 256  # more steps than device_step.py ever submits
 
 
 def prompt(length: int, vocab: int, salt: int) -> list[int]:
@@ -61,21 +65,38 @@ class Smelt:
         self.run()
         return marks
 
-    def step_s(self, prompts: list[list[int]], steps: int) -> float:
-        """Seconds of one decode step of all prompts together, once all of them decode."""
+    @contextmanager
+    def decoding(self, prompts: list[list[int]], steps: int) -> Iterator[None]:
+        """All prompts decode, calmly, and will for so many steps."""
         sequences = [self.add(prompt, len(prompt) + steps + 64) for prompt in prompts]
         while self.scheduler.waiting or self.scheduler.filling:
             self.scheduler.tick()
         for _ in range(CALM):
             self.scheduler.tick()
-        begin = time.perf_counter()
-        for _ in range(steps):
-            self.scheduler.tick()
-        took = (time.perf_counter() - begin) / steps
+        yield
         for sequence in sequences:
             sequence.cancelled = True
         self.run()
-        return took
+
+    def step_s(self, prompts: list[list[int]], steps: int) -> float:
+        """Seconds of one decode step of all prompts together, once all of them decode."""
+        with self.decoding(prompts, steps):
+            begin = time.perf_counter()
+            for _ in range(steps):
+                self.scheduler.tick()
+            return (time.perf_counter() - begin) / steps
+
+    def device_step_s(self, prompts: list[list[int]]) -> float | None:
+        """Of which those that the device needs, where that can be told: see device_step.py."""
+        with self.decoding(prompts, QUEUED):
+            return self.device_step.seconds()
+
+    @cached_property
+    def device_step(self):
+        """With the blocker, which is as long as it had to be before."""
+        from .device_step import Decoding, DeviceStep
+
+        return DeviceStep(Decoding(self.scheduler))
 
     @property
     def widest(self) -> int:

@@ -34,12 +34,12 @@ def numbers() -> str:
 
 
 def one_result(result: dict) -> str:
-    machine, medians = result["machine"], result["medians"]
+    machine = result["machine"]
     versions = f"mlx {machine['mlx']}, mlx-lm {machine['mlx-lm']}"
     head = f"{machine['chip']}, {machine['device']}, {versions}, {machine['date']}: `{result['command']}`"
     if "note" in result:
         head += f" ({result['note']})"
-    return "\n".join([head, "", decode.table(medians)])
+    return "\n".join([head, "", decode.table(result)])
 
 
 def kv_cache() -> str:
