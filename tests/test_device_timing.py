@@ -75,8 +75,8 @@ def test_products_whose_threadgroups_share_k_find_their_places_there(monkeypatch
     run = timer.chained(fused, timer.rotation([call]))
     (launched,) = driver.captured
     assert {each.name for each in launched} == {"linear_bytes"}, "and do not make them, as most in a model do not"
-    x, w, scales, biases, places, after, y = launched[0].pointers
-    assert driver.bytes_at(places) == 256 * 4 * b"\xff" and len({x, after, y}) == 3 and run() > 0
+    x, *_, places, y = launched[0].pointers
+    assert driver.bytes_at(places) == 256 * 4 * b"\xff" and x != y and run() > 0
 
 
 def test_what_stands_where_there_is_nothing_is_not_handed_over(driver, monkeypatch):
