@@ -17,11 +17,11 @@ from .resident import constant
 MOST_TOKENS = 1 << 19  # of a vocabulary: sums of their weights fit into 32 bits
 MOST_CHUNKS = 1024  # a row, so that what is known of them fits into a threadgroup's memory
 ROW = ("logits", "temperature", "repetition", "presence", "frequency", "table", "ring", "bias", "mask")
-CHUNKS = launch.Kernel("sample", ROW, ("stats", "tops"), optional=ROW[2:])
+CHUNKS = launch.Kernel("sample", ROW, ("stats",), optional=ROW[2:])
 MERGE = launch.Kernel(
     "sample_merge",
-    ("stats", "tops", *ROW, "top_k", "top_p", "min_p", "position", "seed", "window"),
-    ("token", "chosen", "best_tokens", "best"),
+    ("stats", *ROW, "top_k", "top_p", "min_p", "position", "seed", "window"),
+    ("made",),
     written=("table",), optional=(*ROW[2:], "top_k", "top_p", "min_p", "window"),
 )
 
@@ -73,22 +73,29 @@ def fused(logits, parameters, position, plan, history, mask) -> list[mx.array]:
         "V": vocab, "VALUES": values, "DRAW": plan.draw, "PENALTIES": plan.penalties, "BIAS": plan.bias,
         "MASK": plan.mask, "SCORES": plan.logprobs is not None,
     }  # fmt: skip
-    stats, tops = CHUNKS(
+    (stats,) = CHUNKS(
         row,
-        [((rows, chunks, width), mx.float32), ((rows, chunks, width // 2), mx.uint32)],
+        [((rows * chunks * (width + width // 2),), mx.float32)],
         template={**template, "SIMDS": knobs["simds"]},
         groups=(-(-chunks // knobs["simds"]), rows, 1),
         threads=32 * knobs["simds"],
     )
-    columns = (rows, max(best, 1))
-    token, chosen, best_tokens, best_values = MERGE(
-        [stats, tops, *row, p.top_k, *thresholds, position, p.seed, known[2]],
-        [((rows,), mx.uint32), ((rows,), mx.float32), (columns, mx.uint32), (columns, mx.float32)],
+    (made,) = MERGE(
+        [stats, *row, p.top_k, *thresholds, position, p.seed, known[2]],
+        [((rows * (1 if plan.logprobs is None else 2 + 2 * best),), mx.uint32)],
         template={**template, "TRUNCATE": truncates(plan), "BEST": best, "SIMDS": knobs["merge_simds"]},
         groups=(rows, 1, 1),
         threads=32 * knobs["merge_simds"],
     )
-    return [token] if plan.logprobs is None else [token, chosen, best_tokens[:, :best], best_values[:, :best]]
+    return [made] if plan.logprobs is None else parts_of(made, rows, best)
+
+
+def parts_of(made: mx.array, rows: int, best: int) -> list[mx.array]:
+    """The tokens [B], their logprobs [B], the best tokens [B, best] and their logprobs, out of one array: each costs MLX the
+    allocation of its memory."""
+    tokens, chosen, best_tokens, logprobs = mx.split(made, [rows, 2 * rows, (2 + best) * rows])
+    shape = (rows, best)
+    return [tokens, chosen.view(mx.float32), best_tokens.reshape(shape), logprobs.view(mx.float32).reshape(shape)]
 
 
 def ring_of(history, vocab: int) -> mx.array:

@@ -2,8 +2,8 @@
 // largest logit, its token, and the sum of exponentials below it; sample_merge.metal goes on from there.
 //
 // logits [B, V]; temperature, repetition, presence, frequency [B]; table [B (2 V + W)] of the history,
-// ring [1] W; bias [B, V]; mask [B, ceil(V / 32)] -> stats [B, N, 2] (largest, sum), tops [B, N] tokens, of N chunks;
-// where SCORES twice as many: then the same of the logits as the model gave them. Where not DRAW the sum is 0.
+// ring [1] W; bias [B, V]; mask [B, ceil(V / 32)] -> stats [B, N, 2] (largest, sum) of N chunks, and behind them [B, N] their
+// tokens; where SCORES twice as many: then the same of the logits as the model gave them. Where not DRAW the sum is 0.
 #include "logits.metal"
 
 // ---- body
@@ -52,7 +52,7 @@
         size_t to = (row * N + chunk) * STATS + 2 * raw;
         stats[to] = high;
         stats[to + 1] = sum;
-        tops[to / 2] = at;
+        ((device uint*)stats)[size_t(threadgroups_per_grid.y) * N * STATS + to / 2] = at;
       }
     }
   }

@@ -1,7 +1,7 @@
 // sample_merge.metal: the chunks of sample.metal joined, and the draw. A threadgroup takes a row.
 //
-// stats, tops and what sample.metal reads, as there; top_k, top_p, min_p, position, window [B]; seed [B, 2]
-// -> token [B]; chosen [B] its logprob; best_tokens, best [B, max(BEST, 1)]: the last three are 0 without SCORES.
+// stats and what sample.metal reads, as there; top_k, top_p, min_p, position, window [B]; seed [B, 2] -> made: the tokens [B];
+// with SCORES behind them their logprobs [B], then the BEST tokens of each row [B, BEST], and these logprobs.
 // With PENALTIES the token goes into the history's table, in place.
 #include "threshold.metal"
 
@@ -75,6 +75,7 @@ METAL_FUNC float sum_of(threadgroup float* sums, uint first, uint count) {
   uint simd = simdgroup_index_in_threadgroup;
   uint thread_index = thread_index_in_threadgroup;
   size_t row = threadgroup_position_in_grid.x;
+  size_t rows = threadgroups_per_grid.x;
   float heat = float(temperature[row]);
   bool hot = DRAW && heat > 0.0f;
   Shaping shaping = {float(repetition[row]), float(presence[row]), float(frequency[row]), hot ? heat : 1.0f};
@@ -84,14 +85,14 @@ METAL_FUNC float sum_of(threadgroup float* sums, uint first, uint count) {
   uint first_chunk = thread_index * PER;
   uint chunks = first_chunk < N ? metal::min(PER, N - first_chunk) : 0u;
   auto own = stats + (row * N + first_chunk) * STATS;
-  auto own_tops = tops + (row * N + first_chunk) * (STATS / 2);
+  auto own_tops = stats + rows * N * STATS + (row * N + first_chunk) * (STATS / 2);
 
   float high = -INFINITY;                                // the row's largest
   uint drawn = NO_TOKEN;
   for (uint j = 0; j < chunks; j++) {
     if (own[j * STATS] > high || drawn == NO_TOKEN) {
       high = own[j * STATS];
-      drawn = own_tops[j * (STATS / 2)];
+      drawn = as_type<uint>(float(own_tops[j * (STATS / 2)]));
     }
   }
   group_best(high, drawn, values, numbers, lane, simd, SIMDS);
@@ -213,7 +214,6 @@ METAL_FUNC float sum_of(threadgroup float* sums, uint first, uint count) {
       counts[2 * V + at % size] = int(drawn);
     }
   }
-  constexpr uint COLUMNS = BEST > 0 ? BEST : 1;
   float logsum = 0.0f;
   if (SCORES) {
     float raw_high = -INFINITY;
@@ -231,11 +231,9 @@ METAL_FUNC float sum_of(threadgroup float* sums, uint first, uint count) {
     logsum = raw_high + metal::precise::log(sum);
   }
   if (thread_index == 0) {
-    token[row] = drawn;
-    chosen[row] = SCORES ? float(tokens.logits[drawn]) - logsum : 0.0f;
-    if (BEST == 0) {
-      best_tokens[row] = 0u;
-      best[row] = 0.0f;
+    made[row] = drawn;
+    if (SCORES) {
+      made[rows + row] = as_type<uint>(float(tokens.logits[drawn]) - logsum);
     }
   }
   if (BEST > 0) {
@@ -244,9 +242,9 @@ METAL_FUNC float sum_of(threadgroup float* sums, uint first, uint count) {
 #pragma unroll
     for (uint j = 0; j < PER; j++) {
       head[j] = j < chunks ? own[j * STATS + STATS - 2] : -INFINITY;
-      head_token[j] = j < chunks ? own_tops[j * (STATS / 2) + STATS / 2 - 1] : NO_TOKEN;
+      head_token[j] = j < chunks ? as_type<uint>(float(own_tops[j * (STATS / 2) + STATS / 2 - 1])) : NO_TOKEN;
     }
-    for (uint place = 0; place < COLUMNS; place++) {
+    for (uint place = 0; place < uint(BEST); place++) {
       float next = -INFINITY;
       uint next_token = NO_TOKEN;
 #pragma unroll
@@ -258,8 +256,9 @@ METAL_FUNC float sum_of(threadgroup float* sums, uint first, uint count) {
       }
       group_best(next, next_token, values, numbers, lane, simd, SIMDS);
       if (thread_index == 0) {
-        best_tokens[row * COLUMNS + place] = metal::min(next_token, uint(V - 1));
-        best[row * COLUMNS + place] = next - logsum;
+        size_t to = 2 * rows + row * BEST + place;
+        made[to] = metal::min(next_token, uint(V - 1));
+        made[to + rows * BEST] = as_type<uint>(next - logsum);
       }
       uint chunk = next_token / CHUNK;
       if (chunk / PER / 32 == simd) {
