@@ -5,9 +5,11 @@
 
 A case is one call of an op's kernel, as a shape's layers make it with 1 and 8 rows, on random 4-bit weights; few layers
 do, for they are alike. `kernel` is the kernel, `plain` the op in unfused mx ops. On a CPU, where no kernel runs, there
-is `plain` alone. What a call costs is a chain's time for each call (kernels/timing.py): its weights come from memory.
-With each number stand the bytes that the call reads from memory, the bandwidth that it reaches, and what share that is of a
-copy on the same device, measured here (read and written bytes both count).
+is `plain` alone. What a call costs is a chain's time for each call (kernels/timing.py): its weights come from memory. On CUDA
+most of that is MLX's and the host's, so there `device` is what the kernel's launches take on the GPU alone, as the tuner times
+them (kernels/device_timing.py).
+With each number stand the bytes that the call reads from memory, the bandwidth that it reaches, on CUDA by `device`, and what
+share that is of a copy on the same device, measured here (read and written bytes both count).
 """
 
 import os
@@ -26,6 +28,7 @@ from smelt.bench.decode import PUBLISHED, TINY, fitting
 from smelt.bench.tune import few_layers
 from smelt.engine import tune
 from smelt.kernels import launch
+from smelt.kernels.device_timing import DeviceTimer
 from smelt.kernels.timing import Chain, Timer, net
 from smelt.kernels.tuning_spaces import SPACES
 
@@ -101,13 +104,21 @@ def test_op(benchmark, shape, space, call, way):
     times = []
     benchmark.pedantic(lambda: times.append(once()), rounds=t.rounds, iterations=1)
     us = net(statistics.median(times), link)
-    gbps = space.reads(call) / us / 1e3
+    alone = device_us(space, call) if way == "kernel" and launch.machine() == "cuda" else None
+    gbps = space.reads(call) / (alone or us) / 1e3
     benchmark.extra_info |= {
         "shape": shape, "op": space.op, "case": space.title(call), "way": way,
-        "us": us, "link_us": link, "calls": count, "bytes": space.reads(call),
+        "us": us, "link_us": link, "device_us": alone, "calls": count, "bytes": space.reads(call),
         "gbps": gbps, "of_copy": gbps / copy_gbps(), "copy_gbps": copy_gbps(),
         "device": launch.chip()[1], "mlx": mx.__version__,
     }  # fmt: skip
+
+
+def device_us(space, call) -> float:
+    """Of the kernel's launches, by the CUDA driver alone."""
+    t = DeviceTimer()
+    once = t.chained(Chain(space.fused), t.rotation([call], space))
+    return statistics.median(once() for _ in range(t.rounds))
 
 
 class Summary:
@@ -126,7 +137,7 @@ class Summary:
             terminalreporter.write_line("\n" + self.table())
 
     def table(self) -> str:
-        head = ("shape", "op", "case", "kernel, us", "plain, us", "ratio", "GB/s", "of a copy")
+        head = ("shape", "op", "case", "kernel, us", "plain, us", "ratio", "device, us", "GB/s", "of a copy")
         lines = [f"copy: {copy_gbps():.0f} GB/s", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
         return "\n".join([*lines, *(row(key, ways) for key, ways in self.found.items())])
 
@@ -135,7 +146,8 @@ def row(key: tuple, ways: dict) -> str:
     us = {way: f"{info['us']:.2f}" for way, info in ways.items()}
     ratio = f"{ways['plain']['us'] / ways['kernel']['us']:.2f}" if len(ways) == 2 else "-"
     best = ways.get("kernel") or ways["plain"]
-    cells = [*key, us.get("kernel", "-"), us.get("plain", "-"), ratio, f"{best['gbps']:.0f}", f"{best['of_copy']:.0%}"]
+    alone = f"{best['device_us']:.2f}" if best["device_us"] else "-"
+    cells = [*key, us.get("kernel", "-"), us.get("plain", "-"), ratio, alone, f"{best['gbps']:.0f}", f"{best['of_copy']:.0%}"]
     return f"| {' | '.join(cells)} |"
 
 

@@ -49,6 +49,20 @@ def test_a_copys_bandwidth_counts_what_is_read_and_written(monkeypatch):
     assert launched.groups[0] * launched.threads * covered == 2**20 and len(set(launched.pointers)) == 2
 
 
+def test_on_cuda_a_kernels_launches_are_timed_by_themselves(monkeypatch):
+    Driver(cost=lambda name, template: 3.0).install(monkeypatch)
+    call = Call((mx.ones((1, 128)), pack(mx.ones((256, 128))), None, None, None, None), {})
+    assert kernels.device_us(BY_OP["linear"], call) == pytest.approx(3.0)
+
+
+def test_the_bandwidth_is_of_what_the_device_took():
+    ways = {
+        "plain": {"us": 20.0, "gbps": 1.0, "of_copy": 0.1, "device_us": None},
+        "kernel": {"us": 10.0, "gbps": 4.0, "of_copy": 0.5, "device_us": 2.5},
+    }
+    assert kernels.row(("s", "o", "c"), ways) == "| s | o | c | 10.00 | 20.00 | 2.00 | 2.50 | 4 | 50% |"
+
+
 def test_bytes_are_what_a_call_reads():
     weight = pack(mx.ones((256, 128)))
     linear = Call((mx.ones((1, 128)), weight, None, None, None, None), {})
