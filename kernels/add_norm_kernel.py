@@ -8,7 +8,7 @@ import mlx.core as mx
 from . import launch
 from .linear_kernel import FLOATS, float_bits
 
-KERNEL = launch.Kernel("add_norm", ("x", "y", "weight", "scale"), ("o",))
+KERNEL = launch.Kernel("add_norm", ("x", "y", "weight", "scale"), ("o",), optional=("weight", "scale"))
 MOST = 1 << 14  # elements of a row: 16 of 32-bit numbers stay in each thread's registers
 
 

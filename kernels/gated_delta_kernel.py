@@ -12,6 +12,7 @@ import mlx.core as mx
 from . import launch
 from .columns import named
 from .linear_kernel import FLOATS, float_bits
+from .recurrent import ended
 from .resident import constant
 
 STEPS = 9  # a drafted step at the longest: its states are kept one by one, and it must give what single steps give
@@ -19,7 +20,7 @@ LONGEST = 1 << 20
 KERNEL = launch.Kernel(
     "gated_delta",
     ("qkv", "a", "b", "state", "rate", "dt_bias", "gate", "gain", "size"),
-    ("y", "after", "trail"),
+    ("y", "states"), optional=("gate", "gain"),
 )
 
 
@@ -64,10 +65,9 @@ def fused(qkv, a, b, state, rate, dt_bias, keep, gate, norm):
     simds = -(-v_dim // knobs["rows"])
     simds = simds if new <= STEPS else min(simds, knobs["simds"])
     a, b, z = named(a), named(b), named(qkv if gate is None else gate)
-    y, after, trail = KERNEL(
+    y, states = KERNEL(
         [qkv, a.whole, b.whole, state, rate, dt_bias, z.whole, qkv if norm is None else norm.weight, constant((new,), mx.int32)],
-        [((batch, new, heads, v_dim), qkv.dtype), (state.shape, mx.float32),
-         ((batch, new, *state.shape[1:]) if keep else (1,), mx.float32)],
+        [((batch, new, heads, v_dim), qkv.dtype), ((batch, new, *state.shape[1:]) if keep else state.shape, mx.float32)],
         template={
             "T": qkv.dtype, "HK": (width - heads * v_dim) // (2 * k_dim), "HV": heads, "DK": k_dim, "DV": v_dim,
             "A_WIDTH": a.whole.shape[-1], "A_FIRST": a.first, "B_WIDTH": b.whole.shape[-1], "B_FIRST": b.first,
@@ -77,4 +77,4 @@ def fused(qkv, a, b, state, rate, dt_bias, keep, gate, norm):
         groups=(-(-v_dim // (knobs["rows"] * simds)), heads, batch),
         threads=32 * simds,
     )  # fmt: skip
-    return y, after, trail if keep else None
+    return y, *ended(states, keep)

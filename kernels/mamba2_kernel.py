@@ -9,11 +9,12 @@ import mlx.core as mx
 from . import launch
 from .columns import named
 from .linear_kernel import FLOATS, float_bits
+from .recurrent import ended
 from .resident import constant
 
 STEPS = 9  # a drafted step at the longest: its states are kept one by one, and it must give what single steps give
 LONGEST = 1 << 20
-KERNEL = launch.Kernel("mamba2", ("xbc", "dt", "state", "a", "d", "dt_bias", "size"), ("y", "after", "trail"))
+KERNEL = launch.Kernel("mamba2", ("xbc", "dt", "state", "a", "d", "dt_bias", "size"), ("y", "states"))
 
 
 def case(xbc, state) -> tuple:
@@ -43,10 +44,9 @@ def fused(xbc, dt, state, a, d, dt_bias, limit, keep):
     batch, heads, width, size = state.shape
     new, dt, knobs = xbc.shape[1], named(dt), knobs_of(width)
     simds = min(knobs["simds"], -(-width // knobs["rows"]))
-    y, after, trail = KERNEL(
+    y, states = KERNEL(
         [xbc, dt.whole, state, a, d, dt_bias, constant((new,), mx.int32)],
-        [((batch, new, heads, width), xbc.dtype), (state.shape, mx.float32),
-         ((batch, new, *state.shape[1:]) if keep else (1,), mx.float32)],
+        [((batch, new, heads, width), xbc.dtype), ((batch, new, *state.shape[1:]) if keep else state.shape, mx.float32)],
         template={
             "T": xbc.dtype, "H": heads, "D": width, "G": (xbc.shape[-1] - heads * width) // (2 * size), "N": size,
             "DT_WIDTH": dt.whole.shape[-1], "DT_FIRST": dt.first, "LOW": float_bits(limit[0]),
@@ -55,4 +55,4 @@ def fused(xbc, dt, state, a, d, dt_bias, limit, keep):
         groups=(-(-width // (knobs["rows"] * simds)), heads, batch),
         threads=32 * simds,
     )  # fmt: skip
-    return y, after, trail if keep else None
+    return y, *ended(states, keep)

@@ -3,9 +3,10 @@
 from . import launch
 from .columns import named
 from .linear_kernel import ACTS, FLOATS
+from .recurrent import ended
 
 MAX_TOKENS = 9
-KERNEL = launch.Kernel("short_conv", ("x", "tail", "weight", "bias"), ("y", "after", "trail"))
+KERNEL = launch.Kernel("short_conv", ("x", "tail", "weight", "bias"), ("y", "tails"), optional=("bias",))
 
 
 def case(weight, activation, gated) -> tuple:
@@ -32,15 +33,14 @@ def fused(x, tail, weight, bias, activation, keep, gated):
     x = named(x)
     (channels, taps), (batch, new, _) = weight.shape, x.shape
     threads = 32 * launch.knobs("short_conv", "*", {"simds": 4})["simds"]
-    trail = (batch, new, taps - 1, channels) if keep else (1,)
-    y, after, trail = KERNEL(
+    y, tails = KERNEL(
         [x.whole, tail, weight, x.whole if bias is None else bias],
-        [((batch, new, channels), x.dtype), (tail.shape, x.dtype), (trail, x.dtype)],
+        [((batch, new, channels), x.dtype), ((batch, new, taps - 1, channels) if keep else tail.shape, x.dtype)],
         template={
             "T": x.dtype, "NEW": new, "C": channels, "TAPS": taps, "WIDTH": x.whole.shape[-1], "FIRST": x.first,
             "GATED": gated, "BIASED": bias is not None, "ACT": ACTS[activation], "KEEP": keep, "THREADS": threads,
         },
-        groups=(-(-channels // threads), max(new, taps - 1), batch),
+        groups=(-(-channels // threads), new if keep else max(new, taps - 1), batch),
         threads=threads,
     )  # fmt: skip
-    return y, after, trail if keep else None
+    return y, *ended(tails, keep)

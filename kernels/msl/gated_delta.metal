@@ -2,8 +2,8 @@
 // the head and the gate.
 //
 // qkv [B, T, 2 HK DK + HV DV]; a, b: HV columns from A_FIRST of [B, T, A_WIDTH], and so on; state [B, HV, DV, DK] float32;
-// rate, dt_bias [HV] float32; gate: HV DV columns from Z_FIRST; gain [DV]; size [1] T -> y [B, T, HV, DV]; after like state;
-// trail [B, T, HV, DV, DK] the states after every token, or without KEEP one element, 0.
+// rate, dt_bias [HV] float32; gate: HV DV columns from Z_FIRST; gain [DV]; size [1] T -> y [B, T, HV, DV]; states:
+// like state, after the last token, or with KEEP [B, T, HV, DV, DK], after every one.
 //
 // A threadgroup has a head of a row, or one of SLICES of its DV values; a simdgroup ROWS of these, a lane DK / 32 keys of
 // each. What happens to a token does not depend on how many there are; its loads run one token ahead.
@@ -105,7 +105,7 @@ METAL_FUNC void load_token(const device T* keys, const device T* head, thread ui
 #pragma unroll
       for (int r = 0; r < ROWS; r++) {
         if (first + r < uint(DV)) {
-          store_values<STEP>(trail + ((token * HV + head) * DV + values[r]) * DK + lane * E, s[r]);
+          store_values<STEP>(states + ((token * HV + head) * DV + values[r]) * DK + lane * E, s[r]);
         }
       }
     }
@@ -142,10 +142,7 @@ METAL_FUNC void load_token(const device T* keys, const device T* head, thread ui
   }
 #pragma unroll
   for (int r = 0; r < ROWS; r++) {
-    if (first + r < uint(DV)) {
-      store_values<STEP>(after + ((row * HV + head) * DV + values[r]) * DK + lane * E, s[r]);
+    if (!KEEP && first + r < uint(DV)) {
+      store_values<STEP>(states + ((row * HV + head) * DV + values[r]) * DK + lane * E, s[r]);
     }
-  }
-  if (!KEEP && row == 0 && head == 0 && threadgroup_position_in_grid.x == 0 && thread_index_in_threadgroup == 0) {
-    trail[0] = 0.0f;
   }

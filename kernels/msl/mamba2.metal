@@ -1,8 +1,8 @@
 // mamba2.metal: Mamba-2's recurrence token by token, the states of a head in registers.
 //
 // xbc [B, T, H D + 2 G N]: x, then b, then c; dt: H columns from DT_FIRST of [B, T, DT_WIDTH]; state [B, H, D, N] float32;
-// a, d, dt_bias [H] float32; size [1] T -> y [B, T, H, D]; after like state; trail [B, T, H, D, N] the states after every
-// token, or without KEEP one element, 0.
+// a, d, dt_bias [H] float32; size [1] T -> y [B, T, H, D]; states: like state, after the last token, or with KEEP
+// [B, T, H, D, N], after every one.
 //
 // A threadgroup has a head of a row, or a slice of its D values; a simdgroup ROWS of these, a lane N / 32 elements of each.
 // What happens to a token does not depend on how many there are; its loads run one token ahead.
@@ -84,17 +84,14 @@ METAL_FUNC void load_token(const device T* group, const device T* head, thread u
           y[(token * H + head) * D + values[r]] = T(out[r]);
         }
         if (KEEP) {
-          store_values<STEP>(trail + ((token * H + head) * D + values[r]) * N + lane * E, s[r]);
+          store_values<STEP>(states + ((token * H + head) * D + values[r]) * N + lane * E, s[r]);
         }
       }
     }
   }
 #pragma unroll
   for (int r = 0; r < ROWS; r++) {
-    if (first + r < uint(D)) {
-      store_values<STEP>(after + ((row * H + head) * D + values[r]) * N + lane * E, s[r]);
+    if (!KEEP && first + r < uint(D)) {
+      store_values<STEP>(states + ((row * H + head) * D + values[r]) * N + lane * E, s[r]);
     }
-  }
-  if (!KEEP && row == 0 && head == 0 && threadgroup_position_in_grid.x == 0 && thread_index_in_threadgroup == 0) {
-    trail[0] = 0.0f;
   }

@@ -2,8 +2,8 @@
 // token, or of a place in the tail.
 //
 // x [B, NEW, WIDTH], its C channels from FIRST on; or with GATED the columns are [b | c | h], C of each, x is b h, and y is
-// multiplied by c. tail [B, TAPS - 1, C]; weight [C, TAPS]; bias [C] where BIASED -> y [B, NEW, C]; after [B, TAPS - 1, C];
-// trail [B, NEW, TAPS - 1, C] the tails after every token, or without KEEP one element, 0.
+// multiplied by c. tail [B, TAPS - 1, C]; weight [C, TAPS]; bias [C] where BIASED -> y [B, NEW, C]; tails: like tail,
+// after the last token, or with KEEP [B, NEW, TAPS - 1, C], after every one.
 #include "activation.metal"
 
 // Input `at` of the tail's and x's in a row, of which the tail has the first TAPS - 1.
@@ -31,16 +31,13 @@ METAL_FUNC T input_at(const device T* x, const device T* tail, int at, uint c) {
         T v = input_at<TAPS, C, WIDTH, FIRST, GATED>(own, before, i + j, c);
         sum = metal::fma(float(weight[c * TAPS + j]), float(v), sum);
         if (KEEP && j > 0) {
-          trail[((b * NEW + i) * (TAPS - 1) + j - 1) * C + c] = v;
+          tails[((b * NEW + i) * (TAPS - 1) + j - 1) * C + c] = v;
         }
       }
       float v = finished<ACT>(sum, 1.0f, 0.0f);
       y[(b * NEW + i) * C + c] = T(GATED ? v * float(own[i * WIDTH + FIRST + C + c]) : v);
     }
-    if (i < TAPS - 1) {
-      after[(b * (TAPS - 1) + i) * C + c] = input_at<TAPS, C, WIDTH, FIRST, GATED>(own, before, NEW + i, c);
-    }
-    if (!KEEP && b == 0 && i == 0 && c == 0) {
-      trail[0] = T(0.0f);
+    if (!KEEP && i < TAPS - 1) {
+      tails[(b * (TAPS - 1) + i) * C + c] = input_at<TAPS, C, WIDTH, FIRST, GATED>(own, before, NEW + i, c);
     }
   }
