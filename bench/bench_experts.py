@@ -55,7 +55,8 @@ def stack(count: int, outputs: int, width: int, bits: int, group: int, dtype) ->
     shape = (count, outputs, width // group)
     scales = mx.random.uniform(0.5, 1.5, shape) / (2**bits * width**0.5)
     words = random_bits(count, outputs, width * bits // 32)
-    return Weight(words, scales.astype(dtype), (-(2 ** (bits - 1)) * scales).astype(dtype), None, group, bits)
+    biases = -(2 ** (bits - 1)) * scales
+    return Weight.quantized(words, scales.astype(dtype), biases.astype(dtype), group_size=group, bits=bits)
 
 
 class Case:

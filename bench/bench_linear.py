@@ -16,7 +16,7 @@ import random
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -68,9 +68,9 @@ class Case:
         words = rng.integers(0, 2**32, (shape.rows, shape.width * bits // 32), np.uint32)
         groups = (shape.rows, shape.width // group)
         scale = rng.uniform(0.5, 1.5, groups) / (2**bits * shape.width**0.5)
-        self.weight = Weight(
+        self.weight = Weight.quantized(
             mx.array(words), mx.array(scale).astype(dtype), mx.array(-(2 ** (bits - 1)) * scale).astype(dtype),
-            None, group, bits,
+            group_size=group, bits=bits,
         )  # fmt: skip
         self.norm = Norm(mx.array(rng.uniform(0.5, 1.5, shape.width)).astype(dtype), 1e-6) if shape.norm else None
         self.x = mx.array(rng.normal(size=(8, shape.width))).astype(dtype)
@@ -102,7 +102,7 @@ class Case:
         through the same places, one after another."""
         if self.sets is None:
             x, shape = Memory.of(raw(self.x)), self.shape
-            packed = {"w": self.weight.weight, "scales": self.weight.scales, "biases": self.weight.biases}
+            packed = {"w": self.weight.weight, "scales": self.weight.scaling}
             once = {
                 "x": x, "bias": x, "gain": Memory.of(raw(self.norm.weight)) if self.norm else x,
                 "residual": x if self.residual is None else Memory.of(raw(self.residual)),
@@ -240,8 +240,7 @@ def mlx_us(case: Case, rows: int) -> float:
 def through_mlx_us(case: Case, rows: int) -> float:
     """`linear` as the engine calls it."""
     w, copies = case.weight, min(case.copies, 40)
-    parts = [Weight(w.weight + mx.array(0, mx.uint32), w.scales + 0, w.biases + 0, None, w.group_size, w.bits)
-             for _ in range(copies)]  # fmt: skip
+    parts = [replace(w, weight=w.weight + mx.array(0, mx.uint32), scaling=w.scaling + 0) for _ in range(copies)]
     mx.eval([part.arrays for part in parts])
     residual = None if case.residual is None else case.residual[:rows]
     return chain_us(

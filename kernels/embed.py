@@ -13,7 +13,7 @@ from . import launch
 from .linear import Weight, rows_of, unpack
 from .linear_kernel import FLOATS, float_bits
 
-KERNEL = launch.Kernel("embed", ("tokens", "w", "scales", "biases"), ("y",))
+KERNEL = launch.Kernel("embed", ("tokens", "w", "scales"), ("y",))
 THREADS = 128
 
 
@@ -38,20 +38,20 @@ def covers(weight, dtype=None) -> str | None:
         return "plain rows are one gather"
     if weight.mode != "affine" or weight.bits not in (4, 8):
         return f"{weight.bits}-bit {weight.mode} weights"
-    if weight.scales.dtype not in FLOATS:
-        return f"scales of {weight.scales.dtype}"
-    if dtype is not None and dtype != weight.scales.dtype:
-        return f"{dtype} from scales of {weight.scales.dtype}"
+    if weight.scaling.dtype not in FLOATS:
+        return f"scales of {weight.scaling.dtype}"
+    if dtype is not None and dtype != weight.scaling.dtype:
+        return f"{dtype} from scales of {weight.scaling.dtype}"
     return None
 
 
 def fused(tokens, weight, scale) -> mx.array:
-    dtype, width = weight.scales.dtype, weight.weight.shape[1] * 32 // weight.bits
+    dtype, width = weight.scaling.dtype, weight.weight.shape[1] * 32 // weight.bits
     rounded = 1.0 if scale is None else mx.array(scale, dtype).astype(mx.float32).item()
     (y,) = KERNEL(
-        [tokens.astype(mx.uint32), weight.weight, weight.scales, weight.biases],
+        [tokens.astype(mx.uint32), weight.weight, weight.scaling],
         [((*tokens.shape, width), dtype)],
-        template={"T": dtype, "D": width, "BITS": weight.bits, "GROUP": weight.group_size,
+        template={"T": dtype, "V": weight.rows, "D": width, "BITS": weight.bits, "GROUP": weight.group_size,
                   "SCALED": scale is not None, "SCALE": float_bits(rounded), "THREADS": THREADS},
         groups=(tokens.size, -(-weight.weight.shape[1] // THREADS), 1),
         threads=THREADS,

@@ -19,7 +19,7 @@ import mlx.core as mx
 from . import experts_kernel, launch
 from .activations import ACT, GLU, sigmoid_gated
 from .columns import Wide, array
-from .linear import Weight, Weights, after, as_float32, join
+from .linear import Weight, Weights, after, as_float32, join, rows_of
 from .norm import Norm, rms_norm
 
 # From this many (token, expert) pairs on, they are sorted by expert, so that each expert's matrix is read once.
@@ -107,13 +107,7 @@ def cpu_product(x, weight, indices, ordered):
     Where fewer experts are asked for than there are, only those are converted.
     """
     if indices.size < len(weight.weight):
-        weight, indices = chosen(weight, indices.flatten()), mx.arange(indices.size).reshape(indices.shape)
+        weight, indices = rows_of(weight, indices.flatten()), mx.arange(indices.size).reshape(indices.shape)
     weight = after(weight, x)
     weight = as_float32(weight) if weight.packed else replace(weight, weight=weight.weight.astype(mx.float32))
     return product(x.astype(mx.float32), weight, indices.astype(mx.uint32), ordered).astype(x.dtype)
-
-
-def chosen(weight: Weight, indices: mx.array) -> Weight:
-    """The matrices of some experts, without the additive bias."""
-    picked = [None if a is None else a[indices] for a in (weight.weight, weight.scales, weight.biases)]
-    return Weight(*picked, None, weight.group_size, weight.bits, weight.mode)

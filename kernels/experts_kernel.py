@@ -17,10 +17,10 @@ from .columns import named
 from .linear_kernel import ACTS, MAX_ROWS, float_bits, refuses_extras, refuses_matrix
 
 MAX_WIDTH = 7680  # float32 of one row in 30 KiB of threadgroup memory
-UP = launch.Kernel("experts", ("x", "indices", "w", "scales", "biases", "bias", "gain"), ("h",))
+UP = launch.Kernel("experts", ("x", "indices", "w", "scales", "bias", "gain"), ("h",))
 DOWN = launch.Kernel(
     "experts_down",
-    ("h", "indices", "weights", "w", "scales", "biases", "bias", "residual", "beside", "gate"),
+    ("h", "indices", "weights", "w", "scales", "bias", "residual", "beside", "gate"),
     ("y",),
 )
 
@@ -74,9 +74,9 @@ def fused(x, indices, weights, up, down, glu, act, norm, residual, beside) -> mx
     width, outputs = inner(down), down.weight.shape[1]
     later = chosen_knobs("experts_down", down, x.dtype, width, outputs, top)
     h = hidden(x, indices, up, glu or act, norm, width, later["values"])
-    extras = [down.bias, residual, own, gate.whole]
+    extras = [down.scaling, down.bias, residual, own, gate.whole]  # x stands where there is nothing
     (y,) = DOWN(
-        [h, indices, weights, down.weight, *scales_of(down, x), *(x if array is None else array for array in extras)],
+        [h, indices, weights, down.weight, *(x if array is None else array for array in extras)],
         [((*x.shape[:-1], outputs), x.dtype)],
         template={
             **matrix_of(down, x.dtype, width, outputs, top), "BIAS": down.bias is not None,
@@ -95,7 +95,7 @@ def hidden(x, indices, up, act, norm, outputs, lane) -> mx.array:
     knobs = chosen_knobs("experts", up, x.dtype, width, up.weight.shape[1], top)
     each = knobs["rows"] // (2 if ACTS[act] in (1, 2) else 1) * knobs["simds"]
     (h,) = UP(
-        [x, indices, up.weight, *scales_of(up, x), *(x if a is None else a for a in (up.bias, norm and norm.weight))],
+        [x, indices, up.weight, *(x if a is None else a for a in (up.scaling, up.bias, norm and norm.weight))],
         [((pairs // top, top * outputs), x.dtype)],
         template={
             **matrix_of(up, x.dtype, width, outputs, top), "ACT": ACTS[act], "NORM": norm is not None,
@@ -107,15 +107,10 @@ def hidden(x, indices, up, act, norm, outputs, lane) -> mx.array:
     return h
 
 
-def scales_of(weight, x) -> tuple[mx.array, mx.array]:
-    """x stands where there is nothing."""
-    return (weight.scales, weight.biases) if weight.packed else (x, x)
-
-
 def matrix_of(weight, dtype, width, outputs, top) -> dict:
     bits = weight.bits if weight.packed else 8 * dtype.size
     group = weight.group_size if weight.packed else width
-    return {"T": dtype, "TOP": top, "K": width, "O": outputs, "BITS": bits, "GROUP": group}
+    return {"T": dtype, "E": len(weight.weight), "TOP": top, "K": width, "O": outputs, "BITS": bits, "GROUP": group}
 
 
 def capitals(knobs: dict) -> dict:

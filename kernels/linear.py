@@ -33,18 +33,25 @@ class Weight:
     """One matrix [O, D], or several of equal quantisation joined along O.
 
     weight       [O, D] plain, or [O, D * bits / 32] uint32 when packed
-    scales       [O, D / group_size], None when plain
-    biases       like scales, for mode "affine"; else None
+    scaling      [2, O, D / group_size], scales and then biases, for mode "affine"; [1, O, D / group_size] for other
+                 modes, which have no biases; None when plain
     bias         [O], added to the product; else None
+
+    Scales and biases are one array because every array costs the host time at every launch.
     """
 
     weight: mx.array
-    scales: mx.array | None = None
-    biases: mx.array | None = None
+    scaling: mx.array | None = None
     bias: mx.array | None = None
     group_size: int = 0
     bits: int = 0
     mode: str = "affine"
+
+    @classmethod
+    def quantized(cls, weight, scales, biases=None, *, group_size, bits, mode="affine", bias=None) -> "Weight":
+        """Of the arrays that mx.quantize gives."""
+        scaling = scales[None] if biases is None else mx.stack([scales, biases])
+        return cls(weight, scaling, bias, group_size, bits, mode)
 
     @property
     def rows(self) -> int:
@@ -52,11 +59,21 @@ class Weight:
 
     @property
     def packed(self) -> bool:
-        return self.scales is not None
+        return self.scaling is not None
+
+    @property
+    def scales(self) -> mx.array | None:
+        """[O, D / group_size]: a view, which scaling[0] would not be."""
+        return self.scaling[:1].squeeze(0) if self.packed else None
+
+    @property
+    def biases(self) -> mx.array | None:
+        """Like scales, for mode "affine"; else None."""
+        return self.scaling[1:].squeeze(0) if self.packed and len(self.scaling) == 2 else None
 
     @property
     def arrays(self) -> list[mx.array]:
-        return [a for a in (self.weight, self.scales, self.biases, self.bias) if a is not None]
+        return [a for a in (self.weight, self.scaling, self.bias) if a is not None]
 
 
 Weights = Weight | tuple[Weight, ...]  # a tuple: parts whose quantisation differs, which cannot be joined
@@ -139,10 +156,7 @@ def after(weight: Weight, x: mx.array) -> Weight:
 
 def as_float32(weight: Weight) -> Weight:
     """The same matrix with float32 scales, which the CPU's float32 product needs. Floating scales only are affine's."""
-    if weight.mode != "affine" or weight.scales.dtype == mx.float32:
-        return weight
-    scales, biases = weight.scales.astype(mx.float32), weight.biases.astype(mx.float32)
-    return Weight(weight.weight, scales, biases, weight.bias, weight.group_size, weight.bits, weight.mode)
+    return replace(weight, scaling=weight.scaling.astype(mx.float32)) if weight.mode == "affine" else weight
 
 
 def unpack(weight: Weight) -> mx.array:
@@ -163,26 +177,27 @@ def cpu_unpack(weight: Weight) -> mx.array:
     if weight.bits < 8:
         shifts, mask = mx.arange(0, 8, weight.bits, dtype=mx.uint8), mx.array((1 << weight.bits) - 1, mx.uint8)
         codes = (codes[..., None] >> shifts) & mask
-    codes = codes.reshape(*weight.scales.shape, weight.group_size).astype(weight.scales.dtype)
-    return (codes * weight.scales[..., None] + weight.biases[..., None]).flatten(-2)
+    scales, biases = weight.scales, weight.biases
+    codes = codes.reshape(*scales.shape, weight.group_size).astype(scales.dtype)
+    return (codes * scales[..., None] + biases[..., None]).flatten(-2)
 
 
 def rows_of(weight: Weight, rows: slice | mx.array) -> Weight:
-    """Some of the matrix's rows; the additive bias stays behind."""
-    picked = [None if a is None else a[rows] for a in (weight.weight, weight.scales, weight.biases)]
-    return Weight(*picked, None, weight.group_size, weight.bits, weight.mode)
+    """Some of the matrix's rows, or the matrices of some experts; the additive bias stays behind."""
+    scaling = weight.scaling[:, rows] if weight.packed else None
+    return replace(weight, weight=weight.weight[rows], scaling=scaling, bias=None)
 
 
 def pack(matrix: mx.array, group_size: int = 64, bits: int = 4, mode: str = "affine") -> Weight:
     """Quantise a plain [O, D] as mx.quantize does."""
-    weight, scales, *biases = mx.quantize(matrix, group_size=group_size, bits=bits, mode=mode)
-    return Weight(weight, scales, biases[0] if biases else None, None, group_size, bits, mode)
+    spec = {"group_size": group_size, "bits": bits, "mode": mode}
+    return Weight.quantized(*mx.quantize(matrix, **spec), **spec)
 
 
 def can_join(weights: list[Weight]) -> bool:
     """Whether these can be one matrix: equal width, type, quantisation, and all or none with a bias."""
     kinds = {
-        (w.weight.shape[1:], w.weight.dtype, w.group_size, w.bits, w.mode, w.bias is None, w.packed and w.scales.dtype)
+        (w.weight.shape[1:], w.weight.dtype, w.group_size, w.bits, w.mode, w.bias is None, w.packed and w.scaling.dtype)
         for w in weights
     }
     return len(kinds) == 1
@@ -196,7 +211,7 @@ def joined(weights: list[Weight], axis: int = 0) -> Weights:
             groups[-1].append(weight)
         else:
             groups.append([weight])
-    parts = tuple(combined(g, lambda arrays: mx.concatenate(arrays, axis)) if g[1:] else g[0] for g in groups)
+    parts = tuple(combined(g, mx.concatenate, axis) if g[1:] else g[0] for g in groups)
     return parts[0] if len(parts) == 1 else parts
 
 
@@ -204,13 +219,15 @@ def stacked(weights: list[Weight]) -> Weight:
     """[O, D] of every expert as one [E, O, D]; matrices of unequal quantisation are unpacked for it."""
     if not can_join(weights):
         weights = [Weight(unpack(w), bias=w.bias) for w in weights]
-    return combined(weights, mx.stack)
+    return combined(weights, mx.stack, 0)
 
 
-def combined(weights: list[Weight], combine: Callable[[list[mx.array]], mx.array]) -> Weight:
+def combined(weights: list[Weight], combine: Callable[[list[mx.array], int], mx.array], axis: int) -> Weight:
+    """Each kind of array combined along `axis` of the matrices, before which scaling has one more."""
     first = weights[0]
-    fields = [
-        None if getattr(first, name) is None else combine([getattr(w, name) for w in weights])
-        for name in ("weight", "scales", "biases", "bias")
-    ]
-    return Weight(*fields, first.group_size, first.bits, first.mode)
+    fields = {
+        name: combine([getattr(w, name) for w in weights], at)
+        for name, at in (("weight", axis), ("scaling", axis + 1), ("bias", axis))
+        if getattr(first, name) is not None
+    }
+    return replace(first, **fields)

@@ -23,7 +23,7 @@ from .linear_bytes import MAX_ROWS, unit_of
 ACTS = {None: 0, "silu": 1, "gelu_tanh": 2, "relu2": 3}  # as activation.metal numbers them
 FLOATS = (mx.float16, mx.bfloat16, mx.float32)
 
-INPUTS = ("x", "w", "scales", "biases", "bias", "gain", "residual")
+INPUTS = ("x", "w", "scales", "bias", "gain", "residual")  # scales: the biases follow them
 SENT = ("mail", "after")
 LANES, TILES = (launch.Kernel(name, INPUTS, ("y",), optional=INPUTS[2:]) for name in ("linear", "linear_tiles"))
 BYTES = launch.Kernel("linear_bytes", INPUTS + SENT, ("y",), written=("mail",), optional=(*INPUTS[2:], *SENT))
@@ -53,7 +53,7 @@ def refuses_matrix(x, weight) -> str | None:
         return f"{weight.bits}-bit {weight.mode} weights"
     if weight.packed and weight.group_size not in (32, 64, 128):
         return f"groups of {weight.group_size}"
-    if (weight.scales if weight.packed else weight.weight).dtype != x.dtype:
+    if (weight.scaling if weight.packed else weight.weight).dtype != x.dtype:
         return "weights and x differ in type"
     if x.shape[-1] % 32:
         return "a width that is no multiple of 32"
@@ -89,7 +89,7 @@ def fused(x, weight, norm, residual, glu, act) -> mx.array:
         **{name.upper(): value for name, value in knobs.items() if name != "kernel"},
     }  # fmt: skip
     w = weight.weight if weight.packed or kernel is LANES else weight.weight.view(mx.uint32)
-    given = [w, weight.scales, weight.biases, weight.bias, norm and norm.weight, residual]
+    given = [w, weight.scaling, weight.bias, norm and norm.weight, residual]
     if kernel is BYTES:
         template["STAGED"] = linear_bytes.staged(knobs, bits, group, width, outputs, gated, count)
         given += letters.room(linear_bytes.letters(knobs, outputs, gated, count)) if letters else [None, None]

@@ -86,13 +86,17 @@ def described(name: str) -> tuple[str, str]:
 
 
 def read(model, progress: Callable[[int, int], None] | None) -> None:
-    """Evaluate the weights a layer at a time, so that joining two never holds more than one layer twice."""
+    """Evaluate the weights a layer at a time, so that joining two never holds more than one layer twice; the largest of a
+    group last: the embedding's is not joined, but its scales and biases are.
+    """
     import mlx.core as mx
 
     groups = list(model.weights())
     total = sum(array.nbytes for group in groups for array in group)
     done = 0
     for group in groups:
+        largest = max(group, key=lambda array: array.nbytes, default=None)
+        mx.eval([array for array in group if array is not largest])
         mx.eval(group)
         done += sum(array.nbytes for array in group)
         if progress:

@@ -180,8 +180,9 @@ class Tensors:
         if f"{name}.scales" not in self:
             return self._plain(name, weight, bias)
         group_size, bits, mode = self._packing(name, weight)
-        biases = self.take(f"{name}.biases") if mode == "affine" else None
-        return Weight(weight, self.take(f"{name}.scales"), biases, bias, group_size, bits, mode)
+        scales = self.take(f"{name}.scales")
+        biases = self._biases(name, scales) if mode == "affine" else None
+        return Weight.quantized(weight, scales, biases, bias=bias, group_size=group_size, bits=bits, mode=mode)
 
     def joined(self, *names: str) -> Weights:
         return joined([self.linear(name) for name in names])
@@ -217,6 +218,17 @@ class Tensors:
         if weight.dtype not in FLOATS:
             raise CheckpointError(f"{name}.weight is {weight.dtype} and has no {name}.scales to unpack it with")
         return Weight(weight, bias=bias)
+
+    def _biases(self, name: str, scales: mx.array) -> mx.array:
+        if f"{name}.biases" not in self:
+            self.missing.append(f"{name}.biases")
+            return scales  # so that the shapes agree until `close` says what is missing
+        biases = self.take(f"{name}.biases")
+        if biases.shape != scales.shape:
+            raise CheckpointError(
+                f"{name}.biases has the shape {biases.shape}, {name}.scales {scales.shape}: each scale needs one bias"
+            )
+        return biases
 
     def _packing(self, name: str, weight: mx.array) -> tuple[int, int, str]:
         """(group_size, bits, mode) of one packed matrix: its own entry in the config, else the common one."""

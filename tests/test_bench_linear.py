@@ -29,7 +29,7 @@ def test_each_product_of_a_layer_reads_what_the_one_before_wrote(monkeypatch, on
     driver = Driver(cost=lambda name, template: 2.0 if template["RESIDUAL"] else 3.0).install(monkeypatch)
     assert bench.layer_us(cases(), 4) == pytest.approx(2 * 2.0 + 2 * 3.0)
     qkv, o, gate_up, down, qkv_again = driver.captured[0][:5]
-    x, residual, y = 0, 6, -1
+    x, residual, y = 0, 5, -1
     assert o.pointers[residual] == qkv.pointers[x], "o adds to the stream that qkv reads"
     assert gate_up.pointers[x] == o.pointers[y] == down.pointers[residual]
     assert down.pointers[x] == gate_up.pointers[y] and down.pointers[y] == qkv_again.pointers[x]

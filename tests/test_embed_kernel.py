@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from msl.accuracy import assert_accurate, kernels_run, wide
+from msl.inputs import handed_over
 from smelt.kernels import ahead, launch
 from smelt.kernels import embed as op
 from smelt.kernels.linear import pack
@@ -28,6 +29,14 @@ def test_rows_are_those_of_the_reference(dtype, bits, group, scale):
     plain = op.reference(tokens, weight, scale)
     truth = unpacked(weight)[np.array(tokens)] * (1.0 if scale is None else scale)
     assert_accurate(got, plain, truth)
+
+
+def test_a_packed_matrix_is_two_inputs():
+    weight = pack(mx.random.normal((37, 256)))
+    with handed_over() as launched:
+        op.embed(mx.array([3, 1]), weight)
+    _, found = launched[0]
+    assert len(found) == 3 and found["w"] is weight.weight and found["scales"] is weight.scaling
 
 
 def test_what_is_not_covered_goes_to_the_reference():

@@ -6,10 +6,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from msl.accuracy import assert_accurate, kernels_run, wide
+from msl.inputs import handed_over
 from smelt.kernels import experts_kernel, launch
 from smelt.kernels.columns import Columns
 from smelt.kernels.experts import experts, reference
-from smelt.kernels.linear import Weight, pack, unpack
+from smelt.kernels.linear import Weight, as_float32, pack, unpack
 from smelt.kernels.norm import Norm
 from test_linear_kernel import ACT
 
@@ -81,8 +82,7 @@ class Problem:
     @staticmethod
     def product(weight):
         """(expert, vector) -> their product and the bias, float64."""
-        scales, biases = (None if a is None else a.astype(F32) for a in (weight.scales, weight.biases))
-        matrices = wide(unpack(replace(weight, scales=scales, biases=biases)))
+        matrices = wide(unpack(as_float32(weight) if weight.packed else weight))
         bias = np.zeros(matrices.shape[:2]) if weight.bias is None else wide(weight.bias)
         return lambda e, v: matrices[e] @ v + bias[e]
 
@@ -96,6 +96,14 @@ class Problem:
 @pytest.mark.parametrize("bits, group", [(4, 32), (4, 64), (4, 128), (8, 32), (8, 64), (8, 128), (16, 0)])
 def test_every_type_and_packing(dtype, bits, group):
     Problem(2, 256, 128, dtype, bits, group, norm=True).check()
+
+
+def test_a_packed_stack_is_two_inputs():
+    problem = Problem(2, 64, 32, BF16)
+    with handed_over() as launched:
+        problem.fused()
+    for (_, found), weight in zip(launched, (problem.up, problem.down), strict=True):
+        assert found["w"] is weight.weight and found["scales"] is weight.scaling and "biases" not in found
 
 
 FORMS = {

@@ -1,17 +1,89 @@
-"""linear without a kernel: packed matrices on a CPU, which are unpacked a block of rows at a time."""
+"""linear without a kernel: what a matrix is made of, and packed ones on a CPU, which are unpacked a block of rows at a time."""
 
 import mlx.core as mx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from smelt.bench.dispatches import dispatches
 from smelt.kernels import launch
-from smelt.kernels.linear import CPU_UNPACK_ELEMENTS, cpu_unpack, linear, pack, unpack
+from smelt.kernels.linear import (
+    CPU_UNPACK_ELEMENTS,
+    Weight,
+    as_float32,
+    cpu_unpack,
+    joined,
+    linear,
+    pack,
+    rows_of,
+    stacked,
+    unpack,
+)
 
 PACKINGS = [(bits, size, "affine") for bits in (2, 3, 4, 5, 6, 8) for size in (32, 64, 128)]
 PACKINGS += [(4, 32, "mxfp4"), (8, 32, "mxfp8"), (4, 16, "nvfp4")]
+EVERY_PACKING = pytest.mark.parametrize("bits, group_size, mode", PACKINGS)
 on_cpu = pytest.mark.skipif(launch.machine() != "cpu", reason="a GPU multiplies packed matrices as they are")
 
 
+def same(weight, arrays) -> bool:
+    """Whether it is made of the arrays that mx.quantize gives."""
+    found = [a for a in (weight.weight, weight.scales, weight.biases) if a is not None]
+    return len(found) == len(arrays) and all(a.dtype == b.dtype and mx.array_equal(a, b) for a, b in zip(found, arrays))
+
+
+def each(combine, *quantized) -> list[mx.array]:
+    return [combine(arrays) for arrays in zip(*quantized, strict=True)]
+
+
+@EVERY_PACKING
+def test_scales_and_biases_are_those_of_the_parts(bits, group_size, mode):
+    matrices = [mx.random.normal((rows, 256)) for rows in (7, 5, 7)]
+    a, b, c = (mx.quantize(matrix, group_size=group_size, bits=bits, mode=mode) for matrix in matrices)
+    first, second, third = (pack(matrix, group_size, bits, mode) for matrix in matrices)
+    assert same(first, a) and same(joined([first, second]), each(mx.concatenate, a, b))
+    stack, arrays = stacked([first, third]), each(mx.stack, a, c)
+    assert same(stack, arrays)
+    assert same(joined([stack, stack], axis=1), each(lambda pair: mx.concatenate(pair, 1), arrays, arrays))
+    some = mx.array([1, 0, 1])
+    assert same(rows_of(stack, some), each(lambda one: one[0][some], arrays))
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.sampled_from(PACKINGS))
+def test_the_rows_of_a_joined_matrix_are_its_parts(sizes, packing):
+    bits, group_size, mode = packing
+    parts = [pack(mx.random.normal((rows, 128)), group_size, bits, mode) for rows in sizes]
+    whole, start = joined(parts), 0
+    for part in parts:
+        found = rows_of(whole, slice(start, start + part.rows))
+        assert same(found, [a for a in (part.weight, part.scales, part.biases) if a is not None])
+        assert (found.group_size, found.bits, found.mode) == (part.group_size, part.bits, part.mode)
+        start += part.rows
+    assert whole.rows == start
+
+
+def test_float32_scales_come_with_float32_biases():
+    weight = pack(mx.random.normal((5, 64)).astype(mx.bfloat16))
+    wide = as_float32(weight)
+    assert wide.scales.dtype == wide.biases.dtype == mx.float32
+    assert mx.array_equal(wide.scales, weight.scales) and mx.array_equal(wide.biases, weight.biases)
+    other = pack(mx.random.normal((5, 64)), 32, 4, "mxfp4")
+    assert as_float32(other).scales.dtype == mx.uint8
+
+
+def test_scales_and_biases_are_views():
+    weight = pack(mx.random.normal((64, 1024)))
+    mx.eval(weight.arrays)
+    views = [weight.scales, weight.biases]
+    assert dispatches(views).total() == 0 and all(view.shape == (64, 16) for view in views)
+
+
+def test_a_plain_matrix_has_neither():
+    weight = Weight(mx.ones((5, 64)))
+    assert not weight.packed and weight.scales is None and weight.biases is None and len(weight.arrays) == 1
+
+
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16, mx.float32], ids=str)
-@pytest.mark.parametrize("bits, group_size, mode", PACKINGS)
+@EVERY_PACKING
 def test_unpacking_on_the_cpu_equals_dequantize(bits, group_size, mode, dtype):
     weight = pack(mx.random.normal((7, 256)).astype(dtype), group_size, bits, mode)
     assert mx.array_equal(cpu_unpack(weight), unpack(weight))

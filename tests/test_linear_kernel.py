@@ -2,13 +2,15 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from msl.accuracy import assert_accurate, kernels_run, wide
+from msl.inputs import handed_over
 from smelt.kernels import launch, linear_bytes, linear_kernel, table
-from smelt.kernels.linear import Weight, linear, pack, reference, unpack
+from smelt.kernels.linear import Weight, as_float32, linear, pack, reference, unpack
 from smelt.kernels.norm import Norm
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
@@ -40,8 +42,7 @@ class Problem:
         matrix = draw(of_matrix, width, scale=width**-0.5)
         self.x = draw(rows, width, mean=0.3)
         packed = pack(matrix, group, bits) if bits < 16 else Weight(matrix)
-        extra = draw(of_matrix) if bias else None
-        self.weight = Weight(packed.weight, packed.scales, packed.biases, extra, packed.group_size, packed.bits)
+        self.weight = replace(packed, bias=draw(of_matrix) if bias else None)
         self.norm = Norm(draw(width, mean=1.0, scale=0.2), 1e-5) if norm else None
         self.residual = draw(rows, outputs) if residual else None
         self.glu, self.act = glu, act
@@ -61,11 +62,7 @@ class Problem:
         return ACT[self.act](y) + (0 if self.residual is None else wide(self.residual))
 
     def wide_matrix(self) -> np.ndarray:
-        w = self.weight
-        if not w.packed:
-            return wide(w.weight)
-        scales, biases = w.scales.astype(F32), w.biases.astype(F32)
-        return wide(unpack(Weight(w.weight, scales, biases, None, w.group_size, w.bits)))
+        return wide(unpack(as_float32(self.weight) if self.weight.packed else self.weight))
 
     def fused(self, rows=slice(None)) -> mx.array:
         y = linear(self.x[rows], self.weight, **self.extras(rows))
@@ -107,6 +104,17 @@ def test_every_type_and_packing(force, knobs, dtype, bits, group):
         knobs = knobs | {"simds": 256 // linear_bytes.unit_of(bits, group) // 2}
     force(knobs)
     Problem(3, width, 40, dtype, bits, group).check()
+
+
+@pytest.mark.parametrize("knobs", [TILES, BYTES, LANES], ids=["tiles", "bytes", "lanes"])
+def test_a_packed_matrix_is_two_inputs(force, knobs):
+    force(knobs)
+    problem = Problem(2, 256, 24, BF16, norm=True)
+    x, w, norm = problem.x, problem.weight, problem.norm
+    with handed_over() as launched:
+        linear(x, w, norm=norm)
+    (_, found), wanted = launched[0], {"x": x, "w": w.weight, "scales": w.scaling, "gain": norm.weight}
+    assert found.keys() == wanted.keys() and all(found[name] is array for name, array in wanted.items())
 
 
 EPILOGUES = {

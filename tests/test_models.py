@@ -46,8 +46,25 @@ def test_loading_needs_no_more_memory_than_the_weights(tmp_path, spec):
     assert mx.get_peak_memory() - before < 1.02 * weights
 
 
+EVERY_QUANTIZATION = pytest.mark.parametrize(
+    "spec", QUANTIZATIONS, ids=lambda s: f"{s['mode']}-{s['bits']}-{s['group_size']}"
+)
+
+
+@EVERY_QUANTIZATION
+def test_scales_and_biases_are_those_of_the_file(tmp_path, spec):
+    folder = checkpoints.make(tmp_path, "llama", quantization=spec, hidden_size=256, intermediate_size=192)
+    stored, mlp = mx.load(str(folder / "model.safetensors")), models.load(folder).blocks[1].mlp
+    parts = ("weight", "scales", "biases")[: 3 if spec["mode"] == "affine" else 2]
+    for weight, names in ((mlp.down, ("down_proj",)), (mlp.gate_up, ("gate_proj", "up_proj"))):
+        for part in parts:
+            arrays = [stored[f"model.layers.1.mlp.{name}.{part}"] for name in names]
+            assert mx.array_equal(getattr(weight, part), mx.concatenate(arrays)), part
+        assert (weight.biases is None) == ("biases" not in parts)
+
+
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma3"])
-@pytest.mark.parametrize("spec", QUANTIZATIONS, ids=lambda s: f"{s['mode']}-{s['bits']}-{s['group_size']}")
+@EVERY_QUANTIZATION
 def test_quantised_equals_mlx_lm(tmp_path, kind, spec):
     folder = checkpoints.make(tmp_path, kind, quantization=spec, hidden_size=256, intermediate_size=192)
     model = models.load(folder)
@@ -118,6 +135,20 @@ def test_missing_and_left_over_names_are_listed(tmp_path):
         models.load(folder)
     assert "missing: model.layers.1.mlp.up_proj.weight" in str(error.value)
     assert "left over: model.layers.7.extra" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [(lambda biases: None, "missing: model.layers.1.mlp.up_proj.biases;"),
+     (lambda biases: biases[:5], r"up_proj.biases has the shape \(5, 2\), model.layers.1.mlp.up_proj.scales \(160, 2\)")],
+)  # fmt: skip
+def test_scales_without_their_biases_are_named(tmp_path, change, words):
+    folder = checkpoints.make(tmp_path, "llama", quantization={"group_size": 32, "bits": 4, "mode": "affine"})
+    tensors, name = mx.load(str(folder / "model.safetensors")), "model.layers.1.mlp.up_proj.biases"
+    tensors[name] = change(tensors[name])
+    mx.save_safetensors(str(folder / "model.safetensors"), {key: x for key, x in tensors.items() if x is not None})
+    with pytest.raises(CheckpointError, match=words):
+        models.load(folder)
 
 
 @pytest.mark.parametrize(

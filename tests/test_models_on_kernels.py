@@ -7,6 +7,7 @@ import checkpoints_qwen3_next
 import mlx.core as mx
 import pytest
 from msl.accuracy import kernels_run
+from msl.inputs import handed_over
 from parity import PROMPT, close, goes_back, ours_logits, rows_stand_alone
 from runner import Run, launches_of_traced_steps
 from smelt import models
@@ -114,6 +115,21 @@ def test_a_decode_step_is_launched_while_it_is_traced_and_then_no_more(tmp_path,
     kernels = MODELS[name][-1] - {"attention", "linear"}
     assert kernels <= set(launched) and len(one.wait().tokens) == 12
     assert counts[0] > 0 and sum(count > 0 for count in counts) == 2 and counts[-1] == 0  # the prompt, and one trace
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_traced_step_launches_with_the_arrays_that_were_read(tmp_path, name, monkeypatch):
+    """Nothing is cut from scales or biases in a step."""
+    model = load(tmp_path, name)
+    read = {id(array) for group in model.weights() for array in group}
+    monkeypatch.setattr(TracedStep, "worthwhile", True)
+    with handed_over() as launched:
+        scheduler = Scheduler(model, Limits())
+        scheduler.add(Run(PROMPT[:8], 4).sequence)
+        while not scheduler.idle:
+            scheduler.tick()
+    packed = [found for kernel, found in launched if found.get("scales") is not None]
+    assert len(packed) > 4 * len(model.blocks) and all(id(a[name]) in read for a in packed for name in ("w", "scales"))
 
 
 def test_who_writes_to_pages_next_waits_for_a_traced_step(tmp_path, monkeypatch):

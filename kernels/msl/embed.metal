@@ -1,9 +1,11 @@
 // embed.metal: rows of a packed matrix as numbers. A threadgroup THREADS words of 32 / BITS values of a row.
 //
-// tokens [count]; w [V, D BITS / 32]; scales, biases [V, D / GROUP] -> y [count, D], times SCALE after rounding where SCALED.
+// tokens [count]; w [V, D BITS / 32]; scales and biases [2, V, D / GROUP] -> y [count, D], times SCALE after rounding where
+// SCALED.
 
 // ---- body
   constexpr int PER = 32 / BITS;
+  auto biases = scales + size_t(V) * (D / GROUP);
   uint i = threadgroup_position_in_grid.x;
   uint at = threadgroup_position_in_grid.y * THREADS + thread_index_in_threadgroup;
   if (at < uint(D / PER)) {

@@ -1,7 +1,8 @@
 // experts.metal: the first half of the experts that tokens were sent to, h = act(W_i norm(x) + bias_i), each (token,
 // expert) pair by itself; experts_down.metal is the other half.
 //
-// x [N, K]; indices [N, TOP]; w [E, R, K] packed or plain; scales, biases [E, R, K / GROUP]; bias [E, R]; gain [K].
+// x [N, K]; indices [N, TOP]; w [E, R, K] packed or plain; scales and biases [2, E, R, K / GROUP]; bias [E, R];
+// gain [K].
 // R = 2 O where gated (gates, then ups), else O -> h [N, TOP * O], in the order of the other half's loads: its step c of
 // LANE values is found SPAN by SPAN (16 bytes), step after step, so that its lanes read neighbouring memory.
 //
@@ -20,6 +21,7 @@
   constexpr int OUTS = GATED ? ROWS / 2 : ROWS;         // outputs of a simdgroup
   constexpr int SPAN = LANE < 16 / int(sizeof(T)) ? LANE : 16 / int(sizeof(T));
   constexpr int LATER = TOP * O / LANE;                 // steps of the other half
+  auto biases = scales + (BITS < 16 ? size_t(E) * (GATED ? 2 : 1) * O * (K / GROUP) : 0);
 
   threadgroup float4 row[V / 4 * STRIDE];
   threadgroup float squares[SIMDS];

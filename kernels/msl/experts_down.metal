@@ -2,7 +2,7 @@
 // + sigmoid(gate) beside, in float32.
 //
 // h [N, TOP * K] in the order that experts.metal gives it; indices, weights [N, TOP]; w [E, O, K] packed or plain;
-// scales, biases [E, O, K / GROUP]; bias [E, O]; residual [N, O]; beside [N, O]; gate: column
+// scales and biases [2, E, O, K / GROUP]; bias [E, O]; residual [N, O]; beside [N, O]; gate: column
 // GATE_FIRST of [N, GATE_WIDTH] -> y [N, O].
 //
 // The TOP experts of a token are one long vector, in steps of VALUES: SPLIT simdgroups share its steps for ROWS outputs.
@@ -16,6 +16,7 @@
   constexpr int SETS = SIMDS / SPLIT;                   // sets of rows in a threadgroup
   constexpr int OUTS = ROWS * SETS;
   constexpr int WIDE = 8 * int(sizeof(T));              // bits of an element of h
+  auto biases = scales + (BITS < 16 ? size_t(E) * O * (K / GROUP) : 0);
 
   threadgroup float sums[SIMDS * ROWS];
 

@@ -3,7 +3,7 @@
 // A simdgroup takes ROWS rows of W, its lanes VALUES consecutive k of each at a step; SPLIT simdgroups share the
 // k of one set of rows. So a weight is read once for all rows of x, and what happens to a row of x is the same for every M.
 //
-// x [M, K]; w [R, K] packed or plain; scales, biases [R, K / GROUP]; bias [R]; gain [K]; residual [M, O]; y [M, O].
+// x [M, K]; w [R, K] packed or plain; scales and biases [2, R, K / GROUP]; bias [R]; gain [K]; residual [M, O]; y [M, O].
 // R = 2 O where gated (rows of W: gates, then ups), else O. BITS 4, 8: packed; 16, 32: plain, of type T.
 //
 // A packed value q is read as BASE + q (packed.metal); BASE goes where the quantisation bias goes: times the sum of x.
@@ -37,6 +37,7 @@ METAL_FUNC void load_weights(P w, size_t row, int k, int K, thread float (&to)[V
   constexpr int PER_SIMD = GATED ? ROWS / 2 : ROWS;                // outputs of a simdgroup
   constexpr int SETS = SIMDS / SPLIT;                              // sets of rows in a threadgroup
   constexpr int OUTS = PER_SIMD * SETS;
+  auto biases = scales + (PACKED ? size_t(GATED ? 2 : 1) * O * (K / GROUP) : 0);
 
   threadgroup float sums[SIMDS * M * ROWS];
   threadgroup float squares[SIMDS * M];

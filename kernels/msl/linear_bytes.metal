@@ -9,7 +9,7 @@
 // pairs of 8-row tiles of W, of which DEPTH are on their way to threadgroup memory. TURN pairs are a turn: at its end the
 // simdgroups' sums are added, while the next turn goes on. The last of the threadgroups gets the others' sums by mail.
 //
-// x [M, K]; w [R, K] packed; scales, biases [R, K / GROUP]; bias [R]; gain [K]; residual [M, O]; y [M, O].
+// x [M, K]; w [R, K] packed; scales and biases [2, R, K / GROUP]; bias [R]; gain [K]; residual [M, O]; y [M, O].
 // R = 2 O where gated (rows of W: gates, then ups), else O. T: float16 or bfloat16. mail: EMPTY, before and after, where
 // threadgroups share k; after: waited for, not read.
 // The norm's gain is applied to x, its 1 / rms to the sums, when all of x has been seen.
@@ -72,6 +72,7 @@ METAL_FUNC float inverse_rms(float squares, float eps) {
   static_assert(NEEDS <= STAGED, "more threadgroup memory than was asked for");
   static_assert(SHARE % 2 == 0 && GROUPS % 2 == 0, "scales are copied in words");
   static_assert(PIECES % 2 == 0, "a stage is copied by all lanes");
+  auto biases = scales + size_t(SIDES) * O * GROUPS;                // as well aligned: a row of scales is whole pieces
   constexpr int LETTERS = SIDES * TAKEN * M + (NORM ? M : 0);       // a threadgroup's sums, and squares of x
   static_assert(TOGETHER * SIMDS * SLICE >= UNITS, "every simdgroup takes one slice");
   static_assert(TOGETHER == 1 || TURNS == 1, "sums are sent once");

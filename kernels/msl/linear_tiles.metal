@@ -5,7 +5,7 @@
 // pairs are under way: a pair is loaded into the registers of the one that was multiplied last.
 // So a weight is read once, at a cost that does not depend on the number of rows; neither do a row's bits.
 //
-// x [M, K]; w [R, K] packed, or plain 16-bit pairs; scales, biases [R, K / GROUP]; bias [R]; gain [K];
+// x [M, K]; w [R, K] packed, or plain 16-bit pairs; scales and biases [2, R, K / GROUP]; bias [R]; gain [K];
 // residual [M, O]; y [M, O]. R = 2 O where gated (rows of W: gates, then ups), else O. T: float16 or bfloat16.
 //
 // A packed value q becomes the number BASE + q by setting bits of its mantissa, without arithmetic; an 8-bit value is two
@@ -197,6 +197,7 @@ METAL_FUNC void as_packed(thread vec<T, 2> (&pairs)[TILES]) {
   constexpr int PAIRS = GATED ? (OUTS + 7) / 8 : (OUTS + 15) / 16;  // OUTS: outputs of this threadgroup
   constexpr int TURNS = CHUNKS * PAIRS;
   constexpr int WORDS = K * BITS / 32;                              // of one row
+  auto biases = scales + (PACKED ? size_t(GATED ? 2 : 1) * O * GROUPS : 0);
 
   // A simdgroup's own: room to bring x into tiles, and its sums.
   constexpr int ROOM = tile_room(V / 2) / 2;
