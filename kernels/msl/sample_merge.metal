@@ -111,8 +111,10 @@ METAL_FUNC float sum_of(threadgroup float* sums, uint first, uint count) {
       int k = int(top_k[row]);
       float p = float(top_p[row]);
       if (k > 0 && k < V) {
-        least = threshold<V, VALUES, SIMDS, PENALTIES, BIAS, MASK>(
-            tokens, shaping, true, float(k), least, high, reached, highs, bins, values, numbers, lane, simd);
+        uint from = threshold<V, VALUES, SIMDS, PENALTIES, BIAS, MASK, true>(
+            tokens, shaping, true, float(k), least, 0u, high, reached, highs, bins, values, numbers, lane, simd);
+        least = threshold<V, VALUES, SIMDS, PENALTIES, BIAS, MASK, false>(
+            tokens, shaping, true, float(k), least, from, high, reached, highs, bins, values, numbers, lane, simd);
         if (reached > 0.0f && p < 1.0f) {                // of equal logits at the threshold, as many as make k
           weigh<V, VALUES, SIMDS, PENALTIES, BIAS, MASK>(tokens, shaping, least, high, highs, sums, lane, simd);
           group_before(sum_of(sums, first_chunk, chunks), mass, values, lane, simd, SIMDS);
@@ -121,8 +123,8 @@ METAL_FUNC float sum_of(threadgroup float* sums, uint first, uint count) {
         }
       }
       if (p < 1.0f) {
-        least = threshold<V, VALUES, SIMDS, PENALTIES, BIAS, MASK>(
-            tokens, shaping, false, p * mass, least, high, reached, highs, bins, values, numbers, lane, simd);
+        least = threshold<V, VALUES, SIMDS, PENALTIES, BIAS, MASK, false>(
+            tokens, shaping, false, p * mass, least, 0u, high, reached, highs, bins, values, numbers, lane, simd);
       }
       float share = float(min_p[row]);
       if (share > 0.0f) {

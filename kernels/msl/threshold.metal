@@ -3,7 +3,8 @@
 // A threshold is searched on the order of floats, 10 bits a round, in histograms of the tokens that are still possible:
 // of their number for top_k, of their weight exp(v - largest) for top_p. Weights are added as integers of 36 bits, in
 // any order, so that the sums are the same every time. A round reads only chunks whose largest logit is in its range,
-// and the first one tries tokens near the largest before it tries them all.
+// and the first one tries tokens near the largest before it tries them all; for top_k, those as large as what the largest
+// of so many chunks reach, which are few and suffice.
 #include "logits.metal"
 
 constexpr constant int BINS = 1024;
@@ -24,7 +25,19 @@ METAL_FUNC uint chunks_reaching(uint least, uint base, threadgroup float* highs,
   return uint(ulong(reaching));
 }
 
-// Adds the tokens whose order is in [low, high] to the histogram of (order - low) >> shift.
+// Adds the chunks whose largest logit is in [low, high], by its order, to the histogram of (order - low) >> shift.
+template <int N, int SIMDS>
+METAL_FUNC void tally_chunks(uint low, uint high, int shift, threadgroup float* highs, threadgroup atomic_uint* bins,
+                             uint lane, uint simd) {
+  for (uint chunk = 32 * simd + lane; chunk < uint(N); chunk += 32 * SIMDS) {
+    uint order = order_of(highs[chunk]);
+    if (order >= low && order <= high && highs[chunk] > -INFINITY) {
+      atomic_fetch_add_explicit(&bins[(order - low) >> shift], 1u, memory_order_relaxed);
+    }
+  }
+}
+
+// The same of the tokens.
 template <int V, int VALUES, int SIMDS, bool PENALTIES, bool BIAS, bool MASK, typename K>
 METAL_FUNC void tally(thread const K& tokens, thread const Shaping& shaping, bool by_count, uint low, uint high,
                       int shift, float largest, threadgroup float* highs, threadgroup atomic_uint* bins, uint lane,
@@ -74,17 +87,19 @@ METAL_FUNC float held(bool by_count, threadgroup atomic_uint* bins, uint bin) {
 }
 
 // The order of the smallest logit whose larger ones, it among them, reach `target`: in number, or in weight; at least
-// `least`, which is also what it is where all of them do not reach it. `reached`: what they come to, else 0.
-template <int V, int VALUES, int SIMDS, bool PENALTIES, bool BIAS, bool MASK, typename K>
+// `least`, which is also what it is where all of them do not reach it. `reached`: what they come to, else 0. `from`: where to
+// look first, 0 where that is not known. ROUGH: of the chunks' largest logits only, in number, and somewhat smaller.
+template <int V, int VALUES, int SIMDS, bool PENALTIES, bool BIAS, bool MASK, bool ROUGH, typename K>
 METAL_FUNC uint threshold(thread const K& tokens, thread const Shaping& shaping, bool by_count, float target,
-                          uint least, float largest, thread float& reached, threadgroup float* highs,
+                          uint least, uint from, float largest, thread float& reached, threadgroup float* highs,
                           threadgroup atomic_uint* bins, threadgroup float* values, threadgroup uint* numbers,
                           uint lane, uint simd) {
+  constexpr int N = (V + 32 * VALUES - 1) / (32 * VALUES);
   constexpr uint THREADS = 32 * SIMDS;
   constexpr uint PER = (BINS + THREADS - 1) / THREADS;   // bins of a thread, neighbours; thread 0 has the topmost
   uint first = (32 * simd + lane) * PER;
-  int attempt = 0;
-  uint low = search_from(attempt, largest, least);
+  int attempt = from > least ? 1 : 0;
+  uint low = from > least ? from : search_from(attempt, largest, least);
   uint upto = order_of(largest);
   float above = 0.0f;                                    // what is larger than upto
   bool searching = true;
@@ -95,8 +110,12 @@ METAL_FUNC uint threshold(thread const K& tokens, thread const Shaping& shaping,
       atomic_store_explicit(&bins[bin], 0u, memory_order_relaxed);
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    tally<V, VALUES, SIMDS, PENALTIES, BIAS, MASK>(
-        tokens, shaping, by_count, low, upto, shift, largest, highs, bins, lane, simd);
+    if (ROUGH) {
+      tally_chunks<N, SIMDS>(low, upto, shift, highs, bins, lane, simd);
+    } else {
+      tally<V, VALUES, SIMDS, PENALTIES, BIAS, MASK>(
+          tokens, shaping, by_count, low, upto, shift, largest, highs, bins, lane, simd);
+    }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float more[PER];
     float sum = 0.0f;
@@ -135,7 +154,7 @@ METAL_FUNC uint threshold(thread const K& tokens, thread const Shaping& shaping,
       reached = above + held(by_count, bins, BINS - 1 - hit);
       low += (BINS - 1 - hit) << shift;
       upto = metal::min(upto, low + ((1u << shift) - 1u));
-      searching = shift > 0;
+      searching = shift > 0 && !ROUGH;
       threadgroup_barrier(mem_flags::mem_threadgroup);
     }
   }
