@@ -240,13 +240,13 @@ def test_pace_fits_what_is_read_to_the_time():
     pace.note(64, 40, 0.0128)  # 5,000 tokens a second
     assert (pace.chunk(alone=False), pace.chunk(alone=True)) == (256, 2048)
     assert (pace.work(alone=False), pace.work(alone=True)) == (500 * 40, 5000 * 40)
-    assert pace.layers(2048) == 4 and pace.layers(256) == 39
+    assert pace.layers(2048) == 1 and pace.layers(256) == 3 and pace.layers(16) == 40
     pace.note(8, 40, 1.0)  # too short to tell
     assert pace.work(alone=True) == 5000 * 40
     for _ in range(20):
         pace.note(64, 40, 1.0)
     assert (pace.chunk(alone=False), pace.chunk(alone=True)) == (filling.LEAST_CHUNK, 64)
-    assert pace.layers(64) == 2
+    assert pace.layers(64) == 1
     assert Pace(8, 4).chunk(alone=True) == 8
 
 
