@@ -19,7 +19,7 @@ from ..kernels import cuda, experts_kernel, launch
 from ..kernels.experts import experts
 from ..kernels.linear import Weight
 from ..kernels.norm import Norm
-from ..kernels.router import Routing, route
+from ..kernels.router import Routed, Routing, route
 from .chain import compared, needs_a_gpu, options, random_bits, report
 
 CALLS = 48  # with experts of their own
@@ -77,19 +77,23 @@ class Case:
         used = sum(len(np.unique(row)) for row in chosen) / CALLS
         return round(used / self.shape.count * sum(a.nbytes for a in (*self.up.arrays, *self.down.arrays)))
 
-    def experts(self, x: mx.array, i: int) -> mx.array:
-        rows, s = len(x), self.shape
-        return experts(
-            x, self.indices[i, :rows], self.weights[i, :rows], self.up, self.down,
-            glu=s.glu, act=s.act, norm=self.norm, residual=x,
-        )  # fmt: skip
+    def routed(self, rows: int) -> list[Routed]:
+        """Of every call, as the router's kernel makes it."""
+        made = [Routed((self.indices[i, :rows], self.weights[i, :rows])).joined() for i in range(CALLS)]
+        mx.eval([each.words for each in made])
+        return made
+
+    def experts(self, x: mx.array, routed: Routed) -> mx.array:
+        s = self.shape
+        return experts(x, routed, self.up, self.down, glu=s.glu, act=s.act, norm=self.norm, residual=x)
 
     def route(self, logits: mx.array, i: int) -> mx.array:
-        return mx.sort(route(logits, Routing(self.shape.top, self.shape.score))[1], axis=-1)
+        return mx.sort(route(logits, Routing(self.shape.top, self.shape.score)).weights, axis=-1)
 
     def results(self, rows: int):
-        name = f"{self.shape.name}, {rows} rows"
-        yield compared(f"{name}: experts", self.experts, self.x[:rows], self.bytes(rows), CALLS)
+        name, routed = f"{self.shape.name}, {rows} rows", self.routed(rows)
+        forward = lambda x, i: self.experts(x, routed[i])  # noqa: E731
+        yield compared(f"{name}: experts", forward, self.x[:rows], self.bytes(rows), CALLS)
         yield compared(f"{name}: router (and a sort)", self.route, self.logits[:rows], 2 * rows * self.shape.count, CALLS)
 
 
@@ -102,7 +106,7 @@ class Device:
     def __init__(self, case: Case, rows: int):
         from ..kernels.device_timing import Memories
 
-        self.case, self.rows, self.memories = case, rows, Memories()
+        self.case, self.rows, self.memories, self.routed = case, rows, Memories(), case.routed(rows)
 
     def launches(self) -> dict[str, list[tuple]]:
         """Of each kernel, one for every call."""
@@ -113,8 +117,8 @@ class Device:
             return [mx.zeros(shape, dtype) for shape, dtype in outputs]
 
         with launch.through(catch):
-            for i in range(CALLS):
-                self.case.experts(self.case.x[: self.rows], i)
+            for routed in self.routed:
+                self.case.experts(self.case.x[: self.rows], routed)
         return found
 
     def memory(self, array: mx.array):

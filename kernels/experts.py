@@ -1,13 +1,13 @@
 """The feed-forward of the experts that each token was sent to, and their weighted sum.
 
-    experts(x, i, w, U, V, glu="silu")  = sum_k w_k V_{i_k} (silu(g) * u),    [g, u] = U_{i_k} x + c_{i_k}
-    experts(x, i, w, U, V, act="relu2") = sum_k w_k V_{i_k} relu(U_{i_k} x + c_{i_k})^2
-    ... with norm=n                     : x is rms_norm(x) first
-    ... with residual=r                 : r + the sum
-    ... with beside=(s, g)              : + s sigmoid(g), what a shared expert gave and its gate
+    experts(x, (i, w), U, V, glu="silu")  = sum_k w_k V_{i_k} (silu(g) * u),    [g, u] = U_{i_k} x + c_{i_k}
+    experts(x, (i, w), U, V, act="relu2") = sum_k w_k V_{i_k} relu(U_{i_k} x + c_{i_k})^2
+    ... with norm=n                       : x is rms_norm(x) first
+    ... with residual=r                   : r + the sum
+    ... with beside=(s, g)                : + s sigmoid(g), what a shared expert gave and its gate
 
-x [..., D]; i, w [..., K] from `router.route`; U [E, 2F, D] (or [E, F, D] with `act`), V [E, D, F]: stacks of all E
-experts, plain or packed as mx.quantize packs them; s [..., D], g [..., 1]; result [..., D] in x's dtype. The sum over k
+x [..., D]; (i, w) each [..., K], as `router.route` gives them; U [E, 2F, D] (or [E, F, D] with `act`), V [E, D, F]: stacks
+of all E experts, plain or packed as mx.quantize packs them; s [..., D], g [..., 1]; result [..., D] in x's dtype. The sum over k
 is taken in float32.
 Shazeer et al. 2017.
 """
@@ -21,6 +21,7 @@ from .activations import ACT, GLU, sigmoid_gated
 from .columns import Wide, array
 from .linear import Weight, Weights, after, as_float32, join, rows_of
 from .norm import Norm, rms_norm
+from .router import Routed
 
 # From this many (token, expert) pairs on, they are sorted by expert, so that each expert's matrix is read once.
 # mlx-lm's threshold; not tuned on a GPU yet.
@@ -29,8 +30,7 @@ SORT = 64
 
 def experts(
     x: mx.array,
-    indices: mx.array,
-    weights: mx.array,
+    routed: Routed,
     up: Weights,
     down: Weight,
     *,
@@ -42,20 +42,20 @@ def experts(
 ) -> mx.array:
     extras = {"glu": glu, "act": act, "norm": norm, "residual": residual, "beside": beside}
     if launch.on_cpu("experts"):
-        return reference(x, indices, weights, up, down, **extras)
-    refusal = experts_kernel.covers(x, indices, weights, up, down, **extras)
-    if launch.uses_kernel("experts", experts_kernel.case(x, indices, up, down, glu, act), refusal):
-        return experts_kernel.fused(x, indices, weights, up, down, **extras)
-    return reference(x, indices, weights, up, down, **extras)
+        return reference(x, routed, up, down, **extras)
+    refusal = experts_kernel.covers(x, routed, up, down, **extras)
+    if launch.uses_kernel("experts", experts_kernel.case(x, routed, up, down, glu, act), refusal):
+        return experts_kernel.fused(x, routed, up, down, **extras)
+    return reference(x, routed, up, down, **extras)
 
 
-def reference(x, indices, weights, up, down, *, glu=None, act=None, norm=None, residual=None, beside=None) -> mx.array:
+def reference(x, routed, up, down, *, glu=None, act=None, norm=None, residual=None, beside=None) -> mx.array:
     if beside is not None:
         own = sigmoid_gated(beside[0], array(beside[1]))
         residual = own if residual is None else residual + own
     if norm is not None:
         x = rms_norm(x, norm)
-    rows = x.reshape(-1, x.shape[-1])
+    (indices, weights), rows = routed, x.reshape(-1, x.shape[-1])
     forward = sorted_pairs if indices.size >= SORT else pairs
     y = forward(rows, indices.reshape(len(rows), -1), up, down, glu, act)
     y = (y * weights.reshape(len(rows), -1, 1)).sum(axis=1).astype(x.dtype).reshape(*x.shape[:-1], -1)

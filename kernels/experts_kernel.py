@@ -17,20 +17,21 @@ from .columns import named
 from .linear_kernel import ACTS, MAX_ROWS, float_bits, refuses_extras, refuses_matrix
 
 MAX_WIDTH = 7680  # float32 of one row in 30 KiB of threadgroup memory
-UP = launch.Kernel("experts", ("x", "indices", "w", "scales", "bias", "gain"), ("h",))
+UP = launch.Kernel("experts", ("x", "routed", "w", "scales", "bias", "gain"), ("h",), optional=("scales", "bias", "gain"))
 DOWN = launch.Kernel(
     "experts_down",
-    ("h", "indices", "weights", "w", "scales", "bias", "residual", "beside", "gate"),
+    ("h", "routed", "w", "scales", "bias", "residual", "beside", "gate"),
     ("y",),
+    optional=("scales", "bias", "residual", "beside", "gate"),
 )
 
 
-def case(x, indices, up, down, glu, act) -> tuple:
+def case(x, routed, up, down, glu, act) -> tuple:
     """What tells calls apart in launch.report."""
     first = up[0] if isinstance(up, tuple) else up
     kind = f"{down.bits}-bit" if down.packed else str(down.weight.dtype).split(".")[-1]
     shape = f"{x.shape[-1]}->{inner(down)}->{down.weight.shape[1]}"
-    return (kind, shape, f"{indices.shape[-1]} of {len(first.weight)}", *filter(None, (glu, act)))
+    return (kind, shape, f"{routed.shape[-1]} of {len(first.weight)}", *filter(None, (glu, act)))
 
 
 def inner(weight) -> int:
@@ -39,7 +40,7 @@ def inner(weight) -> int:
     return words * 32 // weight.bits if weight.packed else words
 
 
-def covers(x, indices, weights, up, down, glu, act, norm, residual, beside) -> str | None:
+def covers(x, routed, up, down, glu, act, norm, residual, beside) -> str | None:
     """Why there is no kernel for this call, or None."""
     if x.size > MAX_ROWS * x.shape[-1]:
         return f"more than {MAX_ROWS} rows"
@@ -53,13 +54,13 @@ def covers(x, indices, weights, up, down, glu, act, norm, residual, beside) -> s
         refuses_matrix(x, up)
         or refuses_matrix(x, down)
         or refuses_extras(x, up, norm, residual, glu, act)
-        or refuses_rest(x, indices, weights, down, beside)
+        or refuses_rest(x, routed, down, beside)
     )
 
 
-def refuses_rest(x, indices, weights, down, beside) -> str | None:
-    if indices.dtype != mx.uint32 or weights.dtype != mx.float32:
-        return f"indices are {indices.dtype}, weights {weights.dtype}"
+def refuses_rest(x, routed, down, beside) -> str | None:
+    if routed.types != (mx.uint32, mx.float32):
+        return "indices are {}, weights {}".format(*routed.types)
     extras = {"bias": down.bias} | dict(zip(("beside", "gate"), beside or (None, None), strict=True))
     for name, array in extras.items():
         if array is not None and array.dtype != x.dtype:
@@ -67,16 +68,16 @@ def refuses_rest(x, indices, weights, down, beside) -> str | None:
     return None
 
 
-def fused(x, indices, weights, up, down, glu, act, norm, residual, beside) -> mx.array:
+def fused(x, routed, up, down, glu, act, norm, residual, beside) -> mx.array:
     """beside: None, or what stands beside the experts [..., D] and the gate of its sigmoid [..., 1]."""
-    own, gate = (None, named(x)) if beside is None else (beside[0], named(beside[1]))
-    top, rows = indices.shape[-1], x.size // x.shape[-1]
+    top, words, rows = routed.shape[-1], routed.words, x.size // x.shape[-1]
     width, outputs = inner(down), down.weight.shape[1]
     later = chosen_knobs("experts_down", down, x.dtype, width, outputs, top)
-    h = hidden(x, indices, up, glu or act, norm, width, later["values"])
-    extras = [down.scaling, down.bias, residual, own, gate.whole]  # x stands where there is nothing
+    h = hidden(x, words, up, glu or act, norm, width, later["values"])
+    own, gate = (h, named(h)) if beside is None else (beside[0], named(beside[1]))
+    extras = [down.scaling, down.bias, residual, own, gate.whole]  # h stands where there is nothing
     (y,) = DOWN(
-        [h, indices, weights, down.weight, *(x if array is None else array for array in extras)],
+        [h, words, down.weight, *(h if array is None else array for array in extras)],
         [((*x.shape[:-1], outputs), x.dtype)],
         template={
             **matrix_of(down, x.dtype, width, outputs, top), "BIAS": down.bias is not None,
@@ -89,13 +90,13 @@ def fused(x, indices, weights, up, down, glu, act, norm, residual, beside) -> mx
     return y
 
 
-def hidden(x, indices, up, act, norm, outputs, lane) -> mx.array:
+def hidden(x, words, up, act, norm, outputs, lane) -> mx.array:
     """The activations of all pairs, [N, K F] in the order that experts_down.metal loads them, `lane` values a step."""
-    top, width, pairs = indices.shape[-1], x.shape[-1], indices.size
+    top, width, pairs = words.shape[-1], x.shape[-1], words.size // 2
     knobs = chosen_knobs("experts", up, x.dtype, width, up.weight.shape[1], top)
     each = knobs["rows"] // (2 if ACTS[act] in (1, 2) else 1) * knobs["simds"]
     (h,) = UP(
-        [x, indices, up.weight, *(x if a is None else a for a in (up.scaling, up.bias, norm and norm.weight))],
+        [x, words, up.weight, *(x if a is None else a for a in (up.scaling, up.bias, norm and norm.weight))],
         [((pairs // top, top * outputs), x.dtype)],
         template={
             **matrix_of(up, x.dtype, width, outputs, top), "ACT": ACTS[act], "NORM": norm is not None,

@@ -20,7 +20,7 @@ LONGEST = 1 << 20
 KERNEL = launch.Kernel(
     "gated_delta",
     ("qkv", "a", "b", "state", "rate", "dt_bias", "gate", "gain", "size"),
-    ("y", "states"), optional=("gate", "gain"),
+    ("y", "states"), optional=("b", "gate", "gain"),
 )
 
 

@@ -37,7 +37,7 @@ class Kernel:
 
     inputs, outputs   the names the body uses; every input has at least one dimension, scalars are template values
     written           inputs that the body writes to, in place: see pages_kernel.py for when that is sound
-    optional          inputs for which another one may stand where there is nothing
+    optional          inputs that may be an earlier one again: it stands where there is nothing, or both are columns of it
     scratch           outputs of which the body need not write all: nobody reads what it leaves out
     """
 

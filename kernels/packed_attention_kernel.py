@@ -13,7 +13,7 @@ from .packed_pages_kernel import HOME, template
 from .pages_kernel import waited_for
 
 INPUTS = ("q", *HOME, "table", "bounds", "size", "after")
-PARTIAL = launch.Kernel("packed_attention", INPUTS, ("partial",))
+PARTIAL = launch.Kernel("packed_attention", INPUTS, ("partial",), optional=("after",))
 MERGED = ("T", "GROUP", "NEW", "KV", "D", "PAGE", "SPAN", "WINDOW")  # what the merge is told of the shape
 DEFAULT = {"span": 2, "simds": 8, "batch": 4, "chunk": 8, "tile": 4, "resident": 2}
 ELEMENTS = 32  # of queries, and of sums, that a lane holds at most

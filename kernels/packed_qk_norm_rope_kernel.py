@@ -10,8 +10,9 @@ from .packed_pages_kernel import HOME, template
 from .qk_norm_rope_kernel import GAINS, gains_of, periods_of, turning
 
 KERNEL = launch.Kernel(
-    "packed_qk_norm_rope", ("qkv", "position", "periods", *GAINS, "slots", *HOME, "size", "after"), ("q",), written=HOME
-)
+    "packed_qk_norm_rope", ("qkv", "position", "periods", *GAINS, "slots", *HOME, "size", "after"), ("q",), written=HOME,
+    optional=("periods", *GAINS),
+)  # fmt: skip
 
 covers = qk_norm_rope_kernel.covers
 case = qk_norm_rope_kernel.case

@@ -13,7 +13,7 @@ MAX_TOKENS = 8
 GAINS = ("q_gain", "k_gain", "v_gain")
 KERNEL = launch.Kernel(
     "qk_norm_rope", ("qkv", "position", "periods", *GAINS, "slots", "keys", "values", "size", "after"), ("q",),
-    written=("keys", "values"),
+    written=("keys", "values"), optional=("periods", *GAINS, "slots", "keys", "values", "size", "after"),
 )  # fmt: skip
 
 

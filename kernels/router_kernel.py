@@ -8,7 +8,7 @@ from .linear_kernel import FLOATS, float_bits
 
 MAX_EXPERTS = 512  # of which a lane keeps 16
 LANES = 32  # a lane keeps one of the chosen, and one group's worth
-KERNEL = launch.Kernel("router", ("logits", "bias", "scale"), ("indices", "weights"))
+KERNEL = launch.Kernel("router", ("logits", "bias", "scale"), ("routed",), optional=("bias", "scale"))
 
 
 def case(logits, routing) -> tuple:
@@ -29,12 +29,12 @@ def covers(logits, routing, bias, scale) -> str | None:
     return None
 
 
-def fused(logits, routing, bias, scale) -> tuple[mx.array, mx.array]:
+def fused(logits, routing, bias, scale) -> mx.array:
+    """-> words [2, ..., K], as `router.Routed` has them."""
     (groups, allowed), logits = routing.groups or (1, 1), named(logits)
-    shape = (*logits.shape[:-1], routing.top_k)
-    indices, weights = KERNEL(
+    (words,) = KERNEL(
         [logits.whole, *(logits.whole if array is None else array for array in (bias, scale))],
-        [(shape, mx.uint32), (shape, mx.float32)],
+        [((2, *logits.shape[:-1], routing.top_k), mx.uint32)],
         template={
             "E": logits.width, "WIDTH": logits.whole.shape[-1], "FIRST": logits.first, "TOP": routing.top_k, "SOFTMAX": routing.score == "softmax", "GROUPS": groups,
             "ALLOWED": allowed, "BIASED": bias is not None, "SCALED": scale is not None,
@@ -43,4 +43,4 @@ def fused(logits, routing, bias, scale) -> tuple[mx.array, mx.array]:
         groups=(logits.size // logits.width, 1, 1),
         threads=32,
     )  # fmt: skip
-    return indices, weights
+    return words

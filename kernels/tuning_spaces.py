@@ -268,23 +268,23 @@ def router_settled(arrays: list[mx.array], call: Call) -> list[mx.array]:
 
 
 def experts_title(call: Call) -> str:
-    x, indices, _, up, down = call.args
-    case = experts_kernel.case(x, indices, up, down, call.kwargs["glu"], call.kwargs["act"])
+    x, routed, up, down = call.args
+    case = experts_kernel.case(x, routed, up, down, call.kwargs["glu"], call.kwargs["act"])
     return titled(case, x.size // x.shape[-1])
 
 
 def experts_reads(call: Call) -> int:
     """Bytes of the experts that are asked for, each once."""
-    _, indices, _, up, down = call.args
+    _, (indices, _), up, down = call.args
     asked = len(set(indices.flatten().tolist()))
     return sum(array.nbytes for array in (*up.arrays, *down.arrays)) * asked // len(up.weight)
 
 
 def experts_turned(call: Call, i: int) -> Call:
-    """With the next experts, as many as each token has."""
-    x, indices, weights, up, down = call.args
+    """With the next experts, as many as each token has; joined, so that no timed call has to do it."""
+    x, (indices, weights), up, down = call.args
     moved = (indices + mx.array(i * indices.shape[-1], indices.dtype)) % len(up.weight)
-    return Call((x, moved.astype(indices.dtype), weights, up, down), call.kwargs)
+    return Call((x, router.Routed((moved.astype(indices.dtype), weights)).joined(), up, down), call.kwargs)
 
 
 def experts_candidates(op: str, default: Knobs, call: Call) -> Iterator[Knobs]:
@@ -357,8 +357,8 @@ SPACES = (
         fresh=emptied, outcome=written, title=qk_norm_rope_title, reads=lambda call: call.first.nbytes,
     ),
     Space(
-        "router", router_kernel, router.reference, settled=router_settled, title=router_title,
-        reads=lambda call: call.first.nbytes,
+        "router", router_kernel, router.reference, outcome=lambda words, call: [*router.Routed((words,))],
+        settled=router_settled, title=router_title, reads=lambda call: call.first.nbytes,
     ),
     Space(
         "experts", experts_kernel, experts.reference, candidates=experts_candidates, title=experts_title,

@@ -106,7 +106,7 @@ class DenseBesideExperts:
 
     def __call__(self, x: mx.array, norm: Norm) -> mx.array:
         dense = rms_norm(self.mlp(x, norm=norm), self.mlp_post_norm)
-        routed = self.experts(x, *self.router(x, self.router_norm), norm=self.experts_norm)
+        routed = self.experts(x, self.router(x, self.router_norm), norm=self.experts_norm)
         return add_norm(dense, routed, self.experts_post_norm)
 
 

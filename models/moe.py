@@ -11,7 +11,7 @@ from ..kernels.columns import split
 from ..kernels.experts import experts
 from ..kernels.linear import Weight, Weights, linear
 from ..kernels.norm import Norm
-from ..kernels.router import Routing, route
+from ..kernels.router import Routed, Routing, route
 from .parts import Mlp
 
 
@@ -28,14 +28,14 @@ class Router:
     scale: mx.array | None = None
     more: int = 0
 
-    def __call__(self, x, norm=None):
+    def __call__(self, x, norm=None) -> Routed:
         """x [..., D] -> indices and weights [..., K]"""
-        return self.chosen(linear(x, self.weight, norm=norm))[:2]
+        return self.chosen(linear(x, self.weight, norm=norm))[0]
 
     def chosen(self, logits):
         """logits [..., E + more] -> indices and weights [..., K], and the columns [..., more]."""
         experts, rest = split(logits, [self.weight.rows - self.more, self.more])
-        return *route(experts, self.routing, self.bias, self.scale), rest
+        return route(experts, self.routing, self.bias, self.scale), rest
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Experts:
     glu: str | None = "silu"
     act: str | None = None
 
-    def __call__(self, x, indices, weights, norm=None, residual=None, beside=None):
+    def __call__(self, x, routed, norm=None, residual=None, beside=None):
         return experts(
-            x, indices, weights, self.up, self.down, glu=self.glu, act=self.act, norm=norm, residual=residual, beside=beside
+            x, routed, self.up, self.down, glu=self.glu, act=self.act, norm=norm, residual=residual, beside=beside
         )  # fmt: skip
 
 
@@ -68,11 +68,11 @@ class Moe:
     shared_gate: Weight | None = None
 
     def __call__(self, x, norm: Norm | None, residual=None):
-        indices, weights, rest = self.router.chosen(linear(x, self.router.weight, norm=norm))
+        routed, rest = self.router.chosen(linear(x, self.router.weight, norm=norm))
         gate = rest if self.shared_gate is None else linear(x, self.shared_gate, norm=norm)
         beside = None
         if self.shared is not None and gate.shape[-1]:
             beside = self.shared(x, norm), gate
         elif self.shared is not None:
             residual = self.shared(x, norm, residual)
-        return self.experts(x, indices, weights, norm, residual, beside)
+        return self.experts(x, routed, norm, residual, beside)

@@ -129,8 +129,7 @@ class LatentMoe:
     shared: Mlp | None
 
     def __call__(self, x, norm, residual=None):
-        indices, weights = self.router(x, norm)
-        y = self.experts(linear(x, self.enter, norm=norm), indices, weights)
+        y = self.experts(linear(x, self.enter, norm=norm), self.router(x, norm))
         residual = residual if self.shared is None else self.shared(x, norm, residual)
         return linear(y, self.leave, residual=residual)
 

@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load_model
+from smelt.kernels.router import Routed
 from smelt.models.paging import REWIND
 
 PROMPT = [(7 * i * i + 3 * i) % 320 for i in range(40)]
@@ -104,7 +105,7 @@ def watch_types(monkeypatch, *modules) -> list:
     def watching(name, function):
         def call(*args, **kwargs):
             result = function(*args, **kwargs)
-            first = result[0] if isinstance(result, tuple) else result
+            first = next(iter(result)) if isinstance(result, (tuple, Routed)) else result
             seen.append((name, first.dtype))
             return result
 

@@ -6,6 +6,7 @@ import pytest
 from smelt.kernels.experts import SORT, experts
 from smelt.kernels.linear import Weight, joined, pack, unpack
 from smelt.kernels.norm import Norm
+from smelt.kernels.router import Routed
 from smelt.models.checkpoint import CheckpointError, Tensors
 
 E, D, F, K = 8, 64, 96, 3
@@ -55,7 +56,7 @@ def test_against_a_loop(rows, spec, dtype, tolerance):
     up, down = stack(E, 2 * F, D, seed=4, dtype=dtype, spec=spec), stack(E, D, F, seed=5, dtype=dtype, spec=spec)
     x, indices, weights = case(rows, dtype)
     assert (indices.size >= SORT) == (rows == 30)
-    y = experts(x, indices, weights, up, down, glu="silu")
+    y = experts(x, Routed((indices, weights)), up, down, glu="silu")
     truth = loop(x, indices, weights, unpack(up), unpack(down), gated)
     assert y.dtype == dtype and np.abs(np.array(y.astype(mx.float32)) - truth).max() < tolerance * np.abs(truth).max()
 
@@ -66,7 +67,8 @@ def test_norm_residual_bias_and_other_activation(rows):
     up, down = stack(E, F, D, seed=4), stack(E, D, F, seed=5)
     biased = Weight(up.weight, bias=numbers(E, F, seed=6)), Weight(down.weight, bias=numbers(E, D, seed=7))
     norm, residual = Norm(mx.full((D,), 2.0), 1e-6), numbers(rows, D, seed=8)
-    y = experts(x[None], indices[None], weights[None], *biased, act="relu2", norm=norm, residual=residual[None])
+    routed = Routed((indices[None], weights[None]))
+    y = experts(x[None], routed, *biased, act="relu2", norm=norm, residual=residual[None])
     z = 2 * np.array(x) / np.sqrt(np.square(np.array(x)).mean(axis=-1, keepdims=True) + 1e-6)
     truth = np.array(residual, dtype=np.float64)
     for i in range(rows):
@@ -82,7 +84,7 @@ def test_gate_and_up_of_unequal_quantisation():
     both = joined([gate, up], axis=1)
     assert isinstance(both, tuple)
     truth = loop(x, indices, weights, mx.concatenate([unpack(gate), unpack(up)], axis=1), down.weight, gated)
-    assert np.allclose(np.array(experts(x, indices, weights, both, down, glu="silu")), truth, atol=1e-4)
+    assert np.allclose(np.array(experts(x, Routed((indices, weights)), both, down, glu="silu")), truth, atol=1e-4)
 
 
 GATE, UP, DOWN = numbers(E, F, D, seed=1), numbers(E, F, D, seed=2), numbers(E, D, F, seed=3)

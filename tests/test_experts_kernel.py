@@ -12,6 +12,7 @@ from smelt.kernels.columns import Columns
 from smelt.kernels.experts import experts, reference
 from smelt.kernels.linear import Weight, as_float32, pack, unpack
 from smelt.kernels.norm import Norm
+from smelt.kernels.router import Routed, Routing, route
 from test_linear_kernel import ACT
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
@@ -48,7 +49,7 @@ class Problem:
         beside = None if self.beside is None else tuple(array[rows] for array in self.beside)
         extras = {"glu": self.glu, "act": self.act, "norm": self.norm, "beside": beside}
         extras["residual"] = None if self.residual is None else self.residual[rows]
-        return (self.x[rows], self.indices[rows], self.weights[rows], self.up, self.down), extras
+        return (self.x[rows], Routed((self.indices[rows], self.weights[rows])), self.up, self.down), extras
 
     def fused(self, rows=slice(None)):
         given, extras = self.arguments(rows)
@@ -98,12 +99,42 @@ def test_every_type_and_packing(dtype, bits, group):
     Problem(2, 256, 128, dtype, bits, group, norm=True).check()
 
 
-def test_a_packed_stack_is_two_inputs():
-    problem = Problem(2, 64, 32, BF16)
+EVERYTHING = {"norm": True, "residual": True, "bias": True, "beside": True}
+
+
+@pytest.mark.parametrize(
+    "bits, more, up, down",
+    [
+        (16, {}, set(), set()),
+        (4, {}, {"scales"}, {"scales"}),
+        (4, {"norm": True, "residual": True}, {"scales", "gain"}, {"scales", "residual"}),
+        (4, EVERYTHING, {"scales", "bias", "gain"}, {"scales", "bias", "residual", "beside", "gate"}),
+    ],
+    ids=["plain", "packed", "as in a block", "everything"],
+)
+def test_only_what_there_is_is_handed_over_and_a_packed_stack_is_two_inputs(bits, more, up, down):
+    problem = Problem(2, 64, 32, BF16, bits, **more)
     with handed_over() as launched:
         problem.fused()
-    for (_, found), weight in zip(launched, (problem.up, problem.down), strict=True):
-        assert found["w"] is weight.weight and found["scales"] is weight.scaling and "biases" not in found
+    (_, first), (_, second) = launched
+    assert set(first) == {"x", "routed", "w"} | up and set(second) == {"h", "routed", "w"} | down
+    assert first["routed"] is second["routed"]
+    for found, weight in ((first, problem.up), (second, problem.down)):
+        assert found["w"] is weight.weight and (bits == 16 or found["scales"] is weight.scaling)
+
+
+def test_both_take_the_one_array_that_the_router_made():
+    launched, problem = {}, Problem(2, 64, 32, BF16)
+
+    def noting(kernel, inputs, outputs, template, groups, threads):
+        made = [mx.zeros(shape, dtype) for shape, dtype in outputs]
+        launched[kernel.name] = inputs, made
+        return made
+
+    with launch.through(noting):
+        experts(problem.x, route(mx.ones((2, E), BF16), Routing(3)), problem.up, problem.down, glu="silu")
+    assert all(len(made) == 1 for _, made in launched.values())
+    assert launched["experts"][0][1] is launched["experts_down"][0][1] is launched["router"][1][0]
 
 
 FORMS = {
@@ -157,7 +188,8 @@ def test_it_keeps_leading_dimensions():
     problem = Problem(6, 64, 32, BF16)
     given, extras = problem.arguments()
     with kernels_run():
-        y = experts(*(a.reshape(2, 3, -1) for a in given[:3]), *given[3:], **extras)
+        x, routed = given[0].reshape(2, 3, -1), Routed(tuple(a.reshape(2, 3, -1) for a in given[1]))
+        y = experts(x, routed, *given[2:], **extras)
         assert y.shape == (2, 3, 64) and mx.array_equal(y.reshape(6, 64), problem.fused())
 
 

@@ -13,7 +13,7 @@ from runner import Run, launches_of_traced_steps
 from smelt import models
 from smelt.engine.scheduler import Limits, Scheduler
 from smelt.engine.step import TracedStep
-from smelt.kernels import launch
+from smelt.kernels import experts_kernel, launch, router_kernel
 
 SPEC = {"group_size": 32, "bits": 4, "mode": "affine"}
 ATTENTION, MIXTURE = {"linear", "self_attention"}, {"router", "experts"}
@@ -130,6 +130,24 @@ def test_a_traced_step_launches_with_the_arrays_that_were_read(tmp_path, name, m
             scheduler.tick()
     packed = [found for kernel, found in launched if found.get("scales") is not None]
     assert len(packed) > 4 * len(model.blocks) and all(id(a[name]) in read for a in packed for name in ("w", "scales"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_traced_step_hands_no_array_over_twice(tmp_path, name, monkeypatch):
+    """Each input of each launch costs the host time; so many a mixture has."""
+    model = load(tmp_path, name)
+    monkeypatch.setattr(TracedStep, "worthwhile", True)
+    with handed_over() as launched:
+        scheduler = Scheduler(model, Limits())
+        scheduler.add(Run(PROMPT[:8], 4).sequence)
+        while not scheduler.idle:
+            scheduler.tick()
+    assert not [kernel for kernel, found in launched if len({id(x) for x in found.values()}) < len(found)]
+    counts = {kernel.name: set() for kernel in (router_kernel.KERNEL, experts_kernel.UP, experts_kernel.DOWN)}
+    for kernel, found in launched:
+        counts.get(kernel, set()).add(len(found))
+    expected = {"qwen3_moe": (1, 5, 5), "qwen3_next": (1, 5, 7), "nemotron_h": (2, 5, 5), "lfm2": (2, 5, 5)}[name]
+    assert counts == {kernel: {count} for kernel, count in zip(counts, expected, strict=True)}
 
 
 def test_who_writes_to_pages_next_waits_for_a_traced_step(tmp_path, monkeypatch):

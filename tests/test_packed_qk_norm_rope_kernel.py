@@ -6,8 +6,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from msl.accuracy import kernels_run
+from msl.inputs import handed_over
 from msl.spans import span_of
 from smelt.kernels import launch
+from smelt.kernels.attention import attention
 from smelt.kernels.coding import MODES, coding
 from smelt.kernels.norm import Norm
 from smelt.kernels.pages import PAGE, Pages, Rows
@@ -52,6 +54,21 @@ def test_bits_are_those_of_the_two_kernels(case, dtype, mode):
         mx.eval(held)
     assert mx.array_equal(q, packed_q)
     assert all(mx.array_equal(a, b) for a, b in zip(*held, strict=True))
+
+
+def test_only_what_there_is_is_handed_over():
+    """Attention waits for the queries, after which keys and values are in their pages."""
+    pages, rows = Pages(1, 64, BF16), Rows((span_of(0, ((0, 1),)),), PAGE)
+    pages.pack(coding("4", 64))
+    with handed_over() as launched:
+        qkv, shape = mx.ones((1, 1, 256), BF16), {"heads": 2, "kv_heads": 1, "head_dim": 64}
+        q, *_ = qk_norm_rope(qkv, mx.array([0], mx.int32), None, **shape, pages=pages, rows=rows)
+        attention(q, None, None, pages, rows, scale=0.125)
+    held = {"keys", "values", "key_grids", "value_grids", "size"}
+    assert [(name, set(found)) for name, found in launched] == [
+        ("packed_qk_norm_rope", {"qkv", "position", "slots", "after"} | held),
+        ("packed_attention", {"q", "table", "bounds"} | held),
+    ]
 
 
 def test_it_can_be_switched_off_by_name(monkeypatch):

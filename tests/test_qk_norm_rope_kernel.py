@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from msl.accuracy import assert_accurate, kernels_run, wide
+from msl.inputs import handed_over
 from msl.spans import span_of
 from smelt.kernels import qk_norm_rope as op
 from smelt.kernels.norm import Norm
@@ -96,3 +97,12 @@ def test_rows_and_tokens(batch, new):
 def test_keys_as_values_and_queries_alone():
     check(F32, 4, 2, 64, Rope(64), same=True, norms="qkv")
     check(F32, 4, 0, 64, Rope(64), norms="q")
+
+
+@pytest.mark.parametrize("rope, norm", [(None, None), (Rope(64), Norm(mx.ones((64,)), 1e-6))])
+def test_of_queries_alone_only_what_there_is_is_handed_over(rope, norm):
+    shape = {"heads": 4, "kv_heads": 0, "head_dim": 64, "q_norm": norm}
+    with handed_over() as launched:
+        op.qk_norm_rope(mx.ones((1, 1, 256)), mx.array([3], mx.int32), rope, **shape)
+    ((_, found),) = launched
+    assert set(found) == {"qkv", "position"} | ({"periods"} if rope else set()) | ({"q_gain"} if norm else set())

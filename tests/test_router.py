@@ -42,8 +42,9 @@ def test_against_a_loop(routing, biased, dtype):
     keys = mx.random.split(mx.random.key(1), 3)
     logits = mx.random.normal((2, 5, E), key=keys[0]).astype(dtype)
     bias, scale = mx.random.normal((E,), key=keys[1]), mx.random.uniform(0.5, 2, (E,), key=keys[2])
-    indices, weights = route(logits, routing, *((bias, scale) if biased else ()))
-    assert indices.shape == weights.shape == (2, 5, routing.top_k) and weights.dtype == mx.float32
+    routed = route(logits, routing, *((bias, scale) if biased else ()))
+    indices, weights = routed
+    assert indices.shape == weights.shape == (2, 5, routing.top_k) and routed.types == (mx.uint32, mx.float32)
     more = (np.array(bias), np.array(scale)) if biased else (np.zeros(E), np.ones(E))
     for b in range(2):
         for t in range(5):

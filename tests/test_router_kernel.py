@@ -4,9 +4,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from msl.accuracy import kernels_run
+from msl.inputs import handed_over
 from smelt.kernels import launch
 from smelt.kernels.columns import Columns
-from smelt.kernels.router import Routing, route
+from smelt.kernels.router import Routed, Routing, reference, route
 from test_router import loop
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
@@ -98,6 +99,35 @@ def test_it_keeps_leading_dimensions():
     logits, _, _ = drawn(6, 16, F32, biased=False)
     indices, _ = routed(logits.reshape(2, 3, 16), Routing(2))
     assert indices.shape == (2, 3, 2)
+
+
+def test_it_gives_one_array_of_which_indices_and_weights_are_views():
+    logits, bias, scale = drawn(6, 40, F32)
+    with kernels_run():
+        made = route(logits.reshape(2, 3, 40), Routing(4), bias, scale)
+    (words,) = made.arrays
+    assert words.dtype == mx.uint32 and words.shape == (2, 2, 3, 4) and made.words is words and made.shape == (2, 3, 4)
+    mx.eval(words)
+    start = np.array(words, copy=False).ctypes.data
+    assert [np.array(x, copy=False).ctypes.data - start for x in made] == [0, words.nbytes // 2]
+
+
+def test_words_of_what_the_reference_gives_are_the_same():
+    logits, bias, scale = drawn(3, 40, F32)
+    pair = reference(logits, Routing(4), bias, scale)
+    joined = Routed(pair).joined()
+    assert joined.whole and joined.words.shape == (2, 3, 4) and joined.types == Routed(pair).types
+    assert all(mx.array_equal(a, b) for a, b in zip(joined, pair, strict=True))
+
+
+@pytest.mark.parametrize("names", [(), ("bias",), ("scale",), ("bias", "scale")])
+def test_only_what_there_is_is_handed_over(names):
+    logits, bias, scale = drawn(2, 40, BF16)
+    given = {name: array for name, array in (("bias", bias), ("scale", scale)) if name in names}
+    with handed_over() as launched:
+        route(logits, Routing(4), **given)
+    ((_, found),) = launched
+    assert set(found) == {"logits", *names} and found["logits"] is logits
 
 
 REFUSED = {

@@ -109,9 +109,10 @@ def test_experts_take_turns_in_a_rotation(recorded):
     space, call = SPACE["experts"], recorded["qwen3_moe"]["experts"][0]
     timer = timing.Timer(rotated=3 * space.reads(call), calls=8)
     rotation = timer.rotation([call], space)
-    asked = [tuple(call.args[1].flatten().tolist()) for call in rotation]
-    assert len(rotation) == 3 and len(set(asked)) == 3 and rotation[0].args[3] is rotation[1].args[3]
-    assert max(max(indices) for indices in asked) < len(call.args[3].weight)
+    asked = [tuple(call.args[1].indices.flatten().tolist()) for call in rotation]
+    assert len(rotation) == 3 and len(set(asked)) == 3 and rotation[0].args[2] is rotation[1].args[2]
+    assert max(max(indices) for indices in asked) < len(call.args[2].weight)
+    assert all(call.args[1].whole for call in rotation)
 
 
 def test_experts_of_equal_worth_are_as_good_as_each_other(recorded):

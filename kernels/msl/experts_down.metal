@@ -1,7 +1,7 @@
 // experts_down.metal: the other half of experts.metal: y = sum_k weight_k (W_{i_k} h_k + bias_{i_k}) + residual
 // + sigmoid(gate) beside, in float32.
 //
-// h [N, TOP * K] in the order that experts.metal gives it; indices, weights [N, TOP]; w [E, O, K] packed or plain;
+// h [N, TOP * K] in the order that experts.metal gives it; routed [2, N, TOP]; w [E, O, K] packed or plain;
 // scales and biases [2, E, O, K / GROUP]; bias [E, O]; residual [N, O]; beside [N, O]; gate: column
 // GATE_FIRST of [N, GATE_WIDTH] -> y [N, O].
 //
@@ -24,6 +24,7 @@
   uint simd = simdgroup_index_in_threadgroup;
   uint group = threadgroup_position_in_grid.x;
   uint token = threadgroup_position_in_grid.y;
+  uint pairs = threadgroups_per_grid.y * TOP;           // behind the indices of which are the weights
   uint out0 = (group * SETS + simd / SPLIT) * ROWS;
 
   float acc[ROWS];
@@ -33,7 +34,7 @@
   }
   for (int c = int(simd % SPLIT * 32 + lane); c < STEPS; c += SPLIT * 32) {
     int k = c * V / K;
-    size_t matrix = size_t(indices[token * TOP + k]) * O;
+    size_t matrix = size_t(routed[token * TOP + k]) * O;
     size_t rows[ROWS];
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
@@ -53,7 +54,7 @@
         v[s * SPAN + i] = value_of<WIDE, T>(part, i);
       }
     }
-    add_step<BITS, T>(words, scale, zero, v, weights[token * TOP + k], acc);
+    add_step<BITS, T>(words, scale, zero, v, as_type<float>(uint(routed[pairs + token * TOP + k])), acc);
   }
 #pragma unroll
   for (int r = 0; r < ROWS; r++) {
@@ -73,7 +74,8 @@
         v = metal::fma(1.0f / (1.0f + metal::precise::exp(-float(gate[token * GATE_WIDTH + GATE_FIRST]))), float(beside[to]), v);
       }
       for (int k = 0; BIAS && k < TOP; k++) {
-        v = metal::fma(weights[token * TOP + k], float(bias[size_t(indices[token * TOP + k]) * O + o]), v);
+        float weight = as_type<float>(uint(routed[pairs + token * TOP + k]));
+        v = metal::fma(weight, float(bias[size_t(routed[token * TOP + k]) * O + o]), v);
       }
       float sum = 0.0f;
       for (uint s = 0; s < uint(SPLIT); s++) {

@@ -1,7 +1,8 @@
 // router.metal: the TOP best of E experts for a row, and their weights. One simdgroup a row.
 //
-// logits: E columns from FIRST of [N, WIDTH]; bias [E] where BIASED; scale [E] where SCALED -> indices, weights [N, TOP]: the best first, of equals
-// the lower index. Worths are compared as integers: there are TOP different experts whatever the logits are.
+// logits: E columns from FIRST of [N, WIDTH]; bias [E] where BIASED; scale [E] where SCALED -> routed [2, N, TOP]: indices,
+// the best first, of equals the lower; then the bits of their weights, float32. Worths are compared as integers: there are
+// TOP different experts whatever the logits are.
 
 // Integers in the order of floats, none of them 0.
 METAL_FUNC uint ordered(float x) {
@@ -123,6 +124,6 @@ METAL_FUNC uint best_of_lanes(uint key, uint number) {
     if (SCALED) {
       weight = weight * float(scale[chosen]);
     }
-    indices[row * TOP + lane] = chosen;
-    weights[row * TOP + lane] = weight * as_type<float>(SCALE);
+    routed[row * TOP + lane] = chosen;
+    routed[(threadgroups_per_grid.x + row) * TOP + lane] = as_type<uint>(weight * as_type<float>(SCALE));
   }

@@ -16,7 +16,7 @@ from smelt.kernels.norm import Norm, add_norm
 from smelt.kernels.pages import PAGE, Pages, Rows
 from smelt.kernels.qk_norm_rope import Rope, qk_norm_rope
 from smelt.kernels.resident import pieces_of
-from smelt.kernels.router import Routing, route
+from smelt.kernels.router import Routed, Routing, route
 from smelt.kernels.self_attention import self_attention
 from smelt.kernels.short_conv import short_conv
 
@@ -143,11 +143,11 @@ def routed():
 
 
 def experts_with_everything():
-    x, norm = mx.ones((2, 64), F16), Norm(mx.ones((64,), F16), 1e-6)
+    x, norm = mx.ones((1, 64), F16), Norm(mx.ones((64,), F16), 1e-6)
     up, down = pack(mx.ones((4, 64, 64), F16)), pack(mx.ones((4, 64, 32), F16), 32)
-    indices, weights = mx.array([[0, 1], [2, 3]], mx.uint32), mx.ones((2, 2))
+    chosen = Routed((mx.array([[0, 3]], mx.uint32), mx.ones((1, 2))))
     return experts(
-        x, indices, weights, up, down, glu="silu", norm=norm, residual=x, beside=(x, mx.ones((2, 1), F16))
+        x, chosen, up, down, glu="silu", norm=norm, residual=x, beside=(x, mx.ones((1, 1), F16))
     )  # fmt: skip
 
 
