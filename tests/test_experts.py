@@ -3,7 +3,8 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from smelt.kernels.experts import SORT, experts
+from smelt.kernels import launch
+from smelt.kernels.experts import SORT, UNPACK_PAIRS, experts, product
 from smelt.kernels.linear import Weight, joined, pack, unpack
 from smelt.kernels.norm import Norm
 from smelt.kernels.router import Routed
@@ -59,6 +60,23 @@ def test_against_a_loop(rows, spec, dtype, tolerance):
     y = experts(x, Routed((indices, weights)), up, down, glu="silu")
     truth = loop(x, indices, weights, unpack(up), unpack(down), gated)
     assert y.dtype == dtype and np.abs(np.array(y.astype(mx.float32)) - truth).max() < tolerance * np.abs(truth).max()
+
+
+@pytest.mark.parametrize("spec", SPECS[1:], ids=str)
+def test_on_cuda_many_pairs_have_their_experts_unpacked(spec, monkeypatch):
+    """As long as there is memory for it."""
+    weight, pairs = stack(E, F, D, seed=4, spec=spec), UNPACK_PAIRS * E
+    x, indices = numbers(pairs, 1, D, seed=1), mx.sort(mx.arange(pairs, dtype=mx.uint32) % E)
+    packed, calls = product(x, weight, indices, True), []
+    original = mx.gather_qmm
+    monkeypatch.setattr(mx, "gather_qmm", lambda *given, **named: calls.append(given) or original(*given, **named))
+    monkeypatch.setattr(launch, "machine", lambda: "cuda")
+    size = E * F * D * weight.scaling.dtype.size
+    for memory, ordered, count, found in ((16, True, pairs, 0), (15.9, True, pairs, 1), (16, False, pairs, 1), (16, True, pairs - 1, 1)):
+        monkeypatch.setattr(mx, "device_info", lambda memory=memory: {"total_memory": memory * size})
+        calls.clear()
+        y = product(x[:count], weight, indices[:count], ordered)
+        assert len(calls) == found and mx.allclose(y, packed[:count], atol=1e-4)
 
 
 @pytest.mark.parametrize("rows", [2, 30])
