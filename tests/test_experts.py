@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from smelt.kernels import launch
 from smelt.kernels.experts import SORT, UNPACK_PAIRS, experts, product
-from smelt.kernels.linear import Weight, joined, pack, unpack
+from smelt.kernels.linear import Weight, as_float32, joined, pack, unpack
 from smelt.kernels.norm import Norm
 from smelt.kernels.router import Routed
 from smelt.models.checkpoint import CheckpointError, Tensors
@@ -40,6 +40,11 @@ def case(rows, dtype=mx.float32):
     return x, indices, weights
 
 
+def exactly(weight):
+    """Unpacked without another rounding, which of 8 bits in bfloat16 is as large as what is looked for."""
+    return unpack(as_float32(weight)) if weight.packed else weight.weight
+
+
 def stack(*shape, seed, dtype=mx.float32, spec=None):
     matrix = numbers(*shape, seed=seed, scale=shape[-1] ** -0.5).astype(dtype)
     return pack(matrix, **spec) if spec else Weight(matrix)
@@ -52,13 +57,13 @@ SPECS = [None, {"group_size": 32, "bits": 4}, {"group_size": 32, "bits": 3}, {"g
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 @pytest.mark.parametrize("rows", [1, 2, 30])
-@pytest.mark.parametrize("dtype, tolerance", [(mx.float32, 1e-5), (mx.bfloat16, 2e-2), (mx.float16, 3e-3)])
+@pytest.mark.parametrize("dtype, tolerance", [(mx.float32, 1e-5), (mx.bfloat16, 1e-2), (mx.float16, 3e-3)])
 def test_against_a_loop(rows, spec, dtype, tolerance):
     up, down = stack(E, 2 * F, D, seed=4, dtype=dtype, spec=spec), stack(E, D, F, seed=5, dtype=dtype, spec=spec)
     x, indices, weights = case(rows, dtype)
     assert (indices.size >= SORT) == (rows == 30)
     y = experts(x, Routed((indices, weights)), up, down, glu="silu")
-    truth = loop(x, indices, weights, unpack(up), unpack(down), gated)
+    truth = loop(x, indices, weights, exactly(up), exactly(down), gated)
     assert y.dtype == dtype and np.abs(np.array(y.astype(mx.float32)) - truth).max() < tolerance * np.abs(truth).max()
 
 
@@ -101,7 +106,7 @@ def test_gate_and_up_of_unequal_quantisation():
     down, (x, indices, weights) = stack(E, D, F, seed=6), case(4)
     both = joined([gate, up], axis=1)
     assert isinstance(both, tuple)
-    truth = loop(x, indices, weights, mx.concatenate([unpack(gate), unpack(up)], axis=1), down.weight, gated)
+    truth = loop(x, indices, weights, mx.concatenate([exactly(gate), exactly(up)], axis=1), down.weight, gated)
     assert np.allclose(np.array(experts(x, Routed((indices, weights)), both, down, glu="silu")), truth, atol=1e-4)
 
 
