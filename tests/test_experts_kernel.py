@@ -203,9 +203,22 @@ def test_the_gate_as_a_column_of_a_wider_array():
         assert mx.array_equal(experts(*given, **extras | {"beside": (own, Columns(row, 64, 1))}), alone)
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("width, inner", [(64, 96), (160, 64), (96, 224)])
+def test_the_defaults_of_either_chip(monkeypatch, bits, width, inner):
+    knobs = {}
+    for chip in ("sm_90", "applegpu_g16s"):
+        monkeypatch.setattr(launch, "chip", lambda chip=chip: (chip, ""))
+        knobs[chip] = [default(bits, width, 2) for default in experts_kernel.DEFAULTS.values()]
+        Problem(3, width, inner, BF16, bits=bits, norm=True, residual=True).check("random")
+    assert (knobs["sm_90"] == knobs["applegpu_g16s"]) == (bits == 8)
+
+
+@pytest.mark.parametrize("chip", ["sm_90", "applegpu_g16s"])
 @pytest.mark.parametrize("bits", [4, 8, 16, 32])
 @pytest.mark.parametrize("width", [32, 96, 704, 768, 1408, 2048, 4096, 7168, 14336])
-def test_default_knobs_are_possible_at_any_width(bits, width):
+def test_default_knobs_are_possible_at_any_width(bits, width, chip, monkeypatch):
+    monkeypatch.setattr(launch, "chip", lambda: (chip, ""))
     for default in experts_kernel.DEFAULTS.values():
         for top in (1, 2, 8, 10):
             assert experts_kernel.impossible(default(bits, width, top), bits, width) is None
