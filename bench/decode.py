@@ -46,6 +46,7 @@ ENGINES = ("smelt", "mlx-lm")
 UNITS = {"decode": "tok/s", "step": "ms", "verify": "ms", "gpu": "ms", "prefill": "tok/s", "dispatches": "a token",
          "start": "s", "peak": "MiB", "rss": "MiB"}  # fmt: skip
 ONE = {"step": "step@1", "verify": "step@1", "gpu": "gpu@1"}  # what a step of several is set beside
+BEST = {"tok/s": max, "ms": min, "s": min}
 GRACE_S = 120  # beyond its seconds, for a process that is inside one measurement
 Values = dict[str, list[Value]]
 
@@ -143,14 +144,25 @@ def medians(values: Values) -> dict[str, float]:
 
 
 def table(result: dict) -> str:
-    """Of what `compare` returns."""
-    lines = ["| | smelt | mlx-lm | ratio |", "|---|---|---|---|"]
+    """Of what `compare` returns: medians, and what the best values are."""
+    lines = ["| | smelt | mlx-lm | ratio | best values |", "|---|---|---|---|---|"]
     ours, theirs = result["medians"]["smelt"], result["medians"]["mlx-lm"]
     for key in {**ours, **theirs}:
         pair = [f"{side[key]:.4g}" if key in side else "-" for side in (ours, theirs)]
         ratio = f"{ours[key] / theirs[key]:.2f}" if key in ours and key in theirs else against_one(key, result)
-        lines.append(f"| {key}, {UNITS[key.partition('@')[0]]} | {pair[0]} | {pair[1]} | {ratio} |")
+        lines.append(f"| {key}, {UNITS[key.partition('@')[0]]} | {pair[0]} | {pair[1]} | {ratio} | {best_of(key, result)} |")
     return "\n".join(lines)
+
+
+def best_of(key: str, result: dict) -> str:
+    """Each engine's best value, and their ratio. What else a machine does makes values worse, never better."""
+    best = BEST.get(UNITS[key.partition("@")[0]])
+    values = [[v for v in result["values"].get(engine, {}).get(key, []) if v is not None] for engine in ENGINES]
+    if best is None or max(map(len, values)) < 2:
+        return "-"
+    found = [best(side) if side else None for side in values]
+    words = " / ".join("-" if x is None else f"{x:.4g}" for x in found)
+    return words if None in found else f"{words} = {found[0] / found[1]:.2f}"
 
 
 def against_one(key: str, result: dict) -> str:
@@ -161,12 +173,10 @@ def against_one(key: str, result: dict) -> str:
 
 
 def ratio_of(key: str, one: str, result: dict) -> float | None:
-    """The median of the ratios within a turn; of the medians, where values of the same index are of no turn."""
+    """The median of the ratios within a turn."""
     ours = result["medians"]["smelt"]
     if key not in ours or one not in ours:
         return None
-    if "turns" not in result:
-        return ours[key] / ours[one]
     pairs = zip(*(result["values"]["smelt"][k] for k in (key, one)), strict=True)
     ratios = [several / single for several, single in pairs if several is not None and single is not None]
     return statistics.median(ratios) if ratios else None

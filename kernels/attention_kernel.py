@@ -27,7 +27,7 @@ INPUTS = ("q", "keys", "values", "where", "after", *ROOM)
 
 
 def kernels_of(names: dict[str, str], inputs: tuple, written: tuple = (), optional: tuple = ()) -> dict:
-    """For each walk, and whether the parts are joined by another kernel, which nobody has to have written where none is seen."""
+    """For each walk, and whether another kernel joins the parts: then o has parts that nobody writes, where no token sees them."""
     return {
         (walk, parted): launch.Kernel(
             name, inputs, ("o",), written=(*written, "room"), optional=(*optional, "after", *ROOM), scratch=("o",) if parted else ()

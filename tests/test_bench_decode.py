@@ -127,10 +127,14 @@ def test_rounds_append_whole_turns(tmp_path, monkeypatch):
     assert found["ways"] == ["x"] and found["medians"]["smelt"] == {"step@1": 2.0, "gpu@1": 0.5} and found["turns"] == 1
 
 
-def test_results_without_turns_have_ratios_of_medians():
-    medians = {"smelt": {"step@1": 2.0, "step@8": 3.0}, "mlx-lm": {}}
-    values = {"smelt": {"step@1": [2.0, 1.0, 9.0], "step@8": [3.0, 3.0]}}
-    assert "| step@8, ms | 3 | - | 1.50 of step@1 |" in decode.table({"medians": medians, "values": values})
+def test_the_best_values_of_both_stand_beside_the_medians():
+    """A machine that does other things too makes values worse, never better."""
+    values = {"smelt": {"decode@512": [50.0, 90.0, 60.0], "step@1": [3.0, None, 2.0], "peak": [5.0, 6.0], "start": [1.0]},
+              "mlx-lm": {"decode@512": [20.0, 30.0, 10.0], "peak": [5.0, 4.0], "start": [2.0]}}  # fmt: skip
+    table = decode.table({"turns": 1, "values": values, "medians": {name: decode.medians(side) for name, side in values.items()}})
+    assert "| decode@512, tok/s | 60 | 20 | 3.00 | 90 / 30 = 3.00 |" in table
+    assert "| step@1, ms | 2.5 | - | 1.00 of step@1 | 2 / - |" in table
+    assert "| peak, MiB | 5.5 | 4.5 | 1.22 | - |" in table and "| start, s | 1 | 2 | 0.50 | - |" in table
 
 
 def test_shapes_that_do_not_fit_are_left_out(monkeypatch):
