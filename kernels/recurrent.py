@@ -1,4 +1,4 @@
-"""What the kernels of recurrent mixers give: one output of states, for MLX takes longer for an output than for a launch."""
+"""What the kernels of recurrent mixers give: one output of states, since MLX takes as long for a further output as for a launch."""
 
 import mlx.core as mx
 

@@ -5,8 +5,8 @@
         with within(space):
             ...                  # launches, in a block's order
 
-Memory that a launch makes for itself is an output, and costs MLX more than the launch: on the host of an NVIDIA H200 3.3 us
-an output, 0.45 an input, 2.3 a launch. A workspace is an input that launches write to. There are two areas, which each launch
+Memory that a launch makes for itself is an output, and costs MLX as much as the launch: on the host of an NVIDIA H200 2.7 us
+a launch, 0.5 each further input, 2.7 each further output (bench/launches.py). A workspace is an input that launches write to. There are two areas, which each launch
 leaves as it found them, in their first words:
 
     letters  EMPTY: places through which the threadgroups of a launch send each other floats (msl/mail.metal)
