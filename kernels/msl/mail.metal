@@ -2,7 +2,7 @@
 // between. A sum is never EMPTY: of NaNs an addition makes the one whose sign is clear.
 //
 // Who takes waits, so it must be of a later threadgroup than who sends: the earlier one has begun then, and waits for nobody.
-// Two launches that use the same places may not run at the same time: see mail.py.
+// Two launches that use the same places may not run at the same time: see workspace.py.
 constexpr constant uint EMPTY = 0xffffffffu;
 
 METAL_FUNC void send(device float* place, float value) {
