@@ -102,6 +102,7 @@ def test_where_heads_are_packed_other_kernels_are_compared_without_that(packed, 
     codings = {op for op, (is_packed, _) in compared.items() if is_packed}
     assert codings == set(selfcheck.OF_PACKED) and {"linear", "embed", "sample"} <= compared.keys() - codings
     assert all(allowed == (selfcheck.PACKED if op in codings else selfcheck.TOLERANCE)[packed.dtype] for op, (_, allowed) in compared.items())
+    assert "self_attention" not in compared, "it never runs over packed heads: why compile it at start?"
     assert selfcheck.packed(packed) and not launch.turned_off()
 
 
