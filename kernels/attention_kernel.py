@@ -130,9 +130,10 @@ class Plan:
         return parted(self.batch * self.pages.kv_heads * self.parts * self.rows, self.pages.head_dim)
 
     def launched(self, kernels: dict, inputs: list, **more) -> mx.array:
-        """The result. `inputs` come before those of `ROOM`; `more` of the template."""
-        area = workspace.current(inputs[0]).sums if self.last else None
-        room = self.room(area) if area else (None, None)
+        """The result. `inputs` come before those of `ROOM`: a counter for all threadgroups that differ in their part alone,
+        and room for the sums of all parts. `more` of the template."""
+        ((sums,), _), area = self.sums, workspace.current(inputs[0]).sums if self.last else None
+        room = area.room(self.groups[0] * self.groups[1], sums) if area else (None, None)
         (o,) = kernels[self.walk, self.parted](
             [*inputs, *(inputs[0] if x is None else x for x in room)], [self.sums if self.parted else self.result],
             template={**self.template, **more, "COUNTERS": area.kept if area else 0}, groups=self.groups, threads=self.threads,
@@ -140,11 +141,6 @@ class Plan:
         if area:
             area.after = o
         return merged(o, self.addresses, self.shape, self.parts, self.result) if self.parted else o
-
-    def room(self, area) -> tuple:
-        """A counter for all threadgroups that differ in their part alone, and room for the sums of all parts."""
-        ((sums,), _) = self.sums
-        return area.room(self.groups[0] * self.groups[1], sums)
 
 
 def walkers(tiles: int, parts: int, resident: int) -> int:

@@ -146,7 +146,7 @@ def large(bits: int) -> bool:
 
 
 def widest(bits: int, width: int) -> int:
-    """Up to 16 bytes a lane, and up to 16 values, whose floats must have registers: or what divides the width."""
+    """Up to 16 bytes a lane, and up to 16 values, or 32, whose floats must have registers: or what divides the width."""
     return math.gcd(min(32 if large(bits) else 16, 128 // bits), width)
 
 

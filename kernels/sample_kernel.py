@@ -60,7 +60,7 @@ def fused(logits, parameters, position, plan, history, mask) -> list[mx.array]:
     p, best = parameters, plan.logprobs or 0
     values = max(8, -(-vocab // (32 * MOST_CHUNKS)) + 7 & ~7)
     chunks = -(-vocab // (32 * values))
-    width = 2 if plan.logprobs is None else 4
+    words = 3 if plan.logprobs is None else 6  # of what is known of a chunk
     knobs = launch.knobs("sample", f"{vocab}", default_knobs())
     no_number, no_word = p.temperature, p.top_k  # stand for what this plan does without
     penalties = (p.repetition, p.presence, p.frequency) if plan.penalties else 3 * (no_number,)
@@ -75,7 +75,7 @@ def fused(logits, parameters, position, plan, history, mask) -> list[mx.array]:
     }  # fmt: skip
     (stats,) = CHUNKS(
         row,
-        [((rows * chunks * (width + width // 2),), mx.float32)],
+        [((rows * chunks * words,), mx.float32)],
         template={**template, "SIMDS": knobs["simds"]},
         groups=(-(-chunks // knobs["simds"]), rows, 1),
         threads=32 * knobs["simds"],

@@ -6,8 +6,8 @@
             ...                  # launches, in a block's order
 
 Memory that a launch makes for itself is an output, and costs MLX as much as the launch: on the host of an NVIDIA H200 2.7 us
-a launch, 0.5 each further input, 2.7 each further output (bench/launches.py). A workspace is an input that launches write to. There are two areas, which each launch
-leaves as it found them, in their first words:
+a launch, 0.5 each further input, 2.7 each further output (bench/launches.py). A workspace is an input that launches write to.
+There are two areas, which each launch leaves as it found them, in their first words:
 
     letters  EMPTY: places through which the threadgroups of a launch send each other floats (msl/mail.metal)
     sums     zeros to count in, and any numbers: what the threadgroups of a launch leave for the one that ends last

@@ -117,17 +117,23 @@ def test_a_decode_step_is_launched_while_it_is_traced_and_then_no_more(tmp_path,
     assert counts[0] > 0 and sum(count > 0 for count in counts) == 2 and counts[-1] == 0  # the prompt, and one trace
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_a_traced_step_launches_with_the_arrays_that_were_read(tmp_path, name, monkeypatch):
-    """Nothing is cut from scales or biases in a step."""
-    model = load(tmp_path, name)
-    read = {id(array) for group in model.weights() for array in group}
+def handed_over_in_traced_steps(model, monkeypatch) -> list:
+    """What `handed_over` finds of a short answer."""
     monkeypatch.setattr(TracedStep, "worthwhile", True)
     with handed_over() as launched:
         scheduler = Scheduler(model, Limits())
         scheduler.add(Run(PROMPT[:8], 4).sequence)
         while not scheduler.idle:
             scheduler.tick()
+    return launched
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_traced_step_launches_with_the_arrays_that_were_read(tmp_path, name, monkeypatch):
+    """Nothing is cut from scales or biases in a step."""
+    model = load(tmp_path, name)
+    read = {id(array) for group in model.weights() for array in group}
+    launched = handed_over_in_traced_steps(model, monkeypatch)
     packed = [found for kernel, found in launched if found.get("scales") is not None]
     assert len(packed) > 4 * len(model.blocks) and all(id(a[name]) in read for a in packed for name in ("w", "scales"))
 
@@ -135,15 +141,9 @@ def test_a_traced_step_launches_with_the_arrays_that_were_read(tmp_path, name, m
 @pytest.mark.parametrize("name", MODELS)
 def test_a_traced_step_hands_no_array_over_twice(tmp_path, name, monkeypatch):
     """Each input of each launch costs the host time; so many a mixture has."""
-    model = load(tmp_path, name)
-    monkeypatch.setattr(TracedStep, "worthwhile", True)
-    with handed_over() as launched:
-        scheduler = Scheduler(model, Limits())
-        scheduler.add(Run(PROMPT[:8], 4).sequence)
-        while not scheduler.idle:
-            scheduler.tick()
-    assert not [kernel for kernel, found in launched if len({id(x) for x in found.values()}) < len(found)]
-    counts = {kernel.name: set() for kernel in (router_kernel.KERNEL, experts_kernel.UP, experts_kernel.DOWN)}
+    launched = handed_over_in_traced_steps(load(tmp_path, name), monkeypatch)
+    assert not [kernel.name for kernel, found in launched if len({id(x) for x in found.values()}) < len(found)]
+    counts = {kernel: set() for kernel in (router_kernel.KERNEL, experts_kernel.UP, experts_kernel.DOWN)}
     for kernel, found in launched:
         counts.get(kernel, set()).add(len(found))
     expected = {"qwen3_moe": (1, 5, 5), "qwen3_next": (1, 5, 7), "nemotron_h": (2, 5, 5), "lfm2": (2, 5, 5)}[name]

@@ -65,7 +65,7 @@ def test_only_what_there_is_is_handed_over():
         q, *_ = qk_norm_rope(qkv, mx.array([0], mx.int32), None, **shape, pages=pages, rows=rows)
         attention(q, None, None, pages, rows, scale=0.125)
     held = {"keys", "values", "key_grids", "value_grids", "size"}
-    assert [(name, set(found)) for name, found in launched] == [
+    assert [(kernel.name, set(found)) for kernel, found in launched] == [
         ("packed_qk_norm_rope", {"qkv", "position", "slots", "after"} | held),
         ("packed_attention", {"q", "table", "bounds"} | held),
     ]

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from msl.accuracy import kernels_run
 from msl.emulator import RUNS_HERE, Emulator
+from msl.inputs import handed_over
 from msl.spans import span_of
 from smelt.kernels import launch
 from smelt.kernels import self_attention as op
 from smelt.kernels.attention import attention
-from smelt.kernels.cuda import alike
 from smelt.kernels.norm import Norm
 from smelt.kernels.pages import PAGE, Pages, Rows
 from smelt.kernels.qk_norm_rope import Rope, qk_norm_rope
@@ -159,19 +159,14 @@ def test_a_row_has_the_same_bits_alone_and_in_a_batch(walk):
 
 def test_a_launch_takes_a_steps_addresses_once():
     """Each input of a launch costs MLX time: nothing stands for what there is not, and no part of the addresses is cut out."""
-    problem, launched = Problem(BF16, 4, 2, 64, (150, 3), 1, Rope(64), norms=""), []
-
-    def noting(kernel, inputs, outputs, template, groups, threads):
-        taken = [name for i, name in zip(alike(kernel, inputs), kernel.inputs, strict=True) if kernel.inputs[i] == name]
-        launched.append((taken, dict(zip(kernel.inputs, inputs, strict=True)).get("where"), kernel.outputs))
-        return [mx.zeros(shape, dtype) for shape, dtype in outputs]
-
+    problem = Problem(BF16, 4, 2, 64, (150, 3), 1, Rope(64), norms="")
     pages, rows = problem.home(range(2))
-    with launch.through(noting), launch.forced("attention", {"join": "last"}):
+    with handed_over() as launched, launch.forced("attention", {"join": "last"}):
         op.self_attention(problem.qkv, problem.rope, pages, rows, heads=4, scale=1.0)
-    (_, _, turned), _, (taken, where, made) = launched
-    assert turned == ("turns",)
-    assert taken == ["qkv", "where", "turns", "keys", "values", "room"] and made == ("o",)
+    (rotation, _), _, (kernel, taken) = launched
+    assert rotation.outputs == ("turns",)
+    assert list(taken) == ["qkv", "where", "turns", "keys", "values", "room"] and kernel.outputs == ("o",)
+    where = taken["where"]
     assert where is rows.addresses(1, rows.slots).where and where.shape == (2 + 2 * (1 + 2 + 1 + 4),)
 
 

@@ -1,8 +1,8 @@
 // experts.metal: the first half of the experts that tokens were sent to, h = act(W_i norm(x) + bias_i), each (token,
 // expert) pair by itself; experts_down.metal is the other half.
 //
-// x [N, K]; routed [2, N, TOP] as router.metal gives it; w [E, R, K] packed or plain; scales and biases [2, E, R, K / GROUP]; bias [E, R];
-// gain [K].
+// x [N, K]; routed [2, N, TOP] as router.metal gives it; w [E, R, K] packed or plain; scales and biases [2, E, R, K / GROUP];
+// bias [E, R]; gain [K].
 // R = 2 O where gated (gates, then ups), else O -> h [N, TOP * O], in the order of the other half's loads: its step c of
 // LANE values is found SPAN by SPAN (16 bytes), step after step, so that its lanes read neighbouring memory.
 //
