@@ -1,37 +1,43 @@
-"""What a process measures of its engine, as long as there is time: values one after another, or in turns."""
+"""What a process measures of its engine: one value of what it is asked for by name, such as `decode@512`."""
 
+import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 Value = float | None  # None: of this turn there is none
-Measure = Callable[[int], Value]  # of a salt, by which prompts differ
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a process measures: start, decode at contexts, dispatches, prefill of lengths, steps of several rows.
+    """What is measured: start, decode at contexts, dispatches, prefill of lengths, steps of several rows.
 
-    repeats, turns   values of each, and of each kind of step, if the seconds suffice
+    prefills, turns   values of a prefill, and of everything else, if the seconds suffice
+    starts            processes of each engine
     """
 
     contexts: list[int]
     rows: list[int]
     prefill: list[int]
     tokens: int
-    repeats: int = 3
-    turns: int = 5
-    seconds: float = 240.0
+    prefills: int = 3
+    turns: int = 10
+    starts: int = 1
+    seconds: float = 400.0
 
 
 class Measures:
-    """until  as time.perf_counter gives it: nothing is begun after that"""
+    def __init__(self, engine, plan: Plan):
+        self.engine, self.plan = engine, plan
+        self.kinds = {
+            "decode": self.decode, "prefill": self.prefill, "step": self.step, "verify": self.verify, "gpu": self.device_step
+        }  # fmt: skip
 
-    def __init__(self, engine, plan: Plan, until: float):
-        self.engine, self.plan, self.until = engine, plan, until
-
-    # What is measured
+    def value(self, key: str, salt: int) -> Value:
+        """Of a key `kind@size`, with prompts that differ by salt."""
+        kind, _, size = key.partition("@")
+        return self.kinds[kind](int(size), salt)
 
     def prompt(self, length: int, salt: int) -> list[int]:
         from .engines import prompt
@@ -41,8 +47,8 @@ class Measures:
     def prompts(self, rows: int, salt: int) -> list[list[int]]:
         return [self.prompt(self.plan.contexts[0], salt + 100 * i) for i in range(rows)]
 
-    def first_token(self) -> float:
-        return self.engine.marks(self.prompt(16, 0), 1)[0]
+    def first_token(self) -> None:
+        self.engine.marks(self.prompt(16, 0), 1)
 
     def decode(self, context: int, salt: int) -> float:
         marks = self.engine.marks(self.prompt(context, salt), self.plan.tokens)
@@ -65,45 +71,38 @@ class Measures:
             return None
         return 1e3 * seconds
 
-    def steps(self, on_device: bool) -> dict[str, Measure]:
-        """Every kind of step. on_device: also what the device alone takes."""
+    def steps(self, on_device: bool) -> list[str]:
+        """Every kind of step that the engine can do. on_device: also what the device alone takes."""
+        if not self.engine.batches:
+            return []
         widths = [n for n in self.plan.rows if 1 < n <= self.engine.widest]
-        return {
-            **{f"step@{rows}": lambda salt, rows=rows: self.step(rows, salt) for rows in self.plan.rows},
-            **{f"verify@{width}": lambda salt, width=width: self.verify(width, salt) for width in widths},
-            **{f"gpu@{n}": lambda salt, n=n: self.device_step(n, salt) for n in self.plan.rows if on_device},
-        }
+        kinds = {"step": self.plan.rows, "verify": widths, "gpu": self.plan.rows if on_device else []}
+        return [f"{kind}@{size}" for kind, sizes in kinds.items() for size in sizes]
 
-    # How often
+    def dispatches(self) -> int:
+        return self.engine.dispatches(self.prompt(self.plan.contexts[0], 7)).total()
 
-    def repeated(self, key: str, measure: Measure) -> dict[str, list[Value]]:
-        """`repeats` values after one that warms every shape."""
-        values = [value for _, value in self.timely((key, measure, salt) for salt in range(1 + self.plan.repeats))][1:]
-        if len(values) < self.plan.repeats:
-            say(f"out of time: {key} measured {len(values)} of {self.plan.repeats} times")
-        return {key: values} if values else {}
+    def memory(self) -> dict[str, float]:
+        """MiB until now: MLX's peak, the process's."""
+        import mlx.core as mx
 
-    def in_turns(self, measures: dict[str, Measure]) -> dict[str, list[Value]]:
-        """`turns` values of each after a turn that warms every shape; of a turn that time cuts short there is none.
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+        return {"peak": mx.get_peak_memory() / 2**20, "rss": rss}
 
-        What has no value in the first turn is not tried in the others.
-        """
-        turns: list[dict[str, Value]] = []
-        for salt in range(1 + self.plan.turns):
-            tried = [key for key in measures if not turns or turns[0][key] is not None]
-            found = dict(self.timely((key, measures[key], salt) for key in tried))
-            if len(found) < len(tried):
-                say(f"out of time: {', '.join(tried)} measured {len(turns[1:])} of {self.plan.turns} times")
-                break
-            turns.append({key: found.get(key) for key in measures})
-        return {key: [turn[key] for turn in turns[1:]] for key in measures if turns[1:]}
 
-    def timely(self, measured: Iterable[tuple[str, Measure, int]]) -> Iterator[tuple[str, Value]]:
-        """(key, its value with the salt), until time is up."""
-        for key, measure, salt in measured:
-            if time.perf_counter() > self.until:
-                return
-            yield key, measure(salt)
+def serve(connection, name: str, folder: Path, plan: Plan) -> None:
+    """A process's life: None once its first token is there, then answers to (method of Measures, arguments)."""
+    from . import engines
+
+    measures = Measures(engines.ENGINES[name](folder), plan)
+    measures.first_token()
+    connection.send(None)
+    measures.engine.settle()
+    while asked := connection.recv():
+        method, arguments = asked
+        connection.send(getattr(measures, method)(*arguments))
+    connection.send(measures.engine.ways())
 
 
 def say(what: str) -> None:

@@ -7,7 +7,7 @@ import sys
 import mlx.core as mx
 import pytest
 from smelt import models
-from smelt.bench import decode, device_step, packed
+from smelt.bench import decode, packed, turns
 from smelt.bench.checkpoints import SHAPES, shapes
 from smelt.bench.dispatches import dispatches, primitives
 
@@ -77,64 +77,52 @@ def test_the_program_measures_both_engines(tmp_path):
     assert result["machine"]["mlx-lm"] and result["ways"]
 
 
-def test_a_process_gives_up_what_its_time_does_not_allow(tmp_path):
-    folder = packed.write(tmp_path, SHAPES["tiny"])
-    found = decode.measure("smelt", folder, decode.replace(decode.QUICK, seconds=0.0))
-    assert set(found) == {"start", "dispatches", "peak", "rss", "ways"}
-
-
-def test_streams_run_together_after_memory_was_read(tmp_path, monkeypatch):
-    """As on a GPU; here the device's own time cannot be had, which costs no other value."""
-    monkeypatch.setattr(decode, "has_gpu", lambda: True)
-    monkeypatch.setattr(device_step, "ATTEMPTS", 1)
-    folder = packed.write(tmp_path, SHAPES["tiny"])
-    said = list(decode.worker("smelt", folder, decode.replace(decode.QUICK, seconds=float("inf"))))
-    assert list(said[-3]) == ["peak", "rss"] and list(said[-1]) == ["ways"]
-    assert list(said[-2]) == ["step@1", "step@2", "verify@2", "gpu@1", "gpu@2"]
-    assert all(len(values) == 1 for values in said[-2].values())
-    assert all(value > 0 for values in said[-2].values() for value in values if value is not None)
-    assert None not in said[-2]["step@1"] + said[-2]["verify@2"]
-
-
-def in_turns(**smelt) -> dict:
-    values = {key.replace("_", "@"): found for key, found in smelt.items()} | {"decode@512": [90.0]}
-    medians = {"smelt": decode.medians(values), "mlx-lm": {"decode@512": 30.0}}
-    return {"turns": 3, "values": {"smelt": values}, "medians": medians}
+def result(smelt: dict, others: dict | None = None) -> dict:
+    values = {"smelt": {key.replace("_", "@"): found for key, found in smelt.items()}}
+    if others is not None:
+        values["mlx-lm"] = {key.replace("_", "@"): found for key, found in others.items()}
+    return {"values": values, "medians": {name: turns.medians(side) for name, side in values.items()}}
 
 
 def test_a_step_of_rows_is_set_beside_a_step_of_one_of_the_same_turn():
     """The host was slow in the second turn: the ratio of the medians, 3.0 of 2.0, would be 1.5."""
-    table = decode.table(in_turns(step_1=[2.0, 6.0, 1.0], step_8=[2.2, 9.0, 3.0], verify_8=[2.5, 6.0, 1.1]))
-    assert "| step@1, ms | 2 | - | 1.00 of step@1 |" in table
-    assert "| step@8, ms | 3 | - | 1.50 of step@1 |" in table
+    steps = {"step_1": [2.0, 6.0, 1.0], "step_8": [2.2, 7.2, 3.0], "verify_8": [2.5, 6.0, 1.1]}
+    table = decode.table(result({**steps, "decode_512": [90.0]}, {"decode_512": [30.0]}))
+    assert "| step@1, ms | 2 | - | - |" in table
+    assert "| step@8, ms | 3 | - | 1.20 of step@1 |" in table
     assert "| verify@8, ms | 2.5 | - | 1.10 of step@1 |" in table
     assert "| decode@512, tok/s | 90 | 30 | 3.00 |" in table
 
 
+def test_engines_are_set_beside_each_other_within_a_turn():
+    """Both were slow in the second turn, one of them in the third; from four turns on the middle half is told."""
+    ours, theirs = [90.0, 45.0, 80.0], [30.0, 15.0, 20.0]
+    assert "| decode@8, tok/s | 80 | 20 | 3.00 |" in decode.table(result({"decode_8": ours}, {"decode_8": theirs}))
+    more = decode.table(result({"decode_8": [*ours, 20.0, 60.0]}, {"decode_8": [*theirs, 10.0, 30.0]}))
+    assert "| decode@8, tok/s | 60 | 20 | 3.00 (2.00 to 3.00) |" in more
+
+
 def test_the_devices_time_is_set_beside_its_own_where_a_turn_has_both():
-    table = decode.table(in_turns(gpu_1=[1.0, None, 2.0, 1.0], gpu_8=[None, 1.3, 2.4, 1.4], gpu_4=[None] * 4))
+    known = {"gpu_1": [1.0, None, 2.0, 1.0], "gpu_8": [None, 1.3, 2.4, 1.4], "gpu_4": [None] * 4}
+    table = decode.table(result(known, {}))
     assert "| gpu@8, ms | 1.4 | - | 1.30 of gpu@1 |" in table and "gpu@4" not in table and "step@1" not in table
-    assert "| gpu@8, ms | 1.3 | - | - |" in decode.table(in_turns(gpu_8=[1.3]))
-    assert "| gpu@8, ms | 1.3 | - | - |" in decode.table(in_turns(gpu_8=[None, 1.3], gpu_1=[1.0, None]))
-
-
-def test_rounds_append_whole_turns(tmp_path, monkeypatch):
-    first, second = {"step@1": [1.0, 2.0], "gpu@1": [None, None]}, {"step@1": [3.0], "gpu@1": [0.5], "ways": ["x"]}
-    rounds = iter([first, {}, second, {}])
-    monkeypatch.setattr(decode, "measure", lambda *_: next(rounds))
-    found = decode.compare(tmp_path, decode.QUICK, rounds=2)
-    assert found["values"]["smelt"] == {"step@1": [1.0, 2.0, 3.0], "gpu@1": [None, None, 0.5]}
-    assert found["ways"] == ["x"] and found["medians"]["smelt"] == {"step@1": 2.0, "gpu@1": 0.5} and found["turns"] == 1
+    assert "| gpu@8, ms | 1.3 | - | - |" in decode.table(result({"gpu_8": [1.3]}, {}))
+    assert "| gpu@8, ms | 1.3 | - | - |" in decode.table(result({"gpu_8": [None, 1.3], "gpu_1": [1.0, None]}, {}))
 
 
 def test_the_best_values_of_both_stand_beside_the_medians():
     """A machine that does other things too makes values worse, never better."""
-    values = {"smelt": {"decode@512": [50.0, 90.0, 60.0], "step@1": [3.0, None, 2.0], "peak": [5.0, 6.0], "start": [1.0]},
-              "mlx-lm": {"decode@512": [20.0, 30.0, 10.0], "peak": [5.0, 4.0], "start": [2.0]}}  # fmt: skip
-    table = decode.table({"turns": 1, "values": values, "medians": {name: decode.medians(side) for name, side in values.items()}})
+    smelt = {"decode_512": [50.0, 90.0, 60.0], "step_1": [3.0, None, 2.0], "peak": [6.0], "start": [1.0]}
+    table = decode.table(result(smelt, {"decode_512": [20.0, 30.0, 10.0], "peak": [5.0], "start": [2.0]}))
     assert "| decode@512, tok/s | 60 | 20 | 3.00 | 90 / 30 = 3.00 |" in table
-    assert "| step@1, ms | 2.5 | - | 1.00 of step@1 | 2 / - |" in table
-    assert "| peak, MiB | 5.5 | 4.5 | 1.22 | - |" in table and "| start, s | 1 | 2 | 0.50 | - |" in table
+    assert "| step@1, ms | 2.5 | - | - | 2 / - |" in table
+    assert "| peak, MiB | 6 | 5 | 1.20 | - |" in table and "| start, s | 1 | 2 | 0.50 | - |" in table
+
+
+def test_one_engine_alone_has_a_table_too():
+    table = decode.table(result({"decode_8": [50.0, 90.0], "step_1": [2.0, 3.0], "step_4": [3.0, 4.5]}))
+    assert table.splitlines()[:2] == ["| | smelt | ratio | best values |", "|---|---|---|---|"]
+    assert "| decode@8, tok/s | 70 | - | 90 |" in table and "| step@4, ms | 3.75 | 1.50 of step@1 | 3 |" in table
 
 
 def test_shapes_that_do_not_fit_are_left_out(monkeypatch):
