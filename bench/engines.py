@@ -46,11 +46,14 @@ class Smelt:
         self.scheduler.add(sequence)
         return sequence
 
-    def drawn(self, traced, sampler, tokens, step) -> list:
-        """A step's draws, traced where the engine traces."""
+    def drawn(self, traced, sampler, tokens, step) -> tuple[list, list]:
+        """A step's draws, and their pieces for the host; traced where the engine traces."""
+        from ..kernels.resident import handed_over
+
         if traced.worthwhile:
             return traced(sampler, tokens, step)
-        return sampler(self.model.logits(self.model(tokens, step)))
+        arrays = sampler(self.model.logits(self.model(tokens, step)))
+        return arrays, [handed_over(array) for array in arrays]
 
     def run(self) -> None:
         while not self.scheduler.idle:
@@ -113,7 +116,6 @@ class Smelt:
         from ..engine.sampler import Sampler
         from ..engine.scheduler import read
         from ..engine.step import TracedStep
-        from ..kernels.resident import handed_over
 
         memory = self.model.memory()
         row, sampler = memory.open(2 * len(prompt) + width), Sampler([self.greedy(prompt, 1)], self.vocab)
@@ -122,8 +124,7 @@ class Smelt:
         traced, marks, waiting = TracedStep(self.model, memory), [], []
         for _ in range(CALM + steps + 1):
             tokens, step = mx.concatenate([newest[:1, None], drafts], axis=1), memory.step([row], width, keep=True)
-            drawn = self.drawn(traced, sampler, tokens, step)
-            pieces = [handed_over(array) for array in drawn]
+            drawn, pieces = self.drawn(traced, sampler, tokens, step)
             mx.async_eval(drawn, pieces)
             memory.rewind(row, width - 1)
             if waiting:
@@ -146,8 +147,8 @@ class Smelt:
         scheduler, sampler = self.scheduler, Sampler([sequence], self.vocab)
         mx.eval([array for array in vars(sampler.parameters).values() if array is not None])  # once a batch, not a step
         tokens, step = scheduler.tokens[:, None], scheduler.memory.step([sequence.row], 1)
-        drawn = self.drawn(scheduler.traced, sampler, tokens, step)
-        found = dispatches([*drawn, *scheduler.memory.arrays])
+        drawn, pieces = self.drawn(scheduler.traced, sampler, tokens, step)
+        found = dispatches([*drawn, *(piece for each in pieces for piece in each), *scheduler.memory.arrays])
         sequence.cancelled = True
         self.run()
         return found

@@ -177,9 +177,9 @@ class Scheduler:
         if any(s.waits(width - 1) for s in rows):
             self.draw(rows, self.logits(tokens, step), round)
         elif self.traced.worthwhile:
-            self.expect(rows, self.sampler, self.traced(self.sampler, tokens, step), round)
+            self.expect(rows, self.sampler, *self.traced(self.sampler, tokens, step), round)
         else:
-            self.expect(rows, self.sampler, self.sampler(self.logits(tokens, step)), round)
+            self.expect_of(rows, self.sampler, self.sampler(self.logits(tokens, step)), round)
         self.tokens = None if round else self.pending[-1].arrays[0]
         if self.assistant:
             self.keep_hidden(rows, round)
@@ -218,15 +218,22 @@ class Scheduler:
         """Start computing the logits; meanwhile read the last draws, and let the grammars say what may come next."""
         mx.async_eval(logits)
         self.deliver_due()
-        self.expect(rows, self.sampler, self.sampler(logits, mask_of(rows, self.model.vocab, round)), round)
+        self.expect_of(rows, self.sampler, self.sampler(logits, mask_of(rows, self.model.vocab, round)), round)
+
+    def expect_of(self, rows: list[Sequence], sampler: Sampler, arrays: list[mx.array], round: Round | None = None) -> None:
+        self.expect(rows, sampler, arrays, [handed_over(array) for array in arrays], round)
 
     def expect(
-        self, rows: list[Sequence], sampler: Sampler, arrays: list[mx.array], round: Round | None = None
+        self,
+        rows: list[Sequence],
+        sampler: Sampler,
+        arrays: list[mx.array],
+        pieces: list[list[mx.array]],
+        round: Round | None = None,
     ) -> None:
-        """Start computing a draw, and with it all that the host will ever read of it."""
+        """Start computing a draw, and with it all that the host will ever read of it: the arrays in pieces."""
         if round and round.made is not None:
-            arrays = [*arrays, round.made]
-        pieces = [handed_over(array) for array in arrays]
+            arrays, pieces = [*arrays, round.made], [*pieces, handed_over(round.made)]
         mx.async_eval(arrays, pieces, [] if sampler.history is None else list(vars(sampler.history).values()))
         for sequence in rows:
             sequence.submitted += 1
@@ -292,7 +299,7 @@ class Scheduler:
             mx.async_eval(logits)
         if self.trace is not None:
             self.trace.note("head", logits)
-        self.expect([sequence], sampler, sampler(logits, mask_of([sequence], self.model.vocab)))
+        self.expect_of([sequence], sampler, sampler(logits, mask_of([sequence], self.model.vocab)))
         self.first[sequence] = self.pending[-1].arrays[0][0]
         if self.assistant:
             self.assistant.note(sequence, hidden[0, -1])

@@ -13,7 +13,8 @@ import mlx.core as mx
 from ..kernels import launch
 from ..kernels import sample as kernel
 from ..kernels.pages import Addresses, Rows
-from ..models.state import Step
+from ..kernels.resident import handed_over
+from ..models.state import Pools, Step, parted
 from .sampler import Sampler
 
 KEPT = 256  # traces, those needed last: requests may ask for any number of plans, and rows come to any slots
@@ -35,43 +36,45 @@ class TracedStep:
         """On the CPU the reference reads pages where they lie, which a trace cannot; a model may need the host's eye."""
         return self.asked and self.off is None and launch.machine() != "cpu" and self.model.traceable
 
-    def __call__(self, sampler: Sampler, tokens: mx.array, step: Step) -> list[mx.array]:
-        """tokens [B, T] -> what `Sampler` returns for the next ones; extends the memory and the sampler's history."""
-        drawn, history = self.run(self.arrays(tokens, step) | self.drawing(sampler), step, sampler.plan)
+    def __call__(self, sampler: Sampler, tokens: mx.array, step: Step) -> tuple[list[mx.array], list[list[mx.array]]]:
+        """tokens [B, T] -> what `Sampler` returns for the next ones, and the same as the host reads it (`handed_over`);
+        extends the memory and the sampler's history.
+        """
+        drawn, pieces, history = self.run(tokens, self.drawing(sampler), step, sampler.plan)
         if history is not None:
             sampler.history = kernel.History(**history)
-        return drawn
+        return drawn, pieces
 
     def logits(self, tokens: mx.array, step: Step) -> mx.array:
         """tokens [B, T] -> logits [B, T, V] of the next ones, where the draw has to wait for a mask."""
-        return self.run(self.arrays(tokens, step), step, None)[0][0]
+        return self.run(tokens, {}, step, None)[0][0]
 
-    def run(self, given: dict, step: Step, plan: kernel.Plan | None) -> tuple[list[mx.array], dict | None]:
-        function, anew = self.function(plan, step), made_anew(self.memory)
-        for state in anew:
+    def run(self, tokens: mx.array, drawing: dict, step: Step, plan: kernel.Plan | None) -> tuple[list, list, dict | None]:
+        self.memory.forget_kept()
+        pools = self.memory.prepared(step.rows)
+        function, given = self.function(plan, step), self.arrays(tokens, step, pools) | drawing
+        for state in pools.anew:
             state.release()
-        made, states, history, self.hidden = function(given)
+        made, pieces, states, history, self.hidden = function(given)
         del given
         after = made[0].view(mx.uint8)  # is there when all writes are; of the type that pages_kernel.append waits for
-        for pages in self.memory.pages:
+        for pages in pools.fixed:
             pages.written = after
-        for state, arrays in zip(anew, states, strict=True):
+        for state, arrays in zip(pools.anew, states, strict=True):
             state.hold(arrays)
         for state in self.memory.recurrent:
             state.trail_slots = step.slots if step.keep else ()
-        return made, history
+        return made, pieces, history
 
-    def arrays(self, tokens: mx.array, step: Step) -> dict:
-        self.memory.forget_kept()
-        for pages in self.memory.pages:
-            pages.prepare(step.rows[pages.window])
-        capacity = {pages.window: pages.keys.shape[1] for pages in self.memory.pages}
-        addresses = [rows.addresses(step.new, capacity[window]) for window, rows in step.rows.items()]
+    @staticmethod
+    def arrays(tokens: mx.array, step: Step, pools: Pools) -> dict:
+        addresses = [rows.addresses(step.new, pools.capacity[window]) for window, rows in step.rows.items()]
         return {
             "tokens": tokens,
             "position": [] if addresses else [step.position],
             "addresses": [a.where for a in addresses],
-            "states": [state.held for state in self.memory.states],
+            "pools": pools.arrays,
+            "states": [state.held for state in pools.anew],
         }
 
     @staticmethod
@@ -103,8 +106,10 @@ class TracedStep:
 
     @staticmethod
     def traced(model, memory, given: dict, plan: kernel.Plan | None, slots: tuple, fresh: tuple, new: int):
-        known = [state.held for state in memory.states]
-        for state, arrays in zip(memory.states, given["states"], strict=True):
+        fixed, anew = parted(memory.states)
+        states = [*fixed, *anew]
+        known = [state.held for state in states]
+        for state, arrays in zip(states, [*given["pools"], *given["states"]], strict=True):
             state.hold(arrays)
         addresses = [Addresses(where, len(slots), new) for where in given["addresses"]]
         rows = {window: Rows((), 0, addressed=a) for window, a in zip(memory.paging, addresses, strict=True)}
@@ -113,15 +118,11 @@ class TracedStep:
         hidden = model(given["tokens"], step)
         logits = model.logits(hidden)
         made, history = ([logits], None) if plan is None else draw(logits, given, plan)
-        states = [state.held for state in made_anew(memory)]
-        for state, arrays in zip(memory.states, known, strict=True):
+        made_anew = [state.held for state in anew]
+        for state, arrays in zip(states, known, strict=True):
             state.hold(arrays) if arrays else state.release()
-        return made, states, history, hidden if model.drafter else None
-
-
-def made_anew(memory) -> list:
-    """The states that a step makes anew, where it can in their own memory; the others are written by kernels."""
-    return [state for state in memory.states if not state.in_place]
+        pieces = [] if plan is None else [handed_over(array) for array in made]
+        return made, pieces, made_anew, history, hidden if model.drafter else None
 
 
 def draw(logits: mx.array, given: dict, plan: kernel.Plan) -> tuple[list[mx.array], dict | None]:

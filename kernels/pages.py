@@ -183,11 +183,13 @@ class Pages:
 
     window   positions that a token sees, itself included; None: all before it
     coding   how heads are packed; None: they are not
+    changes  how often there were other arrays for the pools: whoever keeps them asks whether they still are
     written  where the pools are written in place, a result that is there only after the last write and what was read since
     """
 
     def __init__(self, kv_heads: int, head_dim: int, dtype: mx.Dtype, window: int | None = None):
         self.kv_heads, self.head_dim, self.dtype, self.window = kv_heads, head_dim, dtype, window
+        self.changes = 0
         self.pack(None)
 
     def pack(self, coding: Coding | None) -> None:
@@ -239,11 +241,13 @@ class Pages:
 
     def hold(self, pools: list[mx.array], written: mx.array | None = None) -> None:
         (self.keys, self.values, *self.grids), self.written = pools, written
+        self.changes += 1
 
     def release(self) -> None:
         """Let go of the pool, so that whoever has it now can write in place."""
         self.keys = self.values = self.written = None
         self.grids: list[mx.array] = []
+        self.changes += 1
 
     @property
     def nbytes(self) -> int:

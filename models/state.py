@@ -167,6 +167,32 @@ class Snapshot:
         return [array for state in self.states for array in state.values()]
 
 
+@dataclass(frozen=True)
+class Pools:
+    """The states of all layers, as long as no pool is replaced.
+
+    fixed     those that kernels write in place; `arrays` are theirs
+    anew      those that each step makes anew
+    capacity  slots of each geometry's pools
+    """
+
+    fixed: list[Pages]
+    arrays: list[list[mx.array]]
+    anew: list[Pages | Recurrent]
+    capacity: dict[int | None, int]
+
+    @classmethod
+    def of(cls, states: Sequence[Pages | Recurrent]) -> "Pools":
+        fixed, anew = parted(states)
+        pages = [state for state in states if isinstance(state, Pages)]
+        return cls(fixed, [each.held for each in fixed], anew, {each.window: each.keys.shape[1] for each in pages})
+
+
+def parted(states: Sequence[Pages | Recurrent]) -> tuple[list[Pages], list[Pages | Recurrent]]:
+    """Those that kernels write in place, and those that a step makes anew, where it can in their own memory."""
+    return [state for state in states if state.in_place], [state for state in states if not state.in_place]
+
+
 class Memory:
     """The state of all sequences of a model. `states` are its layers' pools; layers may share one."""
 
@@ -177,6 +203,8 @@ class Memory:
         self.paging = {pages.window: Paging(pages.window) for pages in self.pages}
         self.free_slots: list[int] = []
         self.slots = 0
+        self.known: tuple | None = None  # of what `pools` were found for
+        self.pools: Pools | None = None
 
     def open(self, expected: int = 0) -> Row:
         """A new sequence, with room for `expected` tokens from the start."""
@@ -222,6 +250,19 @@ class Memory:
             slots=tuple(row.slot for row in rows),
             fresh=(False,) * len(rows),
         )
+
+    def prepared(self, rows: dict[int | None, Rows]) -> "Pools":
+        """Every layer's pool as large as a step needs it, and what is in them moved where it must be.
+
+        With every step there is nothing to do but to see that: layers are not asked one by one.
+        """
+        known = sum([pages.changes for pages in self.pages]), [each.slots for each in rows.values()]
+        if known != self.known or any(each.moves for each in rows.values()):
+            for pages in self.pages:
+                pages.prepare(rows[pages.window])
+            self.pools = Pools.of(self.states)
+            self.known = sum([pages.changes for pages in self.pages]), known[1]
+        return self.pools
 
     def rewind(self, row: Row, count: int) -> None:
         """Forget the last `count` tokens: the next step writes over them.
