@@ -27,6 +27,7 @@ from .sequence import Prefilled, Sequence
 from .step import TracedStep
 
 GROWTH_TOKENS = 512  # completion tokens that must fit, besides the prompt, for a sequence to be let in
+ROOM_STEPS = 8  # decode steps for which room is looked for at once
 CLEAR_EVERY = 256  # steps after which MLX's cache of free buffers is emptied
 
 
@@ -79,6 +80,7 @@ class Scheduler:
         self.ahead_size = (0, 0)  # its tokens and layers
         self.ahead_since = 0.0  # when it was started, or the part before it was done, if that was later
         self.steps = 0
+        self.roomy = 0  # up to this step there is room for all that runs
         self.lent = 0  # bytes of state that texts to be embedded have at the moment
 
     @property
@@ -153,7 +155,8 @@ class Scheduler:
         """Submit one token for every running row that still wants one, or as many as are drafted."""
         if any(pending.round for pending in self.due):
             self.deliver_due()  # where the rows stand now
-        self.make_room()
+        if self.steps >= self.roomy:
+            self.make_room()
         rows = [s for s in self.running if not s.finished and s.submitted < s.max_tokens]
         if not rows:
             return
@@ -206,6 +209,7 @@ class Scheduler:
         unread = [token if s.submitted > len(s.generated) else None for s, token in zip(rows, newest, strict=True)]
         self.tokens = mx.stack(newest)
         self.sampler = Sampler(rows, self.model.vocab, unread)
+        self.roomy = 0
 
     def logits(self, tokens: mx.array, step: Step) -> mx.array:
         """[B, T, V] of the tokens after `tokens` [B, T]."""
@@ -336,7 +340,7 @@ class Scheduler:
     def state_bytes(self, joining: Sequence | None = None) -> int:
         """What rows and kept prefixes take; pages that several hold are counted once."""
         filling = [] if self.filling in (None, joining) else [self.filling]
-        used = self.lent + sum(self.memory.row_bytes(s.row.length + 1) for s in [*self.running, *filling])
+        used = self.lent + sum(self.memory.row_bytes(s.row.length + ROOM_STEPS) for s in [*self.running, *filling])
         if any(s.speculation for s in self.running):
             used += self.memory.kept_bytes(positions())
         used += self.prefixes.nbytes - self.memory.repeated_bytes
@@ -358,7 +362,7 @@ class Scheduler:
         return True
 
     def make_room(self) -> None:
-        """Where the next token would exceed the limit, kept prefixes give way, then the youngest row, which is read
+        """Where the next tokens would exceed the limit, kept prefixes give way, then the youngest row, which is read
         again later.
         """
         spare = 0 if self.limits.share.elsewhere else 1  # alone, one row may have it all
@@ -366,10 +370,12 @@ class Scheduler:
             if self.prefixes.evict():
                 continue
             if len(self.running) <= spare:
-                return
+                break
             sequence = self.running.pop()
             self.release(sequence)
             self.preempted.append(sequence)
+        one_each = not self.filling and not any(s.speculation for s in self.running)  # tokens that a step adds
+        self.roomy = self.steps + ROOM_STEPS if one_each else 0
 
     def requeue(self) -> None:
         for sequence in self.preempted:

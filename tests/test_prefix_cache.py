@@ -11,7 +11,7 @@ from smelt import models
 from smelt.engine import scheduler as module
 from smelt.engine.prefix_cache import LEAST, PATH
 from smelt.engine.prefixes import TAIL
-from smelt.engine.scheduler import Limits, Scheduler
+from smelt.engine.scheduler import ROOM_STEPS, Limits, Scheduler
 
 PROMPT = [(7 * i * i + 3 * i) % 300 for i in range(400)]
 OTHER = [(5 * i * i + 11 * i + 1) % 300 for i in range(400)]
@@ -239,7 +239,7 @@ def test_kept_prefixes_give_way_before_a_row_waits_or_is_dropped(load, monkeypat
     most = 0
     while not all(one.sequence.finished for one in runs):
         scheduler.tick()
-        assert scheduler.state_bytes() <= scheduler.limits.state_bytes + model.memory().row_bytes(4)  # till the next tick
+        assert scheduler.state_bytes() <= scheduler.limits.state_bytes + model.memory().row_bytes(4 * ROOM_STEPS)  # till the next look
         most = max(most, len(scheduler.running))
     assert most == 3 and [one.sequence.generated for one in runs] == [cold(model, OTHER[i : i + 250], 60) for i in range(3)]
 

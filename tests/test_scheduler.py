@@ -9,7 +9,7 @@ from smelt.engine import filling
 from smelt.engine import scheduler as module
 from smelt.engine.filling import Pace
 from smelt.engine.request import Sampling
-from smelt.engine.scheduler import Limits, Scheduler
+from smelt.engine.scheduler import ROOM_STEPS, Limits, Scheduler
 from smelt.engine.sequence import Prefilled
 
 PROMPT = [(7 * i * i + 3 * i) % 320 for i in range(300)]
@@ -225,6 +225,34 @@ def test_rows_give_way_when_memory_runs_out_and_lose_nothing(llama):
     finally:
         module.GROWTH_TOKENS = module_growth
     assert dropped and [r.tokens for r in runs] == expected
+
+
+def test_room_is_looked_for_every_few_steps_only(llama, monkeypatch):
+    """With one token a step; a row that is drafted for may take many more."""
+    scheduler, looks = fresh(llama), []
+    make_room = scheduler.make_room
+    monkeypatch.setattr(scheduler, "make_room", lambda: (looks.append(scheduler.steps), make_room()))
+    run(scheduler, Run(PROMPT[:20], 4 * ROOM_STEPS))
+    assert len(looks) <= 4 + 3  # the prompt's tick, the first step's, and one after the last
+    steps = [step for step in looks if step]
+    assert all(b - a >= ROOM_STEPS for a, b in zip(steps, steps[1:], strict=False) if b < 4 * ROOM_STEPS - 1)
+
+
+def test_a_batch_has_room_for_the_steps_until_the_next_look(llama, monkeypatch):
+    """Rows that together would outgrow the limit before that: one gives way first."""
+    monkeypatch.setattr(module, "GROWTH_TOKENS", 8)
+    limit = 2 * llama.memory().row_bytes(60)
+    scheduler = fresh(llama, state_bytes=limit)
+    runs = [Run(PROMPT[i : i + 40], 60) for i in range(2)]
+    for one in runs:
+        scheduler.add(one.sequence)
+    most = 0
+    while not scheduler.idle:
+        scheduler.tick()
+        most = max(most, len(scheduler.running))
+        held = sum(llama.memory().row_bytes(s.row.length) for s in scheduler.running)
+        assert len(scheduler.running) < 2 or held <= limit
+    assert most == 2 and [len(one.sequence.generated) for one in runs] == [60, 60]
 
 
 def test_time_runs_out(llama):

@@ -13,7 +13,7 @@ from smelt import models
 from smelt.engine import rounds, speculation
 from smelt.engine import scheduler as module
 from smelt.engine.lookup import Lookup
-from smelt.engine.scheduler import Limits, Scheduler
+from smelt.engine.scheduler import ROOM_STEPS, Limits, Scheduler
 from smelt.engine.sequence import Token
 from smelt.engine.speculation import Speculation
 from smelt.engine.step import TracedStep
@@ -296,7 +296,7 @@ def test_what_a_draft_keeps_counts_as_memory(folder):
     while not any(pending.round for pending in scheduler.pending):
         scheduler.tick()
     kept = sum(array.nbytes for state in scheduler.memory.recurrent for array in state.trail.values())
-    rows = scheduler.memory.row_bytes(one.sequence.row.length + 1)
+    rows = scheduler.memory.row_bytes(one.sequence.row.length + ROOM_STEPS)
     assert kept and scheduler.state_bytes() == rows + kept
     one.sequence.speculation = None
     assert scheduler.state_bytes() == rows
