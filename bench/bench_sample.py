@@ -5,7 +5,7 @@
     python -m smelt.bench.bench_sample --sweep               the knobs of both passes, too
     python -m smelt.bench.bench_sample --out FILE.json   also kept as JSON
 
-Logits are random bfloat16, shaped like a model's: a few tokens far above a wide field. `kernel` and `plain` are
+Logits are random bfloat16, shaped like a model's: a few tokens far above a wide field; in flat rows there is only the field. `kernel` and `plain` are
 microseconds of a draw in a compiled chain of dependent ones, as the engine submits them; `device`, on CUDA, is what the
 two launches cost there without MLX around them. Bytes are what the draw has to read once. Tokens are compared first.
 """
@@ -37,6 +37,7 @@ class Case:
     name: str
     fields: dict = field(hash=False)
     spread: float = 2.5  # standard deviation of the wide field
+    peaks: bool = True  # above it; without them a truncation has to look at all tokens
 
     def problem(self, vocab: int, rows: int) -> "Problem":
         return Problem(self, vocab, rows)
@@ -47,7 +48,7 @@ CASES = [
     Case("greedy, 20 logprobs", {"temperature": 0.0, "top_logprobs": 20}),
     Case("temperature", {"temperature": 0.7}),
     Case("top-p 0.9", NUCLEUS),
-    Case("top-p 0.9 of a flat row", NUCLEUS, spread=0.5),
+    Case("top-p 0.9 of a flat row", NUCLEUS, spread=1.0, peaks=False),
     Case("top-k 40", {"temperature": 1.0, "top_k": 40}),
     Case("top-k 40 + top-p 0.9", {**NUCLEUS, "top_k": 40}),
     Case("min-p 0.05", {"temperature": 1.0, "min_p": 0.05}),
@@ -63,7 +64,8 @@ class Problem:
         self.case, self.vocab, self.rows = case, vocab, rows
         rng = np.random.default_rng(1)
         logits = rng.normal(size=(rows, vocab)) * case.spread
-        logits[:, rng.integers(0, vocab, 300)] += rng.gumbel(6, 2.5, (rows, 300))
+        if case.peaks:
+            logits[:, rng.integers(0, vocab, 300)] += rng.gumbel(6, 2.5, (rows, 300))
         self.logits = mx.array(logits.astype(np.float32)).astype(mx.bfloat16)
         prompt = rng.integers(0, vocab, 500).tolist()
         self.sequences = [
