@@ -164,6 +164,27 @@ def test_a_threshold_far_below_the_largest(below):
         assert abs(drawn(logits, [s])[0].item() - last) < 0.15 * last < 20_000
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    edges=st.lists(st.sampled_from([0, 1, 2, 127, 128, 511, 1022, 1023, 1024, 1025, 2047, 2048, 2049]), min_size=3, max_size=12),
+    nudges=st.lists(st.sampled_from([-1, 0, 1]), min_size=12, max_size=12),
+    high=st.sampled_from([0.0, 3.0, -7.5, 100.0]),
+    top_p=st.sampled_from([0.2, 0.7, 0.97, 0.9999, 0.99999]),
+    heavy=st.integers(0, 3),
+)
+def test_logits_at_the_edges_of_bins(edges, nudges, high, top_p, heavy):
+    """A threshold is searched in bins of 1 / 128 first, down to 8 and then to 16 below the largest."""
+    logits = np.full(300, -40.0 + high, np.float32)
+    logits[0] = high
+    for i, (edge, nudge) in enumerate(zip(edges, nudges, strict=False)):
+        value = np.float32(high) - np.float32(edge / 128)
+        value = np.nextafter(value, np.float32(nudge * np.inf)) if nudge else value
+        logits[5 + 20 * i : 5 + 20 * i + 6 * heavy + 1] = min(value, np.float32(high))
+    rows = [sequence(seed, temperature=1.0, top_p=top_p) for seed in range(4)]
+    logits = mx.array(np.stack(4 * [logits]))
+    assert_right(drawn(logits, rows)[0], logits, rows)
+
+
 def test_of_equal_logits_at_the_threshold_top_p_takes_a_share_of_k():
     logits = mx.array([[0.0] + [-1.0] * 100] * 40)
     rows = [sequence(seed=i, temperature=1.0, top_k=2, top_p=0.7) for i in range(40)]

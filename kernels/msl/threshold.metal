@@ -4,7 +4,9 @@
 // of their number for top_k, of their weight exp(v - largest) for top_p. Weights are added as integers of 36 bits, in
 // any order, so that the sums are the same every time. A round reads only chunks whose largest logit is in its range,
 // and the first one tries tokens near the largest before it tries them all; for top_k, those as large as what the largest
-// of so many chunks reach, which are few and suffice.
+// of so many chunks reach, which are few and suffice. For top_p its bins are equally wide: of a row in which no token stands
+// out, most floats in the range are near zero and most tokens are not, so that bins of equally many floats would have
+// all threads wait for a few of them.
 #include "logits.metal"
 
 constexpr constant int BINS = 1024;
@@ -15,6 +17,29 @@ constexpr constant float PART = 4096.0f;
 METAL_FUNC uint search_from(int attempt, float high, uint least) {
   uint from = attempt == 0 ? order_of(high - 8.0f) : (attempt == 1 ? order_of(high - 16.0f) : 0u);
   return metal::max(from, least);
+}
+
+constexpr constant float EVEN = 128.0f;    // equally wide bins in a unit: 1024 in the 8 that an attempt looks at
+
+// Which of these bins v is in, counted from the top of the attempt's range. Rounded but once, for a power of two: the same
+// wherever it is computed, and never less for a smaller v.
+METAL_FUNC uint even_bin(float v, float largest, int attempt) {
+  float place = metal::clamp((largest - v) * EVEN - float(attempt * BINS), 0.0f, float(BINS - 1));
+  return metal::min(uint(place), uint(BINS - 1));        // of a NaN, too
+}
+
+// The order of the smallest value from `low` to `upto` whose bin is at most `bin`; past `upto` where there is none.
+METAL_FUNC uint even_edge(uint bin, uint low, uint upto, float largest, int attempt) {
+  uint end = upto + 1u;
+  while (low < end) {
+    uint middle = low + (end - low) / 2u;
+    if (even_bin(value_of(middle), largest, attempt) <= bin) {
+      end = middle;
+    } else {
+      low = middle + 1u;
+    }
+  }
+  return low;
 }
 
 // One of 32 chunks from `base` on is this lane's: which ones' largest logit reaches `least`.
@@ -37,10 +62,10 @@ METAL_FUNC void tally_chunks(uint low, uint high, int shift, threadgroup float* 
   }
 }
 
-// The same of the tokens.
+// The same of the tokens; even: in equally wide bins.
 template <int V, int VALUES, int SIMDS, bool PENALTIES, bool BIAS, bool MASK, typename K>
 METAL_FUNC void tally(thread const K& tokens, thread const Shaping& shaping, bool by_count, uint low, uint high,
-                      int shift, float largest, threadgroup float* highs, threadgroup atomic_uint* bins, uint lane,
+                      int shift, bool even, int attempt, float largest, threadgroup float* highs, threadgroup atomic_uint* bins, uint lane,
                       uint simd) {
   constexpr int N = (V + 32 * VALUES - 1) / (32 * VALUES);
   for (uint base = 0; base < uint(N); base += 32 * SIMDS) {
@@ -55,7 +80,7 @@ METAL_FUNC void tally(thread const K& tokens, thread const Shaping& shaping, boo
       for (int i = 0; i < VALUES; i++) {
         uint order = order_of(v[i]);
         if (order >= low && order <= high && v[i] > -INFINITY) {
-          uint bin = (order - low) >> shift;
+          uint bin = even ? BINS - 1 - even_bin(v[i], largest, attempt) : (order - low) >> shift;
           if (by_count) {
             atomic_fetch_add_explicit(&bins[bin], 1u, memory_order_relaxed);
           } else {
@@ -103,6 +128,7 @@ METAL_FUNC uint threshold(thread const K& tokens, thread const Shaping& shaping,
   uint upto = order_of(largest);
   float above = 0.0f;                                    // what is larger than upto
   bool searching = true;
+  bool even = !by_count;                                 // this round's bins
   reached = 0.0f;
   while (searching) {
     int shift = metal::max(0, 22 - int(metal::clz(upto - low)));
@@ -114,7 +140,7 @@ METAL_FUNC uint threshold(thread const K& tokens, thread const Shaping& shaping,
       tally_chunks<N, SIMDS>(low, upto, shift, highs, bins, lane, simd);
     } else {
       tally<V, VALUES, SIMDS, PENALTIES, BIAS, MASK>(
-          tokens, shaping, by_count, low, upto, shift, largest, highs, bins, lane, simd);
+          tokens, shaping, by_count, low, upto, shift, even, attempt, largest, highs, bins, lane, simd);
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float more[PER];
@@ -144,6 +170,7 @@ METAL_FUNC uint threshold(thread const K& tokens, thread const Shaping& shaping,
       upto = low - 1u;
       searching = low > least;
       attempt++;
+      even = !by_count && attempt < 2;
       low = search_from(attempt, largest, least);
     } else {
       if (rank == hit) {
@@ -152,9 +179,16 @@ METAL_FUNC uint threshold(thread const K& tokens, thread const Shaping& shaping,
       threadgroup_barrier(mem_flags::mem_threadgroup);
       above = values[0];
       reached = above + held(by_count, bins, BINS - 1 - hit);
-      low += (BINS - 1 - hit) << shift;
-      upto = metal::min(upto, low + ((1u << shift) - 1u));
-      searching = shift > 0 && !ROUGH;
+      if (even) {
+        upto = hit > 0u ? even_edge(hit - 1u, low, upto, largest, attempt) - 1u : upto;
+        low = even_edge(hit, low, upto, largest, attempt);
+        searching = low < upto;
+        even = false;
+      } else {
+        low += (BINS - 1 - hit) << shift;
+        upto = metal::min(upto, low + ((1u << shift) - 1u));
+        searching = shift > 0 && !ROUGH;
+      }
       threadgroup_barrier(mem_flags::mem_threadgroup);
     }
   }
