@@ -145,7 +145,7 @@ class Smelt:
         while sequence.submitted < 2:
             self.scheduler.tick()
         scheduler, sampler = self.scheduler, Sampler([sequence], self.vocab)
-        mx.eval([array for array in vars(sampler.parameters).values() if array is not None])  # once a batch, not a step
+        mx.eval(list(sampler.given.values()))  # once a batch, not a step
         tokens, step = scheduler.tokens[:, None], scheduler.memory.step([sequence.row], 1)
         drawn, pieces = self.drawn(scheduler.traced, sampler, tokens, step)
         found = dispatches([*drawn, *(piece for each in pieces for piece in each), *scheduler.memory.arrays])

@@ -74,6 +74,8 @@ def drafted(rows: Seq[Sequence], fixed: bool, assistant: Assistant | None = None
 
     fixed  steps of as many rows, drafted alike, are equally wide, so that few shapes are compiled
     """
+    if not any([s.speculation for s in rows]):
+        return None
     most = positions() // len(rows) - 1
     if most < 1:
         return None

@@ -109,6 +109,7 @@ class Sampler:
         self.sequences, self.vocab = sequences, vocab
         self.plan = plan_of([s.sampling for s in sequences])
         self.parameters = parameters_of(sequences, vocab, self.plan)
+        self.given = {name: array for name, array in vars(self.parameters).items() if array is not None}
         self.positions = Growing()
         self.history = None
         if self.plan.penalties:

@@ -163,7 +163,7 @@ class Scheduler:
         if self.sampler is None or self.sampler.sequences != rows:
             self.compose(rows)
         traced = self.traced.worthwhile
-        self.submit(rows, drafted(rows, traced, self.assistant) if self.model.traceable else None)
+        self.submit(rows, drafted(rows, traced, self.assistant) if self.model.traceable else None, traced)
         for sequence in rows:
             sequence.paths.rows = max(sequence.paths.rows, len(rows))
             sequence.paths.traced_steps += traced
@@ -171,7 +171,7 @@ class Scheduler:
         if self.steps % CLEAR_EVERY == 0:
             mx.clear_cache()
 
-    def submit(self, rows: list[Sequence], round: Round | None) -> None:
+    def submit(self, rows: list[Sequence], round: Round | None, traced: bool) -> None:
         tokens, width = self.tokens[:, None], 1
         if round:
             self.assist(rows, round)
@@ -179,7 +179,7 @@ class Scheduler:
         step = self.memory.step([s.row for s in rows], width, keep=width > 1)
         if any(s.waits(width - 1) for s in rows):
             self.draw(rows, self.logits(tokens, step), round)
-        elif self.traced.worthwhile:
+        elif traced:
             self.expect(rows, self.sampler, *self.traced(self.sampler, tokens, step), round)
         else:
             self.expect_of(rows, self.sampler, self.sampler(self.logits(tokens, step)), round)

@@ -81,7 +81,7 @@ class TracedStep:
     def drawing(sampler: Sampler) -> dict:
         return {
             "draw": sampler.position(),
-            "parameters": {name: value for name, value in vars(sampler.parameters).items() if value is not None},
+            "parameters": sampler.given,
             "history": {} if sampler.history is None else vars(sampler.history),
         }
 
