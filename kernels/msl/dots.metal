@@ -4,10 +4,6 @@
 // apart from its arithmetic, so that those of the next step can be on their way meanwhile.
 #include "packed.metal"
 
-// What BITS < 16 adds to every value read: see `number`.
-template <int BITS>
-METAL_FUNC constexpr float base_of() { return BITS == 4 ? 16.0f : 256.0f; }
-
 // Value i of a step: of packed ones BASE + q.
 template <int BITS, typename T, int W>
 METAL_FUNC float value_of(thread uint (&words)[W], int i) {
@@ -37,20 +33,14 @@ METAL_FUNC void load_step(const device P* w, const device T* scales, const devic
   }
 }
 
-// acc += factor * (rows . v). In float32 every weight is scaled by itself: BASE times the sum of v would show.
+// acc += factor * (rows . v). In float32 every weight is scaled by itself: the bases' part of the sum would show.
 template <int BITS, typename T, int ROWS, int V, int W>
 METAL_FUNC void add_step(thread uint (&words)[ROWS][W], thread float (&scale)[ROWS], thread float (&zero)[ROWS],
                          thread float (&v)[V], float factor, thread float (&acc)[ROWS]) {
   constexpr bool packed = BITS < 16;
   constexpr bool factored = packed && !metal::is_same_v<T, float>;
-  constexpr float base = base_of<BITS>();
   float total = 0.0f;
-  if (factored) {
-#pragma unroll
-    for (int i = 0; i < V; i++) {
-      total += v[i];
-    }
-  }
+  float bases = factored ? bases_of<BITS>(v, total) : 0.0f;
 #pragma unroll
   for (int r = 0; r < ROWS; r++) {
     float dot = 0.0f;
@@ -58,12 +48,12 @@ METAL_FUNC void add_step(thread uint (&words)[ROWS][W], thread float (&scale)[RO
     for (int i = 0; i < V; i++) {
       float weight = value_of<BITS, T>(words[r], i);
       if (packed && !factored) {
-        weight = metal::fma(scale[r], weight - base, zero[r]);
+        weight = metal::fma(scale[r], weight - base_of<BITS>(i), zero[r]);
       }
       dot = metal::fma(weight, v[i], dot);
     }
     if (factored) {
-      dot = metal::fma(scale[r], dot, metal::fma(-base, scale[r], zero[r]) * total);
+      dot = metal::fma(scale[r], dot - bases, zero[r] * total);
     }
     acc[r] = metal::fma(factor, dot, acc[r]);
   }

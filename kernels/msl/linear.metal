@@ -6,9 +6,9 @@
 // x [M, K]; w [R, K] packed or plain; scales and biases [2, R, K / GROUP]; bias [R]; gain [K]; residual [M, O]; y [M, O].
 // R = 2 O where gated (rows of W: gates, then ups), else O. BITS 4, 8: packed; 16, 32: plain, of type T.
 //
-// A packed value q is read as BASE + q (packed.metal); BASE goes where the quantisation bias goes: times the sum of x.
-// That sum cancels, by a few bits: in float32, where they would show, every weight is scaled by itself. The norm's
-// 1 / rms is a factor of the whole row: it is applied last.
+// A packed value q is read as BASE + q (packed.metal); what the bases add to a sum of products is taken off it. That costs
+// some bits of the sum: in float32, where they would show, every weight is scaled by itself. The norm's 1 / rms is a
+// factor of the whole row: it is applied last.
 #include "packed.metal"
 #include "activation.metal"
 
@@ -32,7 +32,6 @@ METAL_FUNC void load_weights(P w, size_t row, int k, int K, thread float (&to)[V
   constexpr int V = VALUES;
   constexpr bool PACKED = BITS < 16;
   constexpr bool GATED = ACT == 1 || ACT == 2;
-  constexpr float BASE = BITS == 4 ? 16.0f : 256.0f;
   constexpr bool FACTORED = PACKED && !metal::is_same_v<T, float>; // the scale is applied to sums, not to weights
   constexpr int PER_SIMD = GATED ? ROWS / 2 : ROWS;                // outputs of a simdgroup
   constexpr int SETS = SIMDS / SPLIT;                              // sets of rows in a threadgroup
@@ -65,18 +64,18 @@ METAL_FUNC void load_weights(P w, size_t row, int k, int K, thread float (&to)[V
   for (int k = (part * 32 + lane) * V; k < K; k += SPLIT * 32 * V) {
     float weights[ROWS][V];
     float scale[ROWS];
-    float shift[ROWS];
+    float zero[ROWS];
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
       load_weights<BITS, V, T>(w, rows[r], k, K, weights[r]);
       if (PACKED) {
         size_t g = rows[r] * (K / GROUP) + k / GROUP;
         scale[r] = float(scales[g]);
-        shift[r] = metal::fma(-BASE, scale[r], float(biases[g]));
+        zero[r] = float(biases[g]);
         if (!FACTORED) {
 #pragma unroll
           for (int i = 0; i < V; i++) {
-            weights[r][i] = metal::fma(scale[r], weights[r][i] - BASE, float(biases[g]));
+            weights[r][i] = metal::fma(scale[r], weights[r][i] - base_of<BITS>(i), zero[r]);
           }
         }
       }
@@ -97,10 +96,7 @@ METAL_FUNC void load_weights(P w, size_t row, int k, int K, thread float (&to)[V
         }
       }
       float total = 0.0f;
-#pragma unroll
-      for (int i = 0; i < V; i++) {
-        total += v[i];
-      }
+      float bases = FACTORED ? bases_of<BITS>(v, total) : 0.0f;
 #pragma unroll
       for (int r = 0; r < ROWS; r++) {
         float dot = FACTORED ? 0.0f : acc[m][r];
@@ -108,7 +104,7 @@ METAL_FUNC void load_weights(P w, size_t row, int k, int K, thread float (&to)[V
         for (int i = 0; i < V; i++) {
           dot = metal::fma(weights[r][i], v[i], dot);
         }
-        acc[m][r] = FACTORED ? metal::fma(scale[r], dot, metal::fma(shift[r], total, acc[m][r])) : dot;
+        acc[m][r] = FACTORED ? metal::fma(scale[r], dot - bases, metal::fma(zero[r], total, acc[m][r])) : dot;
       }
     }
   }

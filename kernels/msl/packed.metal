@@ -115,12 +115,29 @@ METAL_FUNC float element(thread uint (&words)[N], int i) {
   return float(i % 2 ? pair.y : pair.x);
 }
 
-// Value i of a word as the float BASE + q: bits of its mantissa are set, without arithmetic.
+// What is added to value i of a word as `number` reads it.
+template <int BITS>
+METAL_FUNC constexpr float base_of(int i) { return BITS == 4 && i % 2 ? 16.0f : 256.0f; }
+
+// Value i of a word as the float BASE + q: bits of its mantissa are set, without arithmetic. Of 4 bits, neighbours have
+// another base each, so that one shift brings both where they are set.
 template <int BITS>
 METAL_FUNC float number(uint word, int i) {
-  constexpr int place = BITS == 4 ? 19 : 15;
-  constexpr uint base = BITS == 4 ? 0x41800000u : 0x43800000u;  // 16 or 256
-  constexpr uint mask = (BITS == 4 ? 15u : 255u) << place;
-  int shift = place - BITS * i;
-  return as_type<float>(((shift < 0 ? word >> -shift : word << shift) & mask) | base);
+  constexpr uint mask = BITS == 4 ? 15u : 255u;
+  int apart = BITS == 4 ? i % 2 * 4 : 0;
+  int shift = 15 + apart - BITS * i;
+  uint moved = shift < 0 ? word >> -shift : word << shift;
+  return as_type<float>(masked_or(moved, mask << (15 + apart), apart ? 0x41800000u : 0x43800000u));
+}
+
+// What the bases add to the sum of numbers times v; total: the sum of v.
+template <int BITS, int V>
+METAL_FUNC float bases_of(thread float (&v)[V], thread float& total) {
+  float sums[2] = {0.0f, 0.0f};
+#pragma unroll
+  for (int i = 0; i < V; i++) {
+    sums[i % 2] += v[i];
+  }
+  total = sums[0] + sums[1];
+  return metal::fma(base_of<BITS>(0), sums[0], base_of<BITS>(1) * sums[1]);
 }
