@@ -17,7 +17,7 @@ import numpy as np
 
 from ..kernels import cuda, experts_kernel, launch
 from ..kernels.experts import experts
-from ..kernels.linear import Weight
+from ..kernels.linear import Weight, with_gain
 from ..kernels.norm import Norm
 from ..kernels.router import Routed, Routing, route
 from .chain import compared, needs_a_gpu, options, random_bits, report
@@ -62,9 +62,10 @@ def stack(count: int, outputs: int, width: int, bits: int, group: int, dtype) ->
 class Case:
     def __init__(self, shape: Shape, bits: int, group: int, dtype=mx.bfloat16):
         self.shape = shape
-        self.up = stack(shape.count, (2 if shape.glu else 1) * shape.inner, shape.width, bits, group, dtype)
-        self.down = stack(shape.count, shape.width, shape.inner, bits, group, dtype)
         self.norm = Norm(mx.random.uniform(0.5, 1.5, (shape.width,)).astype(dtype), 1e-6)
+        up = stack(shape.count, (2 if shape.glu else 1) * shape.inner, shape.width, bits, group, dtype)
+        self.up = with_gain(up, self.norm)
+        self.down = stack(shape.count, shape.width, shape.inner, bits, group, dtype)
         self.x = mx.random.normal((8, shape.width), dtype)
         self.logits = mx.random.normal((8, shape.count), dtype)
         order = mx.argsort(mx.random.uniform(shape=(CALLS, 8, shape.count)), axis=-1)

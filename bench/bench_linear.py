@@ -24,7 +24,7 @@ import numpy as np
 
 from ..kernels import cubins, cuda, launch, linear_kernel, workspace
 from ..kernels.cuda_driver import Graph, Launcher, Memory, raw
-from ..kernels.linear import Weight
+from ..kernels.linear import Weight, with_gain
 from ..kernels.norm import Norm
 from . import kernels_cuda as device
 
@@ -68,11 +68,12 @@ class Case:
         words = rng.integers(0, 2**32, (shape.rows, shape.width * bits // 32), np.uint32)
         groups = (shape.rows, shape.width // group)
         scale = rng.uniform(0.5, 1.5, groups) / (2**bits * shape.width**0.5)
-        self.weight = Weight.quantized(
+        weight = Weight.quantized(
             mx.array(words), mx.array(scale).astype(dtype), mx.array(-(2 ** (bits - 1)) * scale).astype(dtype),
             group_size=group, bits=bits,
         )  # fmt: skip
         self.norm = Norm(mx.array(rng.uniform(0.5, 1.5, shape.width)).astype(dtype), 1e-6) if shape.norm else None
+        self.weight = with_gain(weight, self.norm) if self.norm else weight
         self.x = mx.array(rng.normal(size=(8, shape.width))).astype(dtype)
         self.residual = mx.array(rng.normal(size=(8, shape.outputs))).astype(dtype) if shape.residual else None
         self.copies = max(2, -(-(megabytes << 20) // shape.bytes(bits, group)))
@@ -104,8 +105,7 @@ class Case:
             x, shape = Memory.of(raw(self.x)), self.shape
             packed = {"w": self.weight.weight, "scales": self.weight.scaling}
             once = {
-                "x": x, "bias": x, "gain": Memory.of(raw(self.norm.weight)) if self.norm else x,
-                "residual": x if self.residual is None else Memory.of(raw(self.residual)),
+                "x": x, "bias": x, "gain": x, "residual": x if self.residual is None else Memory.of(raw(self.residual)),
                 "mail": Memory.of(np.full(1 << 20, workspace.EMPTY, np.uint32)),  # more places than any shape needs
                 "after": x, "y": Memory.of(np.zeros((8, shape.outputs), np.uint32)),
             }  # fmt: skip

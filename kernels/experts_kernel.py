@@ -95,12 +95,14 @@ def hidden(x, words, up, act, norm, outputs, lane) -> mx.array:
     top, width, pairs = words.shape[-1], x.shape[-1], words.size // 2
     knobs = chosen_knobs("experts", up, x.dtype, width, up.weight.shape[1], top)
     each = knobs["rows"] // (2 if ACTS[act] in (1, 2) else 1) * knobs["simds"]
+    behind = up.ends_in(norm)
+    gain = None if norm is None or behind else norm.weight
     (h,) = UP(
-        [x, words, up.weight, *(x if a is None else a for a in (up.scaling, up.bias, norm and norm.weight))],
+        [x, words, up.weight, *(x if a is None else a for a in (up.scaling, up.bias, gain))],
         [((pairs // top, top * outputs), x.dtype)],
         template={
             **matrix_of(up, x.dtype, width, outputs, top), "ACT": ACTS[act], "NORM": norm is not None,
-            "EPS": float_bits(norm.eps if norm else 0.0), "BIAS": up.bias is not None, "LANE": lane, **capitals(knobs),
+            "BEHIND": behind, "EPS": float_bits(norm.eps if norm else 0.0), "BIAS": up.bias is not None, "LANE": lane, **capitals(knobs),
         },
         groups=(-(-outputs // each), pairs, 1),
         threads=32 * knobs["simds"],

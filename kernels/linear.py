@@ -10,6 +10,7 @@ x [..., D]; W [O, D]; result [..., O], or [..., O/2] with `glu`, in x's dtype. W
 packs it (affine of 2, 3, 4, 5, 6 or 8 bits, mxfp4, mxfp8, nvfp4).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -36,8 +37,10 @@ class Weight:
     scaling      [2, O, D / group_size], scales and then biases, for mode "affine"; [1, O, D / group_size] for other
                  modes, which have no biases; None when plain
     bias         [O], added to the product; else None
+    gain         [D], the weight of the norm that x always comes from; scaling is flat then, and ends in a copy of it:
+                 see `with_gain`
 
-    Scales and biases are one array because every array costs the host time at every launch.
+    What goes together is one array because every array costs the host time at every launch.
     """
 
     weight: mx.array
@@ -46,6 +49,7 @@ class Weight:
     group_size: int = 0
     bits: int = 0
     mode: str = "affine"
+    gain: mx.array | None = None
 
     @classmethod
     def quantized(cls, weight, scales, biases=None, *, group_size, bits, mode="affine", bias=None) -> "Weight":
@@ -63,13 +67,28 @@ class Weight:
 
     @property
     def scales(self) -> mx.array | None:
-        """[O, D / group_size]: a view, which scaling[0] would not be."""
-        return self.scaling[:1].squeeze(0) if self.packed else None
+        """[O, D / group_size]"""
+        return self._table(0) if self.packed else None
 
     @property
     def biases(self) -> mx.array | None:
         """Like scales, for mode "affine"; else None."""
-        return self.scaling[1:].squeeze(0) if self.packed and len(self.scaling) == 2 else None
+        return self._table(1) if self.packed and self.mode == "affine" else None
+
+    def _table(self, i: int) -> mx.array:
+        """A view, which scaling[i] would not be."""
+        if self.gain is None:
+            return self.scaling[i : i + 1].squeeze(0)
+        size = math.prod(self.table_shape)
+        return self.scaling[i * size : (i + 1) * size].reshape(self.table_shape)
+
+    @property
+    def table_shape(self) -> tuple[int, ...]:
+        return (*self.weight.shape[:-1], self.weight.shape[-1] * 32 // (self.bits * self.group_size))
+
+    def ends_in(self, norm: Norm | None) -> bool:
+        """Whether scaling ends in this norm's weight."""
+        return norm is not None and self.gain is not None and norm.weight is self.gain
 
     @property
     def arrays(self) -> list[mx.array]:
@@ -156,7 +175,10 @@ def after(weight: Weight, x: mx.array) -> Weight:
 
 def as_float32(weight: Weight) -> Weight:
     """The same matrix with float32 scales, which the CPU's float32 product needs. Floating scales only are affine's."""
-    return replace(weight, scaling=weight.scaling.astype(mx.float32)) if weight.mode == "affine" else weight
+    if weight.mode != "affine":
+        return weight
+    weight = without_gain(weight)
+    return replace(weight, scaling=weight.scaling.astype(mx.float32))
 
 
 def unpack(weight: Weight) -> mx.array:
@@ -184,6 +206,7 @@ def cpu_unpack(weight: Weight) -> mx.array:
 
 def rows_of(weight: Weight, rows: slice | mx.array) -> Weight:
     """Some of the matrix's rows, or the matrices of some experts; the additive bias stays behind."""
+    weight = without_gain(weight)
     scaling = weight.scaling[:, rows] if weight.packed else None
     return replace(weight, weight=weight.weight[rows], scaling=scaling, bias=None)
 
@@ -192,6 +215,32 @@ def pack(matrix: mx.array, group_size: int = 64, bits: int = 4, mode: str = "aff
     """Quantise a plain [O, D] as mx.quantize does."""
     spec = {"group_size": group_size, "bits": bits, "mode": mode}
     return Weight.quantized(*mx.quantize(matrix, **spec), **spec)
+
+
+ALIGNED = 8  # values: so many, of any float type, are 16 bytes or more, the longest load
+
+
+def with_gain(weight: Weights, norm: Norm) -> Weights:
+    """The same with a copy of the norm's weight behind the biases, from the next multiple of ALIGNED on: linear(x, W, norm=norm)
+    launches with an array less. Where the types differ, or there are no biases, it is the same.
+    """
+    if isinstance(weight, tuple) or not can_end_in(weight, norm):
+        return weight
+    gap = mx.zeros((-weight.scaling.size % ALIGNED,), norm.weight.dtype)
+    return replace(weight, scaling=mx.concatenate([weight.scaling.flatten(), gap, norm.weight]), gain=norm.weight)
+
+
+def can_end_in(weight: Weight, norm: Norm) -> bool:
+    affine = weight.packed and weight.mode == "affine" and weight.gain is None
+    return affine and norm.weight is not None and norm.weight.dtype == weight.scaling.dtype
+
+
+def without_gain(weight: Weight) -> Weight:
+    """The same with scales and biases alone: a view of them."""
+    if weight.gain is None:
+        return weight
+    shape = (2, *weight.table_shape)
+    return replace(weight, scaling=weight.scaling[: math.prod(shape)].reshape(shape), gain=None)
 
 
 def can_join(weights: list[Weight]) -> bool:

@@ -23,7 +23,7 @@ from .linear_bytes import MAX_ROWS, unit_of
 ACTS = {None: 0, "silu": 1, "gelu_tanh": 2, "relu2": 3}  # as activation.metal numbers them
 FLOATS = (mx.float16, mx.bfloat16, mx.float32)
 
-INPUTS = ("x", "w", "scales", "bias", "gain", "residual")  # scales: the biases follow them
+INPUTS = ("x", "w", "scales", "bias", "gain", "residual")  # scales: the biases follow them, and the gain may
 SENT = ("mail", "after")
 LANES, TILES = (launch.Kernel(name, INPUTS, ("y",), optional=INPUTS[2:]) for name in ("linear", "linear_tiles"))
 BYTES = launch.Kernel("linear_bytes", INPUTS + SENT, ("y",), written=("mail",), optional=(*INPUTS[2:], *SENT))
@@ -79,17 +79,18 @@ def fused(x, weight, norm, residual, glu, act) -> mx.array:
     outputs, count = rows // 2 if gated else rows, x.size // width
     bits = weight.bits if weight.packed else 8 * x.dtype.size
     group = weight.group_size if weight.packed else width
+    behind = weight.ends_in(norm)
     knobs = chosen_knobs(bits, group, width, rows, gated, x.dtype, count)
     kernel = KERNELS[knobs["kernel"]]
     letters = workspace.current(x).letters if knobs.get("together", 1) > 1 else None
     template = {
         "T": x.dtype, "M": count, "K": width, "O": outputs, "BITS": bits, "GROUP": group,
-        "ACT": ACTS[glu or act], "NORM": norm is not None, "EPS": float_bits(norm.eps if norm else 0.0),
+        "ACT": ACTS[glu or act], "NORM": norm is not None, "BEHIND": behind, "EPS": float_bits(norm.eps if norm else 0.0),
         "BIAS": weight.bias is not None, "RESIDUAL": residual is not None,
         **{name.upper(): value for name, value in knobs.items() if name != "kernel"},
     }  # fmt: skip
     w = weight.weight if weight.packed or kernel is LANES else weight.weight.view(mx.uint32)
-    given = [w, weight.scaling, weight.bias, norm and norm.weight, residual]
+    given = [w, weight.scaling, weight.bias, None if norm is None or behind else norm.weight, residual]
     if kernel is BYTES:
         template["STAGED"] = linear_bytes.staged(knobs, bits, group, width, outputs, gated, count)
         given += letters.room(linear_bytes.letters(knobs, outputs, gated, count)) if letters else [None, None]

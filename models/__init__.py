@@ -40,12 +40,14 @@ def load(folder: Path, progress: Callable[[int, int], None] | None = None):
     Raises CheckpointError for an unsupported architecture, and for weights that do not match it.
     """
     from . import checkpoint
+    from .gains import decoder_with_gains
 
     config = checkpoint.read_config(folder)
     family = family_of(config)
     tensors = checkpoint.load(folder)
     model = family.build(checkpoint.text_config(config), tensors)
     tensors.close()
+    model = decoder_with_gains(model)
     read(model, progress)
     return model
 

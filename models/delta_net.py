@@ -53,6 +53,8 @@ class DeltaNet:
     norm: Norm
     state: Recurrent
 
+    norms = {"into": None}
+
     def __call__(self, x, step, norm, residual=None, last=False):
         s = self.shape
         row = linear(x, self.into, norm=norm)

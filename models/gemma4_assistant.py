@@ -21,6 +21,7 @@ from ..kernels.norm import Norm, rms_norm
 from ..kernels.pages import Pages
 from . import DRAFTERS, checkpoint, gemma4, rope
 from .checkpoint import CheckpointError, Tensors
+from .gains import with_gains
 from .gemma4_parts import Block, DenseBesideExperts, SharedAttention
 from .llama import mlp
 from .parts import Decoder, arrays_of
@@ -60,6 +61,8 @@ class Drafter:
     clusters: Clusters | None
     block: int
     pays: bool
+
+    norms = {"blocks": None}
 
     def __call__(self, tokens: mx.array, hidden: mx.array, step: Step, count: int) -> mx.array:
         """tokens [B], the newest; hidden [B, 1, D] of the tokens before them, before the target's last norm ->
@@ -107,6 +110,7 @@ def load(folder: Path, target: Decoder, block: int | None = None) -> Drafter:
     tensors = checkpoint.load(folder)
     drafter = build(config, tensors, target, block or block_of(target))
     tensors.close()
+    drafter = with_gains(drafter)
     mx.eval(drafter.arrays)
     return drafter
 

@@ -34,6 +34,8 @@ class SharedAttention:
     pages: Pages
     q_norm: Norm | None = None
 
+    norms = {"q": None}
+
     def __call__(self, x, step, norm, residual=None, last=False):
         x = tail(x, last)
         skipped = step.new - x.shape[1]  # the blocks after the last that writes are only given what is asked for
@@ -103,6 +105,8 @@ class DenseBesideExperts:
     experts: Experts
     experts_norm: Norm
     experts_post_norm: Norm
+
+    norms = {"mlp": None, "router": "router_norm", "experts": "experts_norm"}
 
     def __call__(self, x: mx.array, norm: Norm) -> mx.array:
         dense = rms_norm(self.mlp(x, norm=norm), self.mlp_post_norm)

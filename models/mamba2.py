@@ -53,6 +53,8 @@ class Mamba2:
     norm: Norm
     state: Recurrent
 
+    norms = {"into": None}
+
     def __call__(self, x, step, norm, residual=None, last=False):
         s = self.shape
         gate, mixed, dt = split(linear(x, self.into, norm=norm), [s.width, s.conv_width, s.heads])

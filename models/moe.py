@@ -28,6 +28,8 @@ class Router:
     scale: mx.array | None = None
     more: int = 0
 
+    norms = {"weight": None}
+
     def __call__(self, x, norm=None) -> Routed:
         """x [..., D] -> indices and weights [..., K]"""
         return self.chosen(linear(x, self.weight, norm=norm))[0]
@@ -46,6 +48,8 @@ class Experts:
     down: Weight
     glu: str | None = "silu"
     act: str | None = None
+
+    norms = {"up": None}
 
     def __call__(self, x, routed, norm=None, residual=None, beside=None):
         return experts(
@@ -66,6 +70,8 @@ class Moe:
     experts: Experts
     shared: Mlp | None = None
     shared_gate: Weight | None = None
+
+    norms = {"router": None, "experts": None, "shared": None, "shared_gate": None}
 
     def __call__(self, x, norm: Norm | None, residual=None):
         routed, rest = self.router.chosen(linear(x, self.router.weight, norm=norm))

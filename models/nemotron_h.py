@@ -97,6 +97,8 @@ class MixerBlock:
     mixer: Mixer
     norm: Norm
 
+    norms = {"mixer": "norm"}
+
     def __call__(self, x, step, last=False):
         return self.mixer(x, step, norm=self.norm, residual=tail(x, last), last=last)
 
@@ -113,6 +115,8 @@ class MlpBlock:
     norm: Norm
     states: tuple = ()
 
+    norms = {"mlp": "norm"}
+
     def __call__(self, x, step, last=False):
         x = tail(x, last)
         return self.mlp(x, norm=self.norm, residual=x)
@@ -127,6 +131,8 @@ class LatentMoe:
     enter: Weight
     leave: Weight
     shared: Mlp | None
+
+    norms = {"enter": None, "router": None, "shared": None}
 
     def __call__(self, x, norm, residual=None):
         y = self.experts(linear(x, self.enter, norm=norm), self.router(x, norm))

@@ -55,6 +55,8 @@ class Attention:
     v_norm: Norm | None = None
     gated: bool = False
 
+    norms = {"qkv": None}  # see gains.py
+
     def __call__(self, x, step, norm, residual=None, last=False):
         qkv = linear(x, self.qkv, norm=norm)
         if self.gated:
@@ -82,6 +84,8 @@ class Mlp:
     glu: str | None = None
     act: str | None = None
 
+    norms = {"gate_up": None}
+
     def __call__(self, x, norm, residual=None):
         return linear(linear(x, self.gate_up, norm=norm, glu=self.glu, act=self.act), self.down, residual=residual)
 
@@ -94,6 +98,8 @@ class PreNormBlock:
     mlp: Mlp
     mixer_norm: Norm
     mlp_norm: Norm
+
+    norms = {"mixer": "mixer_norm", "mlp": "mlp_norm"}
 
     def __call__(self, x, step, last=False):
         x = self.mixer(x, step, norm=self.mixer_norm, residual=tail(x, last), last=last)
@@ -114,6 +120,8 @@ class SandwichBlock:
     mixer_post_norm: Norm
     mlp_norm: Norm
     mlp_post_norm: Norm
+
+    norms = {"mixer": "mixer_norm", "mlp": "mlp_norm"}
 
     def __call__(self, x, step, last=False):
         x = add_norm(tail(x, last), self.mixer(x, step, norm=self.mixer_norm, last=last), self.mixer_post_norm)
@@ -145,6 +153,8 @@ class Decoder:
     per_layer: Callable[[mx.array, mx.array], mx.array] | None = None
     lookup: mx.array | None = None
     drafter: Any = None
+
+    norms = {"blocks": None, "head": "norm"}
 
     def __call__(
         self, tokens: mx.array, step: Step, last: bool = False, embeddings: mx.array | None = None
@@ -240,6 +250,8 @@ def arrays_of(part) -> list[mx.array]:
     """Every array inside a (nested) dataclass of parts."""
     if isinstance(part, mx.array):
         return [part]
+    if isinstance(part, Weight):
+        return part.arrays
     if isinstance(part, (tuple, list)):
         return [array for item in part for array in arrays_of(item)]
     if hasattr(part, "__dataclass_fields__"):

@@ -25,6 +25,8 @@ class ShortConv:
     bias: mx.array | None
     state: Recurrent
 
+    norms = {"into": None}
+
     def __call__(self, x, step, norm, residual=None, last=False):
         before = self.state.read(step)["conv"]
         y, after, trail = gated_short_conv(linear(x, self.into, norm=norm), before, self.taps, self.bias, step.keep)

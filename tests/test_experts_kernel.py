@@ -10,7 +10,7 @@ from msl.inputs import handed_over
 from smelt.kernels import experts_kernel, launch
 from smelt.kernels.columns import Columns
 from smelt.kernels.experts import experts, reference
-from smelt.kernels.linear import Weight, as_float32, pack, unpack
+from smelt.kernels.linear import Weight, as_float32, pack, unpack, with_gain
 from smelt.kernels.norm import Norm
 from smelt.kernels.router import Routed, Routing, route
 from test_linear_kernel import ACT
@@ -121,6 +121,20 @@ def test_only_what_there_is_is_handed_over_and_a_packed_stack_is_two_inputs(bits
     assert first["routed"] is second["routed"]
     for found, weight in ((first, problem.up), (second, problem.down)):
         assert found["w"] is weight.weight and (bits == 16 or found["scales"] is weight.scaling)
+
+
+@pytest.mark.parametrize("dtype", [F16, BF16, F32], ids=["f16", "bf16", "f32"])
+def test_a_gain_behind_the_scales_is_no_input_and_gives_the_same_bits(dtype):
+    problem = Problem(2, 96, 32, dtype, norm=True, bias=True)
+    plain = problem.plain()
+    with kernels_run():
+        expected = problem.fused()
+        problem.up = with_gain(problem.up, problem.norm)
+        assert mx.array_equal(problem.fused(), expected)
+    assert mx.array_equal(problem.plain(), plain)
+    with handed_over() as launched:
+        problem.fused()
+    assert set(launched[0][1]) == {"x", "routed", "w", "scales", "bias"} and launched[0][1]["scales"] is problem.up.scaling
 
 
 def test_both_take_the_one_array_that_the_router_made():

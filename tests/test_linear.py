@@ -17,7 +17,10 @@ from smelt.kernels.linear import (
     rows_of,
     stacked,
     unpack,
+    with_gain,
+    without_gain,
 )
+from smelt.kernels.norm import Norm
 
 PACKINGS = [(bits, size, "affine") for bits in (2, 3, 4, 5, 6, 8) for size in (32, 64, 128)]
 PACKINGS += [(4, 32, "mxfp4"), (8, 32, "mxfp8"), (4, 16, "nvfp4")]
@@ -75,6 +78,55 @@ def test_scales_and_biases_are_views():
     mx.eval(weight.arrays)
     views = [weight.scales, weight.biases]
     assert dispatches(views).total() == 0 and all(view.shape == (64, 16) for view in views)
+
+
+@pytest.mark.parametrize("rows", [8, 9])
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16, mx.float32], ids=str)
+@pytest.mark.parametrize("shape", [(), (3,)], ids=["matrix", "stack"])
+def test_a_gain_stands_behind_scales_and_biases_at_a_multiple_of_8(rows, dtype, shape):
+    weight, norm = pack(mx.random.normal((*shape, rows, 192)).astype(dtype)), Norm(mx.random.normal((192,)).astype(dtype), 1e-6)
+    found, start = with_gain(weight, norm), -(-weight.scaling.size // 8) * 8
+    assert found.scaling.shape == (start + 192,) and mx.array_equal(found.scaling[start:], norm.weight)
+    assert found.ends_in(norm) and not found.ends_in(None) and not found.ends_in(Norm(norm.weight + 0, 1e-6))
+    assert not weight.ends_in(norm) and not weight.ends_in(Norm(None, 1e-6))
+    arrays = [weight.weight, weight.scales, weight.biases]
+    assert same(found, arrays) and same(without_gain(found), arrays) and same(as_float32(found), [
+        arrays[0], *(a.astype(mx.float32) for a in arrays[1:])
+    ])  # fmt: skip
+    some = mx.array([1, 0, 1])
+    assert same(rows_of(found, some), [a[some] for a in arrays])
+    assert mx.array_equal(unpack(found), unpack(weight)) and found.arrays[1] is found.scaling
+
+
+def test_with_a_gain_scales_and_biases_are_views_and_there_is_no_second_copy():
+    mx.eval(norm := mx.ones((1024,)))
+    before = mx.get_active_memory()
+    weight = with_gain(pack(mx.random.normal((1024, 1024))), Norm(norm, 1e-6))
+    mx.eval(weight.arrays, weight.scales, weight.biases, without_gain(weight).scaling)
+    assert dispatches([weight.scales, weight.biases, without_gain(weight).scaling]).total() == 0
+    assert mx.get_active_memory() - before < sum(a.nbytes for a in weight.arrays) + (1 << 14)
+
+
+@pytest.mark.parametrize(
+    "weight, gain",
+    [
+        (Weight(mx.ones((8, 64))), mx.ones((64,))),
+        (pack(mx.ones((8, 64)), 32, 4, "mxfp4"), mx.ones((64,))),
+        (pack(mx.ones((8, 64))), mx.ones((64,), mx.bfloat16)),
+        (pack(mx.ones((8, 64))), None),
+        ((pack(mx.ones((8, 64))), pack(mx.ones((8, 64)), bits=8)), mx.ones((64,))),
+    ],
+    ids=["plain", "no biases", "other type", "no gain", "parts"],
+)
+def test_a_gain_stays_where_it_is_where_no_kernel_would_find_it(weight, gain):
+    assert with_gain(weight, Norm(gain, 1e-6)) is weight
+
+
+@pytest.mark.parametrize("rows", [2, 64], ids=["few rows", "many rows"])
+def test_a_product_has_the_same_bits_with_the_gain_behind_the_scales(rows):
+    x, norm = mx.random.normal((rows, 256)).astype(mx.bfloat16), Norm(mx.random.normal((256,)).astype(mx.bfloat16), 1e-6)
+    weight = pack(mx.random.normal((24, 256)).astype(mx.bfloat16))
+    assert mx.array_equal(linear(x, with_gain(weight, norm), norm=norm), linear(x, weight, norm=norm))
 
 
 def test_a_plain_matrix_has_neither():

@@ -10,7 +10,7 @@ import pytest
 from msl.accuracy import assert_accurate, kernels_run, wide
 from msl.inputs import handed_over
 from smelt.kernels import launch, linear_bytes, linear_kernel, table
-from smelt.kernels.linear import Weight, as_float32, linear, pack, reference, unpack
+from smelt.kernels.linear import Weight, as_float32, linear, pack, reference, unpack, with_gain
 from smelt.kernels.norm import Norm
 
 F16, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
@@ -117,6 +117,18 @@ def test_a_packed_matrix_is_two_inputs(force, knobs):
     assert found.keys() == wanted.keys() and all(found[name] is array for name, array in wanted.items())
 
 
+@pytest.mark.parametrize("knobs", [TILES, BYTES, LANES], ids=["tiles", "bytes", "lanes"])
+def test_a_gain_behind_the_scales_is_no_input(force, knobs):
+    force(knobs)
+    problem = Problem(2, 256, 24, BF16, norm=True)
+    w, other = with_gain(problem.weight, problem.norm), Norm(problem.norm.weight + 0, 1e-5)
+    with handed_over() as launched:
+        for norm in (problem.norm, other, None):
+            linear(problem.x, w, norm=norm)
+    behind, apart, without = ((set(found), found["scales"] is w.scaling) for _, found in launched)
+    assert behind == without == ({"x", "w", "scales"}, True) and apart == ({"x", "w", "scales", "gain"}, True)
+
+
 EPILOGUES = {
     "bias": {"bias": True},
     "norm": {"norm": True},
@@ -142,6 +154,29 @@ WIDTHS = {
 def test_every_prologue_and_epilogue(force, knobs, width, extras, dtype):
     force(knobs)
     Problem(2, width, 24, dtype, **extras).check("random")
+
+
+@pytest.mark.parametrize("knobs, width", WIDTHS.values(), ids=WIDTHS)
+@pytest.mark.parametrize("bits, glu", [(4, None), (8, "silu")])
+def test_a_gain_behind_the_scales_gives_the_same_bits(force, knobs, width, bits, glu):
+    """Of 21 rows the gain does not follow the biases at once, for it begins at a multiple of 8 values."""
+    force(knobs)
+    problem = Problem(3, width, 21, BF16, bits, norm=True, residual=True, glu=glu)
+    x, apart, other = problem.x, problem.weight, Norm(problem.norm.weight * 2, 1e-5)
+    with kernels_run():
+        expected = problem.fused()
+        problem.weight = with_gain(apart, problem.norm)
+        assert mx.array_equal(problem.fused(), expected)
+        for norm in (other, None):
+            assert mx.array_equal(linear(x, problem.weight, norm=norm), linear(x, apart, norm=norm))
+
+
+@pytest.mark.parametrize("dtype", [F32, F16], ids=["f32", "f16"])
+def test_a_gain_behind_the_scales_is_read_in_any_type(force, dtype):
+    force(LANES)
+    problem = Problem(2, 192, 21, dtype, norm=True)
+    problem.weight = with_gain(problem.weight, problem.norm)
+    problem.check()
 
 
 ODD = [

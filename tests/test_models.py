@@ -35,15 +35,29 @@ def test_float32_equals_mlx_lm(tmp_path, kind):
 
 @pytest.mark.parametrize("spec", [None, QUANTIZATIONS[0]], ids=["plain", "quantised"])
 def test_loading_needs_no_more_memory_than_the_weights(tmp_path, spec):
-    """Joined matrices are there twice while they are joined; what was never in parts is read after them."""
+    """Joined matrices are there twice while they are joined, scales three times; what was never in parts is read after them."""
     folder = checkpoints.make(
-        tmp_path, "qwen3", quantization=spec, hidden_size=256, intermediate_size=512, vocab_size=8192, num_hidden_layers=4
-    )
+        tmp_path, "qwen3", dtype=mx.float16, quantization=spec, hidden_size=512, intermediate_size=1024, vocab_size=8192,
+        num_hidden_layers=4,
+    )  # fmt: skip
     mx.reset_peak_memory()
     before = mx.get_active_memory()
     model = models.load(folder)
     weights = sum({id(array): array.nbytes for group in model.weights() for array in group}.values())
     assert mx.get_peak_memory() - before < 1.02 * weights
+
+
+def test_scales_are_in_memory_once_with_the_gains_behind_them(tmp_path):
+    folder = checkpoints.make(tmp_path, "qwen3", quantization=QUANTIZATIONS[0], hidden_size=512, intermediate_size=1024)
+    before = mx.get_active_memory()
+    model = models.load(folder)
+    weights = sum({id(array): array.nbytes for group in model.weights() for array in group}.values())
+    normed = [w for block in model.blocks for w in (block.mixer.qkv, block.mlp.gate_up)] + [model.head]
+    assert all(w.gain is not None for w in normed) and weights > 1 << 20
+    views = [view for w in normed for view in (w.scales, w.biases)]
+    mx.eval(views)
+    assert mx.get_active_memory() - before < 1.01 * weights
+    assert sum(view.nbytes for view in views) > 0.04 * weights
 
 
 EVERY_QUANTIZATION = pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from runner import Run, launches_of_traced_steps
 from smelt import models
 from smelt.engine.scheduler import Limits, Scheduler
 from smelt.engine.step import TracedStep
-from smelt.kernels import experts_kernel, launch, router_kernel
+from smelt.kernels import experts_kernel, launch, linear_kernel, router_kernel
+from smelt.models import gains
 
 SPEC = {"group_size": 32, "bits": 4, "mode": "affine"}
 ATTENTION, MIXTURE = {"linear", "self_attention"}, {"router", "experts"}
@@ -146,8 +147,22 @@ def test_a_traced_step_hands_no_array_over_twice(tmp_path, name, monkeypatch):
     counts = {kernel: set() for kernel in (router_kernel.KERNEL, experts_kernel.UP, experts_kernel.DOWN)}
     for kernel, found in launched:
         counts.get(kernel, set()).add(len(found))
-    expected = {"qwen3_moe": (1, 5, 5), "qwen3_next": (1, 5, 7), "nemotron_h": (2, 5, 5), "lfm2": (2, 5, 5)}[name]
+    expected = {"qwen3_moe": (1, 4, 5), "qwen3_next": (1, 4, 7), "nemotron_h": (2, 4, 5), "lfm2": (2, 4, 5)}[name]
     assert counts == {kernel: {count} for kernel, count in zip(counts, expected, strict=True)}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_norm_before_a_packed_matrix_is_no_input(tmp_path, name, monkeypatch):
+    """Behind its scales the gain costs no input of its own, and every launch is given what it is given otherwise."""
+    model = load(tmp_path, name)
+    monkeypatch.setattr(gains, "with_gain", lambda weight, norm: weight)
+    ours, plain = (handed_over_in_traced_steps(each, monkeypatch) for each in (model, load(tmp_path, name)))
+    normed = (*linear_kernel.KERNELS.values(), experts_kernel.UP)
+    assert [kernel for kernel, _ in ours] == [kernel for kernel, _ in plain]
+    for (kernel, found), (_, before) in zip(ours, plain, strict=True):
+        packed = kernel in normed and "scales" in before
+        assert set(found) == set(before) - ({"gain"} if packed else set())
+    assert sum(len(found) for _, found in plain) - sum(len(found) for _, found in ours) > 2 * len(model.blocks)
 
 
 def test_who_writes_to_pages_next_waits_for_a_traced_step(tmp_path, monkeypatch):

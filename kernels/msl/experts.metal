@@ -2,7 +2,7 @@
 // expert) pair by itself; experts_down.metal is the other half.
 //
 // x [N, K]; routed [2, N, TOP] as router.metal gives it; w [E, R, K] packed or plain; scales and biases [2, E, R, K / GROUP];
-// bias [E, R]; gain [K].
+// bias [E, R]; gain [K], see gain_of.
 // R = 2 O where gated (gates, then ups), else O -> h [N, TOP * O], in the order of the other half's loads: its step c of
 // LANE values is found SPAN by SPAN (16 bytes), step after step, so that its lanes read neighbouring memory.
 //
@@ -21,7 +21,9 @@
   constexpr int OUTS = GATED ? ROWS / 2 : ROWS;         // outputs of a simdgroup
   constexpr int SPAN = LANE < 16 / int(sizeof(T)) ? LANE : 16 / int(sizeof(T));
   constexpr int LATER = TOP * O / LANE;                 // steps of the other half
-  auto biases = scales + (BITS < 16 ? size_t(E) * (GATED ? 2 : 1) * O * (K / GROUP) : 0);
+  constexpr size_t TABLE = BITS < 16 ? size_t(E) * (GATED ? 2 : 1) * O * (K / GROUP) : 0;
+  auto biases = scales + TABLE;
+  auto norm_gain = gain_of<BEHIND>(scales, 2 * TABLE, gain);
 
   threadgroup float4 row[V / 4 * STRIDE];
   threadgroup float squares[SIMDS];
@@ -53,7 +55,7 @@
     load_values<4>(x + size_t(token) * K + 4 * q, v);
     if (NORM) {
       float g[4];
-      load_values<4>(gain + 4 * q, g);
+      load_values<4>(norm_gain + 4 * q, g);
 #pragma unroll
       for (int i = 0; i < 4; i++) {
         square = metal::fma(v[i], v[i], square);

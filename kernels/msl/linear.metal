@@ -3,7 +3,8 @@
 // A simdgroup takes ROWS rows of W, its lanes VALUES consecutive k of each at a step; SPLIT simdgroups share the
 // k of one set of rows. So a weight is read once for all rows of x, and what happens to a row of x is the same for every M.
 //
-// x [M, K]; w [R, K] packed or plain; scales and biases [2, R, K / GROUP]; bias [R]; gain [K]; residual [M, O]; y [M, O].
+// x [M, K]; w [R, K] packed or plain; scales and biases [2, R, K / GROUP]; bias [R]; gain [K], see gain_of; residual [M, O];
+// y [M, O].
 // R = 2 O where gated (rows of W: gates, then ups), else O. BITS 4, 8: packed; 16, 32: plain, of type T.
 //
 // A packed value q is read as BASE + q (packed.metal); what the bases add to a sum of products is taken off it. That costs
@@ -36,7 +37,9 @@ METAL_FUNC void load_weights(P w, size_t row, int k, int K, thread float (&to)[V
   constexpr int PER_SIMD = GATED ? ROWS / 2 : ROWS;                // outputs of a simdgroup
   constexpr int SETS = SIMDS / SPLIT;                              // sets of rows in a threadgroup
   constexpr int OUTS = PER_SIMD * SETS;
-  auto biases = scales + (PACKED ? size_t(GATED ? 2 : 1) * O * (K / GROUP) : 0);
+  constexpr size_t TABLE = PACKED ? size_t(GATED ? 2 : 1) * O * (K / GROUP) : 0;
+  auto biases = scales + TABLE;
+  auto norm_gain = gain_of<BEHIND>(scales, 2 * TABLE, gain);
 
   threadgroup float sums[SIMDS * M * ROWS];
   threadgroup float squares[SIMDS * M];
@@ -82,7 +85,7 @@ METAL_FUNC void load_weights(P w, size_t row, int k, int K, thread float (&to)[V
     }
     float g[V];
     if (NORM) {
-      load_values<4>(gain + k, g);
+      load_values<4>(norm_gain + k, g);
     }
 #pragma unroll
     for (int m = 0; m < M; m++) {

@@ -9,8 +9,8 @@
 // pairs of 8-row tiles of W, of which DEPTH are on their way to threadgroup memory. TURN pairs are a turn: at its end the
 // simdgroups' sums are added, while the next turn goes on. The last of the threadgroups gets the others' sums by mail.
 //
-// x [M, K]; w [R, K] packed; scales and biases [2, R, K / GROUP]; bias [R]; gain [K]; residual [M, O]; y [M, O].
-// R = 2 O where gated (rows of W: gates, then ups), else O. T: float16 or bfloat16. mail: EMPTY, before and after, where
+// x [M, K]; w [R, K] packed; scales and biases [2, R, K / GROUP]; bias [R]; gain [K], see gain_of; residual [M, O];
+// y [M, O]. R = 2 O where gated (rows of W: gates, then ups), else O. T: float16 or bfloat16. mail: EMPTY, before and after, where
 // threadgroups share k; after: waited for, not read.
 // The norm's gain is applied to x, its 1 / rms to the sums, when all of x has been seen.
 #include "activation.metal"
@@ -72,7 +72,9 @@ METAL_FUNC float inverse_rms(float squares, float eps) {
   static_assert(NEEDS <= STAGED, "more threadgroup memory than was asked for");
   static_assert(SHARE % 2 == 0 && GROUPS % 2 == 0, "scales are copied in words");
   static_assert(PIECES % 2 == 0, "a stage is copied by all lanes");
-  auto biases = scales + size_t(SIDES) * O * GROUPS;                // as well aligned: a row of scales is whole pieces
+  constexpr size_t TABLE = size_t(SIDES) * O * GROUPS;
+  auto biases = scales + TABLE;                                     // as well aligned: a row of scales is whole pieces
+  auto norm_gain = gain_of<BEHIND>(scales, 2 * TABLE, gain);
   constexpr int LETTERS = SIDES * TAKEN * M + (NORM ? M : 0);       // a threadgroup's sums, and squares of x
   static_assert(TOGETHER * SIMDS * SLICE >= UNITS, "every simdgroup takes one slice");
   static_assert(TOGETHER == 1 || TURNS == 1, "sums are sent once");
@@ -97,7 +99,7 @@ METAL_FUNC float inverse_rms(float squares, float eps) {
   // What is needed first is asked for first: x, then scales, then one stage of W. More of W at once, and x comes later.
   uint coming[AHEAD][V / 2];                                        // of x, two values a word
   uint gains[SAME_GAINS ? 1 : AHEAD][V / 2];
-  bring_passes<M, K, UNITS, UNIT, ITEMS, NORM>(coming, gains, x, gain, lane, first);
+  bring_passes<M, K, UNITS, UNIT, ITEMS, NORM>(coming, gains, x, norm_gain, lane, first);
   uint mine = first < uint(UNITS) ? first : rank * (SIMDS * SLICE);  // past the end: another's, whose products are with zeros
   copy_scales<TAKEN, GATED, O, TURN, GROUPS, SHARE, SCALE_PIECE, SCALE_PITCH>(
       (threadgroup T*)staged, scales, biases, base, rank * SHARE, 0, thread_index_in_threadgroup, SIMDS * 32);
@@ -142,7 +144,7 @@ METAL_FUNC float inverse_rms(float squares, float eps) {
     if (p + AHEAD < PASSES) {
       bring_item<M, K, UNITS, UNIT, ITEMS>(coming[p % AHEAD], x, item + 32u * AHEAD, first);
       if (!SAME_GAINS) {
-        bring_gain<UNITS, UNIT, ITEMS, NORM>(gains[p % AHEAD], gain, item + 32u * AHEAD, first);
+        bring_gain<UNITS, UNIT, ITEMS, NORM>(gains[p % AHEAD], norm_gain, item + 32u * AHEAD, first);
       }
     }
   }

@@ -5,8 +5,8 @@
 // pairs are under way: a pair is loaded into the registers of the one that was multiplied last.
 // So a weight is read once, at a cost that does not depend on the number of rows; neither do a row's bits.
 //
-// x [M, K]; w [R, K] packed, or plain 16-bit pairs; scales and biases [2, R, K / GROUP]; bias [R]; gain [K];
-// residual [M, O]; y [M, O]. R = 2 O where gated (rows of W: gates, then ups), else O. T: float16 or bfloat16.
+// x [M, K]; w [R, K] packed, or plain 16-bit pairs; scales and biases [2, R, K / GROUP]; bias [R]; gain [K], see
+// gain_of; residual [M, O]; y [M, O]. R = 2 O where gated (rows of W: gates, then ups), else O. T: float16 or bfloat16.
 //
 // A packed value q becomes the number BASE + q by setting bits of its mantissa, without arithmetic; an 8-bit value is two
 // nibbles, of which the high one becomes 16 (BASE + q). The products start from - offset * (sum of x), not from zero.
@@ -197,7 +197,9 @@ METAL_FUNC void as_packed(thread vec<T, 2> (&pairs)[TILES]) {
   constexpr int PAIRS = GATED ? (OUTS + 7) / 8 : (OUTS + 15) / 16;  // OUTS: outputs of this threadgroup
   constexpr int TURNS = CHUNKS * PAIRS;
   constexpr int WORDS = K * BITS / 32;                              // of one row
-  auto biases = scales + (PACKED ? size_t(GATED ? 2 : 1) * O * GROUPS : 0);
+  constexpr size_t TABLE = PACKED ? size_t(GATED ? 2 : 1) * O * GROUPS : 0;
+  auto biases = scales + TABLE;
+  auto norm_gain = gain_of<BEHIND>(scales, 2 * TABLE, gain);
 
   // A simdgroup's own: room to bring x into tiles, and its sums.
   constexpr int ROOM = tile_room(V / 2) / 2;
@@ -255,7 +257,7 @@ METAL_FUNC void as_packed(thread vec<T, 2> (&pairs)[TILES]) {
             if constexpr (NORM) {
               uint words[V / 2];
               vec<T, 2> gains[V / 2];
-              bring(words, gain + (first + u) * UNIT + part * V);
+              bring(words, norm_gain + (first + u) * UNIT + part * V);
               as_pairs(gains, words);
               columns_of_rows(pairs, b[u], (threadgroup T*)own, lane);
               add_squares(lengths, pairs, b[u]);

@@ -18,6 +18,12 @@ METAL_FUNC vec<T, 2> products(vec<T, 2> a, vec<T, 2> b) {
   return vec<T, 2>(T(float(a.x) * float(b.x) * scale), T(float(a.y) * float(b.y) * scale));
 }
 
+// Where a norm's gain stands: by itself, or BEHIND so many scales and biases, from the next multiple of 8 values on.
+template <bool BEHIND, typename T>
+METAL_FUNC const device T* gain_of(const device T* scales, size_t count, const device T* gain) {
+  return BEHIND ? scales + (count + 7) / 8 * 8 : gain;
+}
+
 // W consecutive words, in one load.
 template <int W>
 METAL_FUNC void load_words(const device uint* from, thread uint (&words)[W]) {

@@ -10,7 +10,7 @@ from smelt.kernels.embed import embed
 from smelt.kernels.experts import experts
 from smelt.kernels.gated_delta import gated_delta
 from smelt.kernels.gated_group_norm import gated_group_norm
-from smelt.kernels.linear import linear, pack
+from smelt.kernels.linear import linear, pack, with_gain
 from smelt.kernels.mamba2 import mamba2
 from smelt.kernels.norm import Norm, add_norm
 from smelt.kernels.pages import PAGE, Pages, Rows
@@ -28,12 +28,12 @@ F16 = mx.float16
 
 def linear_by(knobs: dict) -> mx.array:
     """linear with everything on, by the kernel and knobs given."""
-    chosen = linear_kernel.chosen_knobs
+    chosen, norm = linear_kernel.chosen_knobs, Norm(mx.ones((256,), F16), 1e-6)
     linear_kernel.chosen_knobs = lambda *_: knobs
     try:
         return linear(
-            mx.ones((2, 256), F16), pack(mx.ones((16, 256), F16)), norm=Norm(mx.ones((256,), F16), 1e-6),
-            residual=mx.ones((2, 8), F16), glu="silu",
+            mx.ones((2, 256), F16), with_gain(pack(mx.ones((16, 256), F16)), norm), norm=norm, residual=mx.ones((2, 8), F16),
+            glu="silu",
         )  # fmt: skip
     finally:
         linear_kernel.chosen_knobs = chosen
@@ -147,7 +147,7 @@ def experts_with_everything():
     up, down = pack(mx.ones((4, 64, 64), F16)), pack(mx.ones((4, 64, 32), F16), 32)
     chosen = Routed((mx.array([[0, 3]], mx.uint32), mx.ones((1, 2))))
     return experts(
-        x, chosen, up, down, glu="silu", norm=norm, residual=x, beside=(x, mx.ones((1, 1), F16))
+        x, chosen, with_gain(up, norm), down, glu="silu", norm=norm, residual=x, beside=(x, mx.ones((1, 1), F16))
     )  # fmt: skip
 
 
