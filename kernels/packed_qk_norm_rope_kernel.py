@@ -7,11 +7,11 @@ import mlx.core as mx
 from . import launch, pages_kernel, qk_norm_rope_kernel
 from .linear_kernel import float_bits
 from .packed_pages_kernel import HOME, template
-from .qk_norm_rope_kernel import GAINS, gains_of, periods_of, turning
+from .qk_norm_rope_kernel import gains_of, periods_of, turning
 
 KERNEL = launch.Kernel(
-    "packed_qk_norm_rope", ("qkv", "position", "periods", *GAINS, "slots", *HOME, "size", "after"), ("q",), written=HOME,
-    optional=("periods", *GAINS),
+    "packed_qk_norm_rope", ("qkv", "position", "periods", "gains", "slots", *HOME, "size", "after"), ("q",), written=HOME,
+    optional=("periods", "gains"),
 )  # fmt: skip
 
 covers = qk_norm_rope_kernel.covers
@@ -26,7 +26,7 @@ def fused(qkv, position, rope, pages, rows, *, heads, kv_heads, head_dim, q_norm
     pages.prepare(rows)
     addresses = rows.addresses(new, pages.keys.shape[1])
     (q,) = KERNEL(
-        [qkv, position, position if rope is None else periods_of(rope), *gains_of(norms, qkv), addresses.slots,
+        [qkv, position, position if rope is None else periods_of(rope), gains_of(norms, qkv), addresses.slots,
          *pages.held, addresses.size, pages_kernel.waited_for(pages, position)],
         [((batch, heads, new, head_dim), qkv.dtype)],
         template={

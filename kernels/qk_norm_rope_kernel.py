@@ -7,13 +7,13 @@ import mlx.core as mx
 
 from . import launch, pages_kernel
 from .linear_kernel import FLOATS, float_bits
+from .norm import weights_of
 from .resident import constant
 
 MAX_TOKENS = 8
-GAINS = ("q_gain", "k_gain", "v_gain")
 KERNEL = launch.Kernel(
-    "qk_norm_rope", ("qkv", "position", "periods", *GAINS, "slots", "keys", "values", "size", "after"), ("q",),
-    written=("keys", "values"), optional=("periods", *GAINS, "slots", "keys", "values", "size", "after"),
+    "qk_norm_rope", ("qkv", "position", "periods", "gains", "slots", "keys", "values", "size", "after"), ("q",),
+    written=("keys", "values"), optional=("periods", "gains", "slots", "keys", "values", "size", "after"),
 )  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def fused(qkv, position, rope, pages, rows, *, heads, kv_heads, head_dim, q_norm
         home = [addresses.slots, *pages.held, addresses.size, pages_kernel.waited_for(pages, position)]
     units = batch * new * (heads + 2 * kv_heads)
     (q,) = KERNEL(
-        [qkv, position, position if rope is None else periods_of(rope), *gains_of(norms, qkv), *home],
+        [qkv, position, position if rope is None else periods_of(rope), gains_of(norms, qkv), *home],
         [((batch, heads, new, head_dim), qkv.dtype)],
         template=template,
         groups=(-(-units // simds), 1, 1),
@@ -87,8 +87,9 @@ def turning(rope, norms) -> dict:
     }  # fmt: skip
 
 
-def gains_of(norms, instead: mx.array) -> list[mx.array]:
-    return [instead if norm is None or norm.weight is None else norm.weight for norm in norms]
+def gains_of(norms, instead: mx.array) -> mx.array:
+    weights = weights_of(norms)
+    return instead if weights is None else weights
 
 
 def periods_of(rope) -> mx.array:

@@ -14,11 +14,10 @@ from .attention import attention
 from .norm import Norm
 from .pages import Pages, Rows
 from .qk_norm_rope import Rope, qk_norm_rope
-from .qk_norm_rope_kernel import GAINS
 
-INPUTS = ("qkv", "where", "turns", *GAINS, "keys", "values", "after", *attention_kernel.ROOM)
+INPUTS = ("qkv", "where", "turns", "gains", "keys", "values", "after", *attention_kernel.ROOM)
 KERNEL = attention_kernel.kernels_of(
-    {"lanes": "self_attention", "tiles": "self_attention_tiles"}, INPUTS, written=("keys", "values"), optional=("turns", *GAINS)
+    {"lanes": "self_attention", "tiles": "self_attention_tiles"}, INPUTS, written=("keys", "values"), optional=("turns", "gains")
 )
 SHARED = 31 << 10  # bytes of threadgroup memory, of the 32 KiB that Metal has
 
@@ -80,7 +79,7 @@ def fused(qkv, rope, pages, rows, heads, scale, cap, norms) -> mx.array:
     turns = addresses.where if rope is None else rotation_kernel.turns(rope, rows, new)
     o = plan.launched(
         KERNEL,
-        [qkv, addresses.where, turns, *qk_norm_rope_kernel.gains_of(norms, qkv), *pages.held,
+        [qkv, addresses.where, turns, qk_norm_rope_kernel.gains_of(norms, qkv), *pages.held,
          pages_kernel.waited_for(pages, addresses.where)],
         **qk_norm_rope_kernel.turning(rope, norms), SAME=width == (heads + pages.kv_heads) * pages.head_dim,
     )  # fmt: skip

@@ -56,6 +56,7 @@ class Attention:
     gated: bool = False
 
     norms = {"qkv": None}  # see gains.py
+    together = ("q_norm", "k_norm", "v_norm")
 
     def __call__(self, x, step, norm, residual=None, last=False):
         qkv = linear(x, self.qkv, norm=norm)

@@ -139,6 +139,14 @@ def test_a_traced_step_launches_with_the_arrays_that_were_read(tmp_path, name, m
     assert len(packed) > 4 * len(model.blocks) and all(id(a[name]) in read for a in packed for name in ("w", "scales"))
 
 
+@pytest.mark.parametrize("name", ["qwen3_moe", "qwen3_next", "lfm2"])
+def test_the_gains_of_queries_and_keys_are_one_array_that_was_read(tmp_path, name, monkeypatch):
+    model = load(tmp_path, name)
+    read = {id(array) for group in model.weights() for array in group}
+    found = [given["gains"] for _, given in handed_over_in_traced_steps(model, monkeypatch) if "gains" in given]
+    assert found and all(id(gains) in read and len(gains) == 2 for gains in found)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_traced_step_hands_no_array_over_twice(tmp_path, name, monkeypatch):
     """Each input of each launch costs the host time; so many a mixture has."""

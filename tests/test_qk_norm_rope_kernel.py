@@ -9,7 +9,7 @@ from msl.accuracy import assert_accurate, kernels_run, wide
 from msl.inputs import handed_over
 from msl.spans import span_of
 from smelt.kernels import qk_norm_rope as op
-from smelt.kernels.norm import Norm
+from smelt.kernels.norm import Norm, together, weights_of
 from smelt.kernels.pages import PAGE, Pages, Rows
 from smelt.kernels.qk_norm_rope import Rope
 
@@ -83,6 +83,8 @@ LLAMA3 = Rope(64, periods=mx.array(np.geomspace(1, 5e5, 32).astype(np.float32)))
         (2, 1, 32, replace(Rope(32), scale=0.125, magnitude=1.2), "k"),
         (2, 1, 512, Rope(512, periods=mx.array([1.0] * 64 + [np.inf] * 192)), "qk"),
         (5, 1, 64, None, "qk"),
+        (2, 1, 64, Rope(64), "kv"),
+        (2, 1, 64, Rope(64), "qv"),
     ],
 )
 def test_every_form(dtype, heads, kv_heads, head_dim, rope, norms):
@@ -105,4 +107,27 @@ def test_of_queries_alone_only_what_there_is_is_handed_over(rope, norm):
     with handed_over() as launched:
         op.qk_norm_rope(mx.ones((1, 1, 256)), mx.array([3], mx.int32), rope, **shape)
     ((_, found),) = launched
-    assert set(found) == {"qkv", "position"} | ({"periods"} if rope else set()) | ({"q_gain"} if norm else set())
+    assert set(found) == {"qkv", "position"} | ({"periods"} if rope else set()) | ({"gains"} if norm else set())
+
+
+@pytest.mark.parametrize("norms", ["qk", "qkv", "kv", "qv"])
+def test_norms_that_are_together_are_one_input_and_no_new_array(norms):
+    given = together([Norm(mx.full((64,), i + 1.0), 1e-6) if n in norms else None for i, n in enumerate("qkv")])
+    pages, rows = Pages(1, 64, F32), Rows((span_of(0, ((0, 1),)),), PAGE)
+    with handed_over() as launched:
+        op.qk_norm_rope(
+            mx.ones((1, 1, 256)), mx.array([3], mx.int32), None, heads=2, kv_heads=1, head_dim=64, pages=pages, rows=rows,
+            **dict(zip(("q_norm", "k_norm", "v_norm"), given, strict=True)),
+        )  # fmt: skip
+    found, rows = launched[-1][1]["gains"], [norm.rows for norm in given if norm]
+    assert all(found is each for each in rows) and found[:, 0].tolist() == ["qkv".index(n) + 1 for n in norms]
+
+
+def test_weights_are_taken_together_in_the_order_asked_for():
+    a, b, c = (Norm(mx.full((4,), float(i)), 1e-6) for i in range(3))
+    first, _, none, second = together([a, None, Norm(None, 1e-6), b])
+    assert none.rows is None and weights_of([first, None, none, second]) is first.rows is second.rows
+    assert weights_of([first]) is a.weight and weights_of([None, none]) is None
+    for norms in ([second, first], [first, c], [c, second], [a, b]):
+        assert mx.array_equal(weights_of(norms), mx.stack([norm.weight for norm in norms]))
+    assert together([a, None]) == [a, None] and together([a, Norm(mx.ones((4,), BF16), 1e-6)])[0] is a

@@ -27,7 +27,7 @@
   uint from = SAME && kind == 2 ? head - KV_HEADS : head;
 
   const device T* source = qkv + (size_t(row) * NEW + token) * (GIVEN * D) + from * D;
-  const device T* weight = of_kind(kind, q_gain, k_gain, v_gain);
+  const device T* weight = gain_of_kind<D, Q_GAIN, K_GAIN>(gains, kind);
   bool normed = of_kind(kind, Q_NORM, K_NORM, V_NORM);
   bool weighted = of_kind(kind, Q_GAIN, K_GAIN, V_GAIN);
   float at = float(position[row] + int(token)) * as_type<float>(SCALE);

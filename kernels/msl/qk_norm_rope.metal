@@ -1,7 +1,7 @@
 // qk_norm_rope.metal: the heads of a row of qkv, each normed and turned to its position. One simdgroup a head.
 //
-// qkv [B, NEW, (HEADS + copies of KV_HEADS) D]; position [B]; periods [DIMS / 2]; q_gain, k_gain, v_gain [D], where there
-// are norms with a weight; slots [B NEW]; keys, values [KV_HEADS, slots, D], written; size [2] slots of the pool, ...
+// qkv [B, NEW, (HEADS + copies of KV_HEADS) D]; position [B]; periods [DIMS / 2]; gains [.., D] of q, k and v, of those
+// which have one; slots [B NEW]; keys, values [KV_HEADS, slots, D], written; size [2] slots of the pool, ...
 // after: waited for, not read -> q [B, HEADS, NEW, D]. With SAME the row has no values: they are the keys before norm and rope.
 //
 #include "rotary.metal"
@@ -25,7 +25,7 @@
   uint from = SAME && kind == 2 ? head - KV_HEADS : head;
 
   const device T* source = qkv + (size_t(row) * NEW + token) * (GIVEN * D) + from * D;
-  const device T* weight = of_kind(kind, q_gain, k_gain, v_gain);
+  const device T* weight = gain_of_kind<D, Q_GAIN, K_GAIN>(gains, kind);
   bool normed = of_kind(kind, Q_NORM, K_NORM, V_NORM);
   bool weighted = of_kind(kind, Q_GAIN, K_GAIN, V_GAIN);
   float at = float(position[row] + int(token)) * as_type<float>(SCALE);

@@ -51,6 +51,12 @@ METAL_FUNC constexpr int angle_of(int e) {
 template <typename V>
 METAL_FUNC V of_kind(uint kind, V query, V key, V value) { return kind == 0 ? query : (kind == 1 ? key : value); }
 
+// The norms' gains stand one after another, of those kinds that have one; where this kind has none, it is not to be read.
+template <int D, bool QUERIES, bool KEYS, typename T>
+METAL_FUNC const device T* gain_of_kind(const device T* gains, uint kind) {
+  return gains + D * of_kind(kind, 0, int(QUERIES), int(QUERIES) + int(KEYS));
+}
+
 // Head `unit` of those that a threadgroup of self-attention turns, rows of q, then the new tokens' keys and values: which of
 // these three it is, its token, and which head of a row of qkv.
 template <int GROUP, int NEW, int KV, int TILE, bool SAME>

@@ -1,8 +1,8 @@
 // self_attention.metal: qk_norm_rope.metal and attention.metal in one. New tokens' keys and values go to their slots, and
 // their queries see some pages of their sequence.
 //
-// qkv [B, NEW, (KV GROUP + copies of KV) D]; turns [B, NEW, 2, DIMS / 2], see rotation.metal; q_gain, k_gain, v_gain [D], where
-// there are norms with a weight; where, keys, values, after, since, room, o: as attention.metal has them, the pools written.
+// qkv [B, NEW, (KV GROUP + copies of KV) D]; turns [B, NEW, 2, DIMS / 2], see rotation.metal; gains [.., D] of
+// q, k and v, of those which have one; where, keys, values, after, since, room, o: as attention.metal has them, the pools written.
 #include "rotary.metal"
 #include "attention_chunks.metal"
 #include "attention_parts.metal"

@@ -8,7 +8,7 @@
       unit = head_of<GROUP, NEW, KV, TILE, SAME>(uint(u), tile, head);
       slot = uint(load_now(slots_of + row * NEW + unit.y));
       bring_head(coming, qkv + ((size_t(row) * NEW + unit.y) * GIVEN + unit.z) * D,
-                 of_kind(unit.x, q_gain, k_gain, v_gain), of_kind(unit.x, Q_GAIN, K_GAIN, V_GAIN), lane);
+                 gain_of_kind<D, Q_GAIN, K_GAIN>(gains, unit.x), of_kind(unit.x, Q_GAIN, K_GAIN, V_GAIN), lane);
       bring_turn(turn, turns + (size_t(row) * NEW + unit.y) * DIMS, lane);
     }
     uint kind = unit.x;
