@@ -273,6 +273,7 @@ def stacked(weights: list[Weight]) -> Weight:
 
 def combined(weights: list[Weight], combine: Callable[[list[mx.array], int], mx.array], axis: int) -> Weight:
     """Each kind of array combined along `axis` of the matrices, before which scaling has one more."""
+    weights = [without_gain(weight) for weight in weights]
     first = weights[0]
     fields = {
         name: combine([getattr(w, name) for w in weights], at)

@@ -95,6 +95,7 @@ def test_a_gain_stands_behind_scales_and_biases_at_a_multiple_of_8(rows, dtype, 
     ])  # fmt: skip
     some = mx.array([1, 0, 1])
     assert same(rows_of(found, some), [a[some] for a in arrays])
+    assert same(joined([found, weight], axis=len(shape)), [mx.concatenate([a, a], axis=len(shape)) for a in arrays])
     assert mx.array_equal(unpack(found), unpack(weight)) and found.arrays[1] is found.scaling
 
 
