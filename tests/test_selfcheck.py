@@ -161,8 +161,11 @@ def test_a_trace_that_is_wrong_is_not_used(model, monkeypatch, wrong):
     trace = TracedStep.traced
 
     def traced(model, memory, given, plan, slots, fresh, new):
-        made, *rest = trace(model, memory, given, plan, slots, fresh, new)
-        return [(made[0] + 1) % model.vocab if (new > 1) == (wrong > 1) else made[0], *made[1:]], *rest
+        made, pieces, *rest = trace(model, memory, given, plan, slots, fresh, new)
+        if (new > 1) == (wrong > 1):
+            tokens = (made[0] + 1) % model.vocab
+            made, pieces = [tokens, *made[1:]], [[tokens], *pieces[1:]]
+        return made, pieces, *rest
 
     monkeypatch.setattr(launch, "machine", lambda: "cuda")
     monkeypatch.setenv("SMELT_KERNELS", "reference")
