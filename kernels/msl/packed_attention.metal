@@ -103,6 +103,7 @@ METAL_FUNC void load_packed(const device uint* words, const device T* grids, uin
     }
   }
 
+#pragma unroll 1
   for (int k0 = 0; k0 < KEYS; k0 += TOGETHER * BATCH) {
     int reached = mine + k0;
     if (!any_seen<TOGETHER * BATCH, NEW, WINDOW>(reached, position)) {
@@ -184,11 +185,10 @@ METAL_FUNC void load_packed(const device uint* words, const device T* grids, uin
     }
 #pragma unroll
     for (int k = 0; k < BATCH; k++) {
-      // What an unwritten slot holds must not matter, not even if its grids are no numbers.
       float weight[TILE];
 #pragma unroll
       for (int t = 0; t < TILE; t++) {
-        weight[t] = scores[t][k] == -INFINITY ? 0.0f : metal::precise::exp(scores[t][k] - high[t]);
+        weight[t] = metal::precise::exp(scores[t][k] - high[t]);
         total[t] += weight[t];
       }
 #pragma unroll
@@ -202,6 +202,7 @@ METAL_FUNC void load_packed(const device uint* words, const device T* grids, uin
         }
 #pragma unroll
         for (int t = 0; t < TILE; t++) {
+          // What an unwritten slot holds must not matter, not even if its grids are no numbers.
           bool hidden = scores[t][k] == -INFINITY;
           float scaled = hidden ? 0.0f : weight[t] * scale;
           low[t][c] = metal::fma(weight[t], hidden ? 0.0f : middle, low[t][c]);
