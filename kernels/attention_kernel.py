@@ -201,8 +201,8 @@ def joins() -> tuple[str, ...]:
     """Ways to join parts here, the default first: on Metal the one that takes no fence, which macOS has from 15 on."""
     if on_nvidia():
         return "last", "merge"
-    fenced = launch.machine() != "metal" or int(platform.mac_ver()[0].partition(".")[0]) >= 15
-    return ("merge", "last") if fenced else ("merge",)
+    macos = platform.mac_ver()[0].partition(".")[0]
+    return ("merge", "last") if not macos or int(macos) >= 15 else ("merge",)
 
 
 def on_nvidia() -> bool:
