@@ -14,6 +14,7 @@ than all cores have room for, each with some of the parts), join ("last" for the
 takes macOS 15, or "merge"); of "lanes" also batch (keys that a lane loads ahead).
 """
 
+import platform
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -86,31 +87,38 @@ class Plan:
     cap: float | None
     dtype: mx.Dtype
 
+    apart = False  # whether each part has a threadgroup of its own
+
     def __post_init__(self):
         from .pages import PAGE
 
-        pages, head_dim = self.pages, self.pages.head_dim
+        pages = self.pages
         self.rows = self.heads // pages.kv_heads * self.new
-        knobs = chosen_knobs(head_dim, self.dtype, self.rows)
+        knobs = self.chosen_knobs()
         self.walk = knobs["walk"]
         self.parts = self.addresses.pages // knobs["span"]
         self.last = knobs["join"] == "last" and not self.whole
         tiles = pages.kv_heads * -(-self.rows // knobs["tile"])
-        walking = walkers(tiles * self.batch, self.parts, knobs["resident"])
+        walking = self.parts if self.apart else walkers(tiles * self.batch, self.parts, knobs["resident"])
         self.shape = {"T": self.dtype, "GROUP": self.heads // pages.kv_heads, "NEW": self.new, "KV": pages.kv_heads,
-                      "D": head_dim, "PAGE": PAGE, "SPAN": knobs["span"], "WINDOW": pages.window or 0}  # fmt: skip
+                      "D": pages.head_dim, "PAGE": PAGE, "SPAN": knobs["span"], "WINDOW": pages.window or 0}  # fmt: skip
         self.template = {
             **self.shape, "WHOLE": self.whole, "LAST": self.last, "ONCE": walking == self.parts,
             "OUT": mx.float32 if self.parted else self.dtype,
             "SCALE": float_bits(self.scale), "CAPPED": self.cap is not None, "CAP": float_bits(self.cap or 1.0),
-            "TILE": knobs["tile"], "SIMDS": knobs["simds"], "RESIDENT": knobs["resident"],
+            "TILE": knobs["tile"], "SIMDS": knobs["simds"], "RESIDENT": knobs["resident"], **self.of_walk(knobs),
         }  # fmt: skip
-        if self.walk == "lanes":
-            self.template |= {"BATCH": knobs["batch"], "LANES": lanes_of(head_dim)}
-        else:
-            self.template |= {"STAGED": staged(knobs, head_dim)}
         self.groups = (tiles, self.batch, walking)
         self.threads = 32 * knobs["simds"]
+
+    def chosen_knobs(self) -> dict:
+        return chosen_knobs(self.pages.head_dim, self.dtype, self.rows)
+
+    def of_walk(self, knobs: dict) -> dict:
+        """What the template of this walk has besides."""
+        if self.walk == "lanes":
+            return {"BATCH": knobs["batch"], "LANES": lanes_of(self.pages.head_dim)}
+        return {"STAGED": staged(knobs, self.pages.head_dim)}
 
     @property
     def whole(self) -> bool:
@@ -179,14 +187,26 @@ def lanes_of(head_dim: int) -> int:
 def chosen_knobs(head_dim: int, dtype: mx.Dtype, rows: int) -> dict:
     """From the tables where they know this head size on this chip. How the keys are split does not depend on `rows`:
     a token's bits are the same in steps of one and of several."""
-    found, cuda = launch.knobs("attention", f"{head_dim}", {}), launch.chip()[0].startswith("sm_")
-    walk = found.get("walk", "tiles" if cuda else "lanes")
-    join = found.get("join", "last" if cuda else "merge")
+    found = launch.knobs("attention", f"{head_dim}", {})
+    walk = found.get("walk", "tiles" if on_nvidia() else "lanes")
+    join = found.get("join", joins()[0])
     if refuses_walk(walk, head_dim, dtype):
         found, walk = {}, "lanes"
     knobs = DEFAULT[walk] | found | {"join": join}
     fit = fit_tiles if walk == "tiles" else fit_lanes
     return {**knobs, **fit(knobs, head_dim), "tile": min(rows, knobs["tile"])}
+
+
+def joins() -> tuple[str, ...]:
+    """Ways to join parts here, the default first: on Metal the one that takes no fence, which macOS has from 15 on."""
+    if on_nvidia():
+        return "last", "merge"
+    macos = platform.mac_ver()[0].partition(".")[0]
+    return ("merge", "last") if not macos or int(macos) >= 15 else ("merge",)
+
+
+def on_nvidia() -> bool:
+    return launch.chip()[0].startswith("sm_")
 
 
 def refuses_walk(walk: str, head_dim: int, dtype: mx.Dtype) -> str | None:

@@ -1,20 +1,18 @@
 """`attention` for 1 to 8 tokens a row on a GPU, over pages whose heads are packed (coding.py) and stay so: attention_kernel.py
 says how the work is split and joined. Longer pieces of a prompt read unpacked copies instead ("dense").
 
-Knobs: span, simds, batch, tile, resident as there; chunk (neighbours of a head that a lane has: 8 or 16).
+Knobs: span, simds, batch, tile, resident, join as there; chunk (neighbours of a head that a lane has: 8 or 16).
 """
 
 import mlx.core as mx
 
 from . import attention_kernel, launch
-from .attention_kernel import SHARED, merged, parted
-from .linear_kernel import float_bits
+from .attention_kernel import ROOM, SHARED, Plan, joins
 from .packed_pages_kernel import HOME, template
 from .pages_kernel import waited_for
 
-INPUTS = ("q", *HOME, "table", "bounds", "size", "after")
-PARTIAL = launch.Kernel("packed_attention", INPUTS, ("partial",), optional=("after",))
-MERGED = ("T", "GROUP", "NEW", "KV", "D", "PAGE", "SPAN", "WINDOW")  # what the merge is told of the shape
+INPUTS = ("q", *HOME, "where", "after", *ROOM)
+KERNEL = attention_kernel.kernels_of({"packed": "packed_attention"}, INPUTS)
 DEFAULT = {"span": 2, "simds": 8, "batch": 4, "chunk": 8, "tile": 4, "resident": 2}
 ELEMENTS = 32  # of queries, and of sums, that a lane holds at most
 
@@ -38,27 +36,21 @@ def unfit(pages) -> str | None:
 
 def fused(q, pages, addresses, *, scale, cap) -> mx.array:
     """q [B, H, T, d] over pools that hold the keys and values of its own positions already -> [B, T, H d]."""
-    from .pages import PAGE
+    plan = PackedPlan(q.shape[0], q.shape[1], q.shape[2], pages, addresses, scale, cap, q.dtype)
+    return plan.launched(KERNEL, [q, *pages.held, addresses.where, waited_for(pages, q)])
 
-    batch, heads, new, head_dim = q.shape
-    kv_heads, group = pages.kv_heads, heads // pages.kv_heads
-    knobs = chosen_knobs(pages.coding, group * new)
-    parts, rows = addresses.pages // knobs["span"], group * new
-    shape = {"T": q.dtype, "GROUP": group, "NEW": new, "KV": kv_heads, **template(pages), "PAGE": PAGE,
-             "SPAN": knobs["span"], "WINDOW": pages.window or 0}  # fmt: skip
-    whole, result = parts == 1, ((batch, new, heads * head_dim), q.dtype)
-    (partial,) = PARTIAL(
-        [q, *pages.held, addresses.pages_of_rows, addresses.bounds, addresses.size, waited_for(pages, q)],
-        [result if whole else parted(batch * kv_heads * parts * rows, head_dim)],
-        template={
-            **shape, "P": q.dtype if whole else mx.float32, "WHOLE": whole, "SCALE": float_bits(scale),
-            "CAPPED": cap is not None, "CAP": float_bits(cap or 1.0), "LANES": lanes_of(head_dim, knobs["chunk"]),
-            **{name.upper(): knobs[name] for name in ("tile", "simds", "batch", "chunk", "resident")},
-        },
-        groups=(kv_heads * -(-rows // knobs["tile"]), batch, parts),
-        threads=32 * knobs["simds"],
-    )  # fmt: skip
-    return partial if whole else merged(partial, addresses, {name: shape[name] for name in MERGED}, parts, result)
+
+class PackedPlan(Plan):
+    """No threadgroup loads a part's keys while it computes another's, so none has several."""
+
+    apart = True
+
+    def chosen_knobs(self) -> dict:
+        return {"walk": "packed", **chosen_knobs(self.pages.coding, self.rows)}
+
+    def of_walk(self, knobs: dict) -> dict:
+        chunk = knobs["chunk"]
+        return {**template(self.pages), "BATCH": knobs["batch"], "CHUNK": chunk, "LANES": lanes_of(self.pages.head_dim, chunk)}
 
 
 def lanes_of(head_dim: int, chunk: int) -> int:
@@ -71,7 +63,7 @@ def chosen_knobs(coding, rows: int) -> dict:
     """From the tables where they know these heads on this chip. What decides the order of sums does not depend on `rows`."""
     from .pages import PAGE as page
 
-    knobs = launch.knobs("packed_attention", f"{coding.head_dim} {coding.title}", DEFAULT)
+    knobs = launch.knobs("packed_attention", f"{coding.head_dim} {coding.title}", DEFAULT | {"join": joins()[0]})
     chunk = max(knobs["chunk"], 32 // coding.bits)  # a word at least
     lanes = lanes_of(coding.head_dim, chunk)
     together, elements, share = 32 // lanes, coding.head_dim // lanes, knobs["span"] * page

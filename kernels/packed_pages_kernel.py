@@ -12,7 +12,7 @@ PACK = launch.Kernel("packed_pages", ("k", "v", "slots", *HOME, "size", "after")
 def template(pages) -> dict:
     """What coding.metal's callers are told of the pools."""
     coding = pages.coding
-    return {"D": pages.head_dim, "BITS": coding.bits, "SIZE": coding.group, "TURNED": coding.turned}
+    return {"D": pages.head_dim, "BITS": coding.bits, "GROUPED": coding.group, "TURNED": coding.turned}
 
 
 def pack(pages, k: mx.array, v: mx.array, addresses) -> mx.array:

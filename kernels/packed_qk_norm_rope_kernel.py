@@ -4,14 +4,13 @@ their way to the pages. What it covers is what qk_norm_rope_kernel.py covers.
 
 import mlx.core as mx
 
-from . import launch, pages_kernel, qk_norm_rope_kernel
-from .linear_kernel import float_bits
+from . import launch, pages_kernel, qk_norm_rope_kernel, rotation_kernel
 from .packed_pages_kernel import HOME, template
-from .qk_norm_rope_kernel import gains_of, periods_of, turning
+from .qk_norm_rope_kernel import gains_of, turning
 
 KERNEL = launch.Kernel(
-    "packed_qk_norm_rope", ("qkv", "position", "periods", "gains", "slots", *HOME, "size", "after"), ("q",), written=HOME,
-    optional=("periods", "gains"),
+    "packed_qk_norm_rope", ("qkv", "where", "turns", "gains", *HOME, "after"), ("q",), written=HOME,
+    optional=("turns", "gains", "after"),
 )  # fmt: skip
 
 covers = qk_norm_rope_kernel.covers
@@ -24,15 +23,14 @@ def fused(qkv, position, rope, pages, rows, *, heads, kv_heads, head_dim, q_norm
     norms = (q_norm, k_norm, v_norm)
     simds = launch.knobs("packed_qk_norm_rope", "*", {"simds": 4})["simds"]
     pages.prepare(rows)
-    addresses = rows.addresses(new, pages.keys.shape[1])
+    where = rows.addresses(new, pages.keys.shape[1]).where
     (q,) = KERNEL(
-        [qkv, position, position if rope is None else periods_of(rope), gains_of(norms, qkv), addresses.slots,
-         *pages.held, addresses.size, pages_kernel.waited_for(pages, position)],
+        [qkv, where, where if rope is None else rotation_kernel.turns(rope, rows, position, new), gains_of(norms, qkv),
+         *pages.held, pages_kernel.waited_for(pages, where)],
         [((batch, heads, new, head_dim), qkv.dtype)],
         template={
             "T": qkv.dtype, "B": batch, "NEW": new, "HEADS": heads, "KV_HEADS": kv_heads, **template(pages),
-            "SAME": width == (heads + kv_heads) * head_dim, "SCALE": float_bits(1.0 if rope is None else rope.scale),
-            **turning(rope, norms), "SIMDS": simds,
+            "SAME": width == (heads + kv_heads) * head_dim, **turning(rope, norms), "SIMDS": simds,
         },
         groups=(-(-batch * new * (heads + 2 * kv_heads) // simds), 1, 1),
         threads=32 * simds,

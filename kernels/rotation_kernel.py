@@ -1,4 +1,4 @@
-"""How far the heads of a step's tokens turn, computed once for all layers that turn alike: for self_attention on a GPU."""
+"""How far the heads of a step's tokens turn, computed once for all layers that turn alike, on a GPU."""
 
 import mlx.core as mx
 
@@ -9,16 +9,17 @@ from .qk_norm_rope_kernel import periods_of
 KERNEL = launch.Kernel("rotation", ("position", "periods"), ("turns",))
 
 
-def turns(rope, rows, new: int) -> mx.array:
-    """Of the last `new` tokens of each row: [B, T, 2, dims / 2] float32, cosines and then sines of
+def turns(rope, rows, position: mx.array, new: int) -> mx.array:
+    """Of `new` tokens of each row, of which `position` [B] int32 is the first's: [B, T, 2, dims / 2] float32, cosines and then
+    sines of
 
         (position + t) scale / period_i
 
     `rows` keeps them for the step's other layers.
     """
-    key = ("turns", rope.dims, rope.base, id(rope.periods), rope.scale, new)
+    key = ("turns", rope.dims, rope.base, id(rope.periods), rope.scale, id(position), new)
     if key not in rows.shared:
-        rows.shared[key] = (fused(rope, rows.position(new), new), rope)  # the rope, so that nothing else gets its periods' id
+        rows.shared[key] = (fused(rope, position, new), rope, position)  # so that nothing else gets their ids
     return rows.shared[key][0]
 
 

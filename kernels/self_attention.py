@@ -76,7 +76,7 @@ def fused(qkv, rope, pages, rows, heads, scale, cap, norms) -> mx.array:
     pages.prepare(rows)
     addresses = rows.addresses(new, pages.keys.shape[1])
     plan = attention_kernel.Plan(batch, heads, new, pages, addresses, scale, cap, qkv.dtype)
-    turns = addresses.where if rope is None else rotation_kernel.turns(rope, rows, new)
+    turns = addresses.where if rope is None else rotation_kernel.turns(rope, rows, rows.position(new), new)
     o = plan.launched(
         KERNEL,
         [qkv, addresses.where, turns, qk_norm_rope_kernel.gains_of(norms, qkv), *pages.held,

@@ -55,7 +55,6 @@ ATTENTION = {
     "tiles": {"span": SPANS, "simds": (2, 4, 8), "tile": (4, 8), "resident": (1, 2, 3)},
     "lanes": {"span": SPANS, "simds": (2, 4, 8, 16), "batch": (1, 2, 4), "tile": (1, 2, 4, 8)},
 }
-# Which way parts are joined is not searched: a launch more costs a decode step more than its kernel takes.
 PACKED_ATTENTION = {"span": SPANS, "simds": (2, 4, 8, 16), "batch": (1, 2, 4), "tile": (1, 2, 4, 8), "chunk": (8, 16)}
 EXPERTS = {
     "experts": {"simds": (1, 2, 4, 8), "rows": (2, 4, 8), "values": (8, 16, 32), "resident": (4, 6, 8)},
@@ -167,8 +166,17 @@ def attention_candidates(op: str, default: Knobs, call: Call) -> Iterator[Knobs]
     (home,) = (part for part in call.args if isinstance(part, pages.Pages))
     for walk, choices in ATTENTION.items():
         if not attention_kernel.refuses_walk(walk, home.head_dim, home.dtype):
-            for knobs in combinations(choices):
+            for knobs in combinations(joined(choices)):
                 yield attention_kernel.DEFAULT[walk] | knobs
+
+
+def packed_attention_candidates(op: str, default: Knobs, call: Call) -> Iterator[Knobs]:
+    return of_default(joined(PACKED_ATTENTION))(op, default, call)
+
+
+def joined(choices: dict[str, tuple]) -> dict[str, tuple]:
+    """Also every way to join parts that there is on this chip."""
+    return {**choices, "join": attention_kernel.joins()}
 
 
 def attention_title(call: Call) -> str:
@@ -349,7 +357,7 @@ SPACES = (
         reads=attended,
     ),
     Space(
-        "packed_attention", packed_attention_kernel, packed_attention_reference, candidates=of_default(PACKED_ATTENTION),
+        "packed_attention", packed_attention_kernel, packed_attention_reference, candidates=packed_attention_candidates,
         title=packed_attention_title, reads=attended,
     ),
     Space(

@@ -202,6 +202,17 @@ def test_the_last_threadgroup_joins_where_a_fence_is_known_to_be(monkeypatch):
         assert {attention_kernel.chosen_knobs(d, F32, 1)["join"] for d in (64, 96)} == {join}
 
 
+@pytest.mark.parametrize(
+    ("chip", "macos", "joins"),
+    [("sm_90", "", ("last", "merge")), ("cpu", "", ("merge", "last")), ("applegpu_g16s", "26.1", ("merge", "last")),
+     ("applegpu_g16s", "15.0", ("merge", "last")), ("applegpu_g13g", "14.7.1", ("merge",))],
+)  # fmt: skip
+def test_ways_to_join_are_those_that_the_system_has_a_fence_for(monkeypatch, chip, macos, joins):
+    monkeypatch.setattr(launch, "chip", lambda: (chip, ""))
+    monkeypatch.setattr(attention_kernel.platform, "mac_ver", lambda: (macos, ("", "", ""), ""))
+    assert attention_kernel.joins() == joins
+
+
 @pytest.mark.parametrize("order", ["forward", "reverse", "random"])
 @pytest.mark.parametrize("walk", WALKS)
 @pytest.mark.parametrize(

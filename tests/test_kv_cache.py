@@ -32,7 +32,7 @@ from smelt.engine.service import Service
 from smelt.engine.step import TracedStep
 from smelt.kernels import launch
 from smelt.kernels.coding import MODES, coding
-from smelt.kernels.pages import Pages
+from smelt.kernels.pages import LEAST_TABLE, Pages
 
 FAMILIES = {  # name: (its checkpoint, changes that make heads of whole groups)
     "llama": (checkpoints, "llama_tied", {}),
@@ -199,9 +199,11 @@ def test_traced_and_built_steps_draw_the_same(tmp_path, reading, monkeypatch):
     assert found[0] == found[1]
 
 
-def test_a_traced_step_launches_two_kernels_for_the_attention_of_a_layer(tmp_path, monkeypatch):
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_traced_step_launches_two_kernels_for_the_attention_of_a_layer(tmp_path, monkeypatch, parts):
     model = packed_model(tmp_path, "turbo4")
-    with launches_of_traced_steps(monkeypatch) as launched:
+    knobs = {"span": LEAST_TABLE // parts, "join": "last"}
+    with launches_of_traced_steps(monkeypatch) as launched, launch.forced("packed_attention", knobs):
         scheduler = Scheduler(model, Limits())
         one = Run(PROMPT[:12], 12)
         scheduler.add(one.sequence)
@@ -211,6 +213,7 @@ def test_a_traced_step_launches_two_kernels_for_the_attention_of_a_layer(tmp_pat
             scheduler.tick()
     attention = [name for name in launched if "attention" in name or "qk" in name or "pages" in name]
     assert attention == ["packed_qk_norm_rope", "packed_attention"] * len(model.blocks)
+    assert launched.count("rotation") == 1 and launched.count("workspace") == parts - 1, "for all layers together"
 
 
 # What is asked for

@@ -4,9 +4,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from msl.accuracy import assert_accurate, kernels_run, wide
+from msl.emulator import RUNS_HERE, Emulator
+from msl.inputs import handed_over
 from msl.spans import span_of
 from smelt.kernels import attention as op
-from smelt.kernels import launch, packed_attention_kernel
+from smelt.kernels import launch, packed_attention_kernel, workspace
 from smelt.kernels.coding import MODES, coding
 from smelt.kernels.pages import PAGE, Pages, Rows
 
@@ -105,11 +107,20 @@ CASES = {
 }  # fmt: skip
 
 
+JOINS = ("last", "merge")
+
+
+def joining(join, **knobs):
+    return launch.forced("packed_attention", {"join": join, **knobs})
+
+
+@pytest.mark.parametrize("join", JOINS)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype", [F16, BF16, F32])
 @pytest.mark.parametrize("case", CASES)
-def test_every_form(mode, dtype, case):
-    got, plain, truth = Problem(mode, dtype, *CASES[case]).run(order="random")
+def test_every_form(mode, dtype, case, join):
+    with joining(join):
+        got, plain, truth = Problem(mode, dtype, *CASES[case]).run(order="random")
     assert_accurate(got, plain, truth)
 
 
@@ -117,26 +128,117 @@ def same(a, b):
     return np.array_equal(np.array(a.astype(F32)), np.array(b.astype(F32)))
 
 
+@pytest.mark.parametrize("join", JOINS)
 @pytest.mark.parametrize("head_dim", [64, 256])
 @pytest.mark.parametrize("mode", ["8", "turbo4"])
-def test_a_row_has_the_same_bits_alone_in_a_batch_and_in_a_larger_pool(mode, head_dim):
+def test_a_row_has_the_same_bits_alone_in_a_batch_and_in_a_larger_pool(mode, head_dim, join):
     problem = Problem(mode, BF16, 4, 2, head_dim, (150, 0, 70, 200))
-    together = problem.run()[0]
-    for b in range(4):
-        assert same(problem.run([b], spare=9)[0][0], together[b])
+    with joining(join):
+        together = problem.run()[0]
+        for b in range(4):
+            assert same(problem.run([b], spare=9)[0][0], together[b])
 
 
-@pytest.mark.parametrize("head_dim", [64, 512])
+@pytest.mark.parametrize("join", JOINS)
+@pytest.mark.parametrize(("head_dim", "length"), [(64, 100), (512, 100), (64, 126), (128, 300)])
 @pytest.mark.parametrize("mode", ["4", "turbo2"])
-def test_a_token_has_the_same_bits_decoded_and_verified(mode, head_dim):
-    """Four tokens at once, or the last of them after the first three were kept."""
-    many = Problem(mode, BF16, 2, 1, head_dim, (100,), new=4)
-    together = many.run()[0]
-    for t in range(4):
-        one = Problem(mode, BF16, 2, 1, head_dim, (100 + t,))
-        one.kept = [mx.concatenate([many.kept[0], mx.stack([many.k[0, :, :t], many.v[0, :, :t]])], axis=2)]
-        one.q, one.k, one.v = (x[:, :, t : t + 1] for x in (many.q, many.k, many.v))
-        assert same(one.run()[0][0, 0], together[0, t])
+def test_a_token_has_the_same_bits_decoded_and_verified(mode, head_dim, length, join):
+    """Four tokens at once, or each of them after those before it were kept."""
+    many = Problem(mode, BF16, 2, 1, head_dim, (length,), new=4)
+    with joining(join):
+        together = many.run()[0]
+        for t in range(4):
+            one = Problem(mode, BF16, 2, 1, head_dim, (length + t,))
+            one.kept = [mx.concatenate([many.kept[0], mx.stack([many.k[0, :, :t], many.v[0, :, :t]])], axis=2)]
+            one.q, one.k, one.v = (x[:, :, t : t + 1] for x in (many.q, many.k, many.v))
+            assert same(one.run()[0][0, 0], together[0, t])
+
+
+# ---- parts, and who joins them
+
+IN_PARTS = {
+    "eight rows": (4, 2, 64, (0, 63, 300, 513, 127, 128, 40, 255), 1, None, None),
+    "several tiles of q, tokens of one row in different parts": (10, 2, 64, (122, 300), 8, None, None),
+    "groups of 32, a cap": (3, 1, 96, (260, 5), 3, None, 20.0),
+    "a window that begins behind the first parts": (2, 1, 128, (400, 20), 3, 100, None),
+    "heads of 256, a window, a cap": (4, 2, 256, (129, 200), 2, 90, 50.0),
+    "more parts than a simdgroup has lanes": (2, 1, 32, (4500, 70), 2, None, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse", "random"])
+@pytest.mark.parametrize(("mode", "dtype"), [("8", F16), ("4", F32), ("turbo4", BF16), ("turbo2", BF16)])
+@pytest.mark.parametrize("case", IN_PARTS)
+def test_both_joins_have_the_same_bits(case, mode, dtype, order):
+    problem = Problem(mode, dtype, *IN_PARTS[case])
+    with joining("merge"):
+        expected, plain, truth = problem.run()
+    assert_accurate(expected, plain, truth)
+    with joining("last"):
+        assert same(problem.run(order=order)[0], expected)
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [{"span": 1, "simds": 4}, {"span": 2, "simds": 1, "batch": 1}, {"span": 1, "simds": 2, "tile": 1}, {"span": 2, "simds": 16, "tile": 8, "chunk": 16}],
+    ids=str,
+)  # fmt: skip
+def test_both_joins_have_the_same_bits_whatever_the_knobs(knobs):
+    problem = Problem("turbo4", BF16, 8, 2, 64, (257, 90, 128), 3, window=150)
+    with joining("merge", **knobs):
+        expected, plain, truth = problem.run()
+    with joining("last", **knobs):
+        assert same(problem.run(order="random")[0], expected)
+    assert_accurate(expected, plain, truth)
+
+
+def attended(problem, join):
+    """By the kernel, of pages that hold the new tokens."""
+    rows, pages = problem.placed(range(len(problem.lengths)), 3), problem.pages
+    pages.write(problem.k, problem.v, rows)
+    addresses = rows.addresses(problem.new, rows.slots)
+    with joining(join):
+        return packed_attention_kernel.fused(problem.q, pages, addresses, **problem.rest)
+
+
+@pytest.mark.skipif(not RUNS_HERE or launch.machine() != "cpu", reason="launches are caught by the emulator, which needs Linux and g++")
+@pytest.mark.parametrize("order", ["forward", "random"])
+def test_the_last_threadgroup_joins_within_the_launch_and_leaves_the_workspace_as_it_was(order):
+    """Calls of many threadgroups and of few, of many parts and of few, in the same room."""
+    problems = [Problem("turbo4", BF16, *IN_PARTS[case]) for case in ("eight rows", "heads of 256, a window, a cap", "eight rows")]
+    with launch.through(emulator := Emulator(order)):
+        own = workspace.Workspace(problems[0].q)
+        for i, problem in enumerate(problems):
+            found = {}
+            for join, launches in (("merge", ["packed_attention", "attention_merge"]), ("last", ["packed_attention"])):
+                with workspace.within(own):
+                    emulator.launches.clear()
+                    found[join] = attended(problem, join)
+                names = [kernel.name for kernel, *_ in emulator.launches if kernel.name != "packed_pages"]
+                assert names == (["workspace"] if join == "last" and i == 0 else []) + launches  # a pass makes its room once
+            assert same(found["last"], found["merge"])
+            assert not mx.any(own.sums.array[: own.sums.kept]) and own.letters.array is None
+
+
+def test_a_launch_takes_a_steps_addresses_once_and_has_one_output():
+    problem = Problem("4", BF16, 4, 2, 64, (150, 3))
+    rows, pages, space = problem.placed(range(2), 3), problem.pages, workspace.Workspace(problem.q)
+    addresses = rows.addresses(1, rows.slots)
+    with handed_over() as launched, joining("last"), workspace.within(space):
+        packed_attention_kernel.fused(problem.q, pages, addresses, **problem.rest)
+        o = space.sums.after
+        packed_attention_kernel.fused(problem.q, pages, addresses, **problem.rest)
+    (fill, _), (first, taken), (second, then) = launched
+    assert fill is workspace.FILL and first is second and first.outputs == ("o",)
+    held = ["keys", "values", "key_grids", "value_grids"]
+    assert list(taken) == ["q", *held, "where", "room"] and taken["where"] is addresses.where
+    assert list(then) == [*taken, "since"] and then["since"] is o and then["room"] is taken["room"]
+
+
+@pytest.mark.parametrize(("chip", "join"), [("sm_90", "last"), ("applegpu_g16s", "merge")])
+def test_who_joins_is_decided_as_for_plain_pages(monkeypatch, chip, join):
+    monkeypatch.setattr(launch, "chip", lambda: (chip, ""))
+    assert {packed_attention_kernel.chosen_knobs(coding(mode, 128), rows)["join"] for mode in MODES for rows in (1, 8)} == {join}
 
 
 def test_dense_reading_goes_to_plain_ops_and_says_so(monkeypatch):

@@ -27,7 +27,8 @@ def rows_at(lengths, new):
 def test_they_are_those_of_each_tokens_position(rope, new):
     lengths = (0, 5, 400)
     with kernels_run("random"):
-        found = turns(rope, rows_at(lengths, new), new)
+        rows = rows_at(lengths, new)
+        found = turns(rope, rows, rows.position(new), new)
         mx.eval(found)
     periods = rope.base ** (np.arange(0, rope.dims, 2) / rope.dims) if rope.periods is None else wide(rope.periods)
     angles = (np.array(lengths)[:, None] + np.arange(new))[..., None] * rope.scale / periods
@@ -42,12 +43,16 @@ def test_layers_that_turn_alike_share_them():
         launched.append(kernel.name)
         return [mx.zeros(shape, dtype) for shape, dtype in outputs]
 
+    def turned(rope, of=rows, new=2):
+        return turns(rope, of, of.position(new), new)
+
     with launch.through(noting):
-        first = turns(rope, rows, 2)
-        assert turns(replace(rope), rows, 2) is first
-        assert turns(replace(rope, magnitude=2.0, interleaved=True), rows, 2) is first  # another matter than the angle
+        first = turned(rope)
+        assert turned(replace(rope)) is first
+        assert turned(replace(rope, magnitude=2.0, interleaved=True)) is first  # another matter than the angle
         others = (Rope(64, 1e6), Rope(32, 1e4), replace(rope, scale=0.5), replace(rope, periods=mx.ones((32,))))
-        assert all(turns(other, rows, 2) is not first for other in others)
-        assert turns(rope, rows, 1) is not first
-        assert turns(rope, rows_at((3, 9), 2), 2) is not first  # another step
-    assert launched == ["rotation"] * 7
+        assert all(turned(other) is not first for other in others)
+        assert turned(rope, new=1) is not first
+        assert turned(rope, of=rows_at((3, 9), 2)) is not first  # another step
+        assert turns(rope, rows, mx.array([3, 8], mx.int32), 2) is not first
+    assert launched == ["rotation"] * 8

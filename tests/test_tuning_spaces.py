@@ -9,7 +9,7 @@ from msl.emulator import RUNS_HERE
 from smelt import models
 from smelt.bench import checkpoints, packed
 from smelt.engine import tune, verify
-from smelt.kernels import launch, search, timing, tuning, tuning_spaces
+from smelt.kernels import attention_kernel, launch, search, timing, tuning, tuning_spaces
 from smelt.kernels.device_timing import DeviceTimer
 from smelt.kernels.pages import Pages
 from smelt.kernels.tuning_spaces import SPACES
@@ -103,6 +103,17 @@ def test_heads_that_both_walks_take_have_candidates_of_both():
         walks[head_dim, dtype] = {knobs["walk"] for knobs in SPACE["attention"].candidates("attention", {}, call)}
     assert walks.pop((64, mx.bfloat16)) == {"tiles", "lanes"}
     assert all(found == {"lanes"} for found in walks.values())
+
+
+@pytest.mark.parametrize("ways", [("last", "merge"), ("merge",)])
+@pytest.mark.parametrize("op", ["attention", "packed_attention"])
+def test_parts_are_joined_in_every_way_that_there_is(op, ways, recorded, monkeypatch):
+    monkeypatch.setattr(attention_kernel, "joins", lambda: ways)
+    with launch.through(Device(lambda name, template: 1)):
+        (case,) = search.cases_of([SPACE[op]], recorded[OPS[op]])
+        found = case.candidates()
+    others = [{str({**knobs, "join": None}) for knobs in found if knobs["join"] == join} for join in ways]
+    assert {knobs["join"] for knobs in found} == set(ways) and all(each == others[0] for each in others)
 
 
 def test_experts_take_turns_in_a_rotation(recorded):

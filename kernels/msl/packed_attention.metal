@@ -1,14 +1,17 @@
 // packed_attention.metal: attention.metal over heads that are packed as kernels/coding.py says, read as they lie.
 //
-// q [B, KV * GROUP, NEW, D]; keys, values [KV, slots, D BITS / 32] words; key_grids, value_grids [KV, slots, 2 D / SIZE];
-// table, bounds, size: parts of its `where`; after -> partial: as there, with WHOLE the result. With TURNED the packed heads are: queries are turned here, and
-// each part's values are turned back before they are joined.
+// q [B, KV * GROUP, NEW, D]; keys, values [KV, slots, D BITS / 32] words; key_grids, value_grids [KV, slots, 2 D / GROUPED];
+// where, after, since, room -> o: as there. With TURNED the packed heads are: queries are turned here, and each part's values
+// are turned back before they are joined.
 //
-// Threads share the work as there; a lane has chunks of CHUNK neighbours, each within one group of a head, so that
+// Threads share the work as there, but for that each part has a threadgroup; a lane has chunks of CHUNK neighbours, each within
+// one group of a head, so that
 //     q.k = sum over chunks of scale (q.codes) + middle (sum of q)
 // with codes counted from the middle of their group's range, and the values' middles are summed apart.
-#include "packed.metal"
+#include "attention_chunks.metal"
+#include "attention_parts.metal"
 #include "coding.metal"
+#include "fence.metal"
 
 template <int BITS> METAL_FUNC constexpr float middle_code() { return 0.5f * float((1 << BITS) - 1); }
 
@@ -35,51 +38,29 @@ METAL_FUNC void load_packed(const device uint* words, const device T* grids, uin
 }
 
 // ---- body
+#include "attention_place.metal"
+
   constexpr int E = D / LANES;                          // elements of a lane
   constexpr int N = E / CHUNK;
   constexpr int W = CHUNK * BITS / 32;                  // words of a chunk
   constexpr int PER = 32 / BITS;                        // codes in a word
   constexpr int STRIDE = LANES * CHUNK;
   constexpr int WORDS = D * BITS / 32;
-  constexpr int GRIDS = 2 * D / SIZE;
+  constexpr int GRIDS = 2 * D / GROUPED;
   constexpr int TOGETHER = 32 / LANES;                  // keys of a simdgroup at once
-  constexpr int R = GROUP * NEW;
-  constexpr int KEYS = SPAN * PAGE / SIMDS;             // of a simdgroup
-  constexpr int TILES = (R + TILE - 1) / TILE;
+  constexpr int KEYS = SIZE / SIMDS;                    // of a simdgroup
+  constexpr int PAGES = KEYS > PAGE ? KEYS / PAGE : 1;  // that these are in
 
   threadgroup float queries[TILE * D];
-  threadgroup float best[SIMDS * TILE];
-  threadgroup float sums[SIMDS * TILE];
   threadgroup float parts[SIMDS * TILE * D];
+  uint held_pages[PAGES];
+  take_pages<SPAN, KEYS, PAGE>(held_pages, table, part, batch, simd);
 
-  uint lane = thread_index_in_simdgroup;
-  uint simd = simdgroup_index_in_threadgroup;
-  uint part = threadgroup_position_in_grid.z;
-  uint head = threadgroup_position_in_grid.x / TILES;
-  uint tile = threadgroup_position_in_grid.x % TILES;
-  uint row = threadgroup_position_in_grid.y;
+#include "attention_part.metal"
+
+  int mine = first + int(simd) * KEYS;                  // position of the simdgroup's first key
   uint own = lane / LANES;                              // which of the keys
   uint offset = lane % LANES * CHUNK;                   // of the lane's first chunk
-  uint slots = uint(size[0]);
-  int first = bounds[2 * row] + int(part) * SPAN * PAGE;  // position of the part's first slot
-  int position = bounds[2 * row + 1];
-  device float* stats = (device float*)partial + size_t(threadgroups_per_grid.y) * KV * threadgroups_per_grid.z * R * D;
-  bool seen = first < position + NEW && (WINDOW == 0 || first + SPAN * PAGE > position - WINDOW + 1);
-
-  if (!seen && !WHOLE) {                                // the merge does not use it
-    for (uint i = thread_index_in_threadgroup; i < uint(TILE * D); i += SIMDS * 32) {
-      uint r = tile * TILE + i / D;
-      size_t to = ((size_t(row) * KV + head) * threadgroups_per_grid.z + part) * R + r;
-      if (r < uint(R)) {
-        partial[to * D + i % D] = P(0.0f);
-        if (i % D == 0) {
-          stats[2 * to] = -1e30f;
-          stats[2 * to + 1] = 0.0f;
-        }
-      }
-    }
-    return;
-  }
 
   for (int t = int(simd); t < TILE; t += SIMDS) {
     uint r = metal::min(tile * TILE + t, uint(R - 1));  // rows past the end: computed, not stored
@@ -122,115 +103,112 @@ METAL_FUNC void load_packed(const device uint* words, const device T* grids, uin
     }
   }
 
-  if (seen) {
-    for (int k0 = int(simd) * KEYS; k0 < (int(simd) + 1) * KEYS; k0 += TOGETHER * BATCH) {
-      int reached = first + k0;
-      if (reached >= position + NEW || (WINDOW > 0 && reached + TOGETHER * BATCH <= position - WINDOW + 1)) {
-        continue;                                       // none of these keys is seen
+#pragma unroll 1
+  for (int k0 = 0; k0 < KEYS; k0 += TOGETHER * BATCH) {
+    int reached = mine + k0;
+    if (!any_seen<TOGETHER * BATCH, NEW, WINDOW>(reached, position)) {
+      continue;
+    }
+    // A simdgroup's keys of one turn are in one page, which the table has, since some of them are seen.
+    size_t slot = size_t(head) * slots + size_t(held_pages[k0 / PAGE]) * PAGE + (simd * KEYS + k0) % PAGE + own;
+    uint key[BATCH][N][W];
+    uint value[BATCH][N][W];
+    vec<T, 2> key_grid[BATCH][N];
+    vec<T, 2> value_grid[BATCH][N];
+#pragma unroll
+    for (int k = 0; k < BATCH; k++) {                   // all loads first: they take longer than all that follows
+      size_t at = slot + k * TOGETHER;
+      load_packed<BITS, GROUPED, CHUNK, STRIDE>(keys + at * WORDS, key_grids + at * GRIDS, offset, key[k], key_grid[k]);
+      load_packed<BITS, GROUPED, CHUNK, STRIDE>(values + at * WORDS, value_grids + at * GRIDS, offset, value[k], value_grid[k]);
+    }
+    float scores[TILE][BATCH];
+#pragma unroll
+    for (int k = 0; k < BATCH; k++) {
+      int at = reached + k * TOGETHER + int(own);
+      float dots[TILE];
+#pragma unroll
+      for (int t = 0; t < TILE; t++) {
+        dots[t] = 0.0f;
       }
-      // A simdgroup's keys of one turn are in one page, which the table has, since some of them are seen.
-      uint page = uint(table[(part * SPAN + k0 / PAGE) * threadgroups_per_grid.y + row]);
-      size_t slot = size_t(head) * slots + size_t(page) * PAGE + k0 % PAGE + own;
-      uint key[BATCH][N][W];
-      uint value[BATCH][N][W];
-      vec<T, 2> key_grid[BATCH][N];
-      vec<T, 2> value_grid[BATCH][N];
 #pragma unroll
-      for (int k = 0; k < BATCH; k++) {                 // all loads first: they take longer than all that follows
-        size_t at = slot + k * TOGETHER;
-        load_packed<BITS, SIZE, CHUNK, STRIDE>(keys + at * WORDS, key_grids + at * GRIDS, offset, key[k], key_grid[k]);
-        load_packed<BITS, SIZE, CHUNK, STRIDE>(values + at * WORDS, value_grids + at * GRIDS, offset, value[k],
-                                               value_grid[k]);
-      }
-      float scores[TILE][BATCH];
+      for (int c = 0; c < N; c++) {
+        float scale = float(key_grid[k][c].x);
+        float middle = metal::fma(scale, middle_code<BITS>(), float(key_grid[k][c].y));
+        float codes[CHUNK];
 #pragma unroll
-      for (int k = 0; k < BATCH; k++) {
-        int at = first + k0 + k * TOGETHER + int(own);
-        float dots[TILE];
-#pragma unroll
-        for (int t = 0; t < TILE; t++) {
-          dots[t] = 0.0f;
+        for (int j = 0; j < CHUNK; j++) {
+          codes[j] = code_of<BITS>(key[k][c][j / PER], j % PER);
         }
 #pragma unroll
-        for (int c = 0; c < N; c++) {
-          float scale = float(key_grid[k][c].x);
-          float middle = metal::fma(scale, middle_code<BITS>(), float(key_grid[k][c].y));
-          float codes[CHUNK];
+        for (int t = 0; t < TILE; t++) {
+          float dot = 0.0f;
 #pragma unroll
           for (int j = 0; j < CHUNK; j++) {
-            codes[j] = code_of<BITS>(key[k][c][j / PER], j % PER);
+            dot = metal::fma(query[t][c * CHUNK + j], codes[j], dot);
           }
-#pragma unroll
-          for (int t = 0; t < TILE; t++) {
-            float dot = 0.0f;
-#pragma unroll
-            for (int j = 0; j < CHUNK; j++) {
-              dot = metal::fma(query[t][c * CHUNK + j], codes[j], dot);
-            }
-            dots[t] = metal::fma(scale, dot, metal::fma(middle, whole[t][c], dots[t]));
-          }
-        }
-#pragma unroll
-        for (int t = 0; t < TILE; t++) {
-          float dot = dots[t];
-#pragma unroll
-          for (int d = 1; d < LANES; d *= 2) {
-            dot += simd_shuffle_xor(dot, ushort(d));
-          }
-          if (CAPPED) {
-            dot = as_type<float>(CAP) * metal::precise::tanh(dot / as_type<float>(CAP));
-          }
-          int self = position + int(metal::min(tile * TILE + t, uint(R - 1)) % NEW);
-          bool visible = at <= self && (WINDOW == 0 || at > self - WINDOW);
-          scores[t][k] = visible ? dot : -INFINITY;
+          dots[t] = metal::fma(scale, dot, metal::fma(middle, whole[t][c], dots[t]));
         }
       }
 #pragma unroll
       for (int t = 0; t < TILE; t++) {
-        float top = high[t];
+        float dot = dots[t];
 #pragma unroll
-        for (int k = 0; k < BATCH; k++) {
-          top = metal::max(top, scores[t][k]);
+        for (int d = 1; d < LANES; d *= 2) {
+          dot += simd_shuffle_xor(dot, ushort(d));
         }
-        float shrink = metal::precise::exp(high[t] - top);
-        high[t] = top;
-        total[t] *= shrink;
-#pragma unroll
-        for (int c = 0; c < N; c++) {
-          low[t][c] *= shrink;
+        if (CAPPED) {
+          dot = as_type<float>(CAP) * metal::precise::tanh(dot / as_type<float>(CAP));
         }
-#pragma unroll
-        for (int e = 0; e < E; e++) {
-          acc[t][e] *= shrink;
-        }
+        int self = position + int(metal::min(tile * TILE + t, uint(R - 1)) % NEW);
+        bool visible = at <= self && (WINDOW == 0 || at > self - WINDOW);
+        scores[t][k] = visible ? dot : -INFINITY;
       }
+    }
+#pragma unroll
+    for (int t = 0; t < TILE; t++) {
+      float top = high[t];
 #pragma unroll
       for (int k = 0; k < BATCH; k++) {
-        // What an unwritten slot holds must not matter, not even if its grids are no numbers.
-        float weight[TILE];
+        top = metal::max(top, scores[t][k]);
+      }
+      float shrink = metal::precise::exp(high[t] - top);
+      high[t] = top;
+      total[t] *= shrink;
 #pragma unroll
-        for (int t = 0; t < TILE; t++) {
-          weight[t] = scores[t][k] == -INFINITY ? 0.0f : metal::precise::exp(scores[t][k] - high[t]);
-          total[t] += weight[t];
+      for (int c = 0; c < N; c++) {
+        low[t][c] *= shrink;
+      }
+#pragma unroll
+      for (int e = 0; e < E; e++) {
+        acc[t][e] *= shrink;
+      }
+    }
+#pragma unroll
+    for (int k = 0; k < BATCH; k++) {
+      float weight[TILE];
+#pragma unroll
+      for (int t = 0; t < TILE; t++) {
+        weight[t] = metal::precise::exp(scores[t][k] - high[t]);
+        total[t] += weight[t];
+      }
+#pragma unroll
+      for (int c = 0; c < N; c++) {
+        float scale = float(value_grid[k][c].x);
+        float middle = metal::fma(scale, middle_code<BITS>(), float(value_grid[k][c].y));
+        float codes[CHUNK];
+#pragma unroll
+        for (int j = 0; j < CHUNK; j++) {
+          codes[j] = code_of<BITS>(value[k][c][j / PER], j % PER);
         }
 #pragma unroll
-        for (int c = 0; c < N; c++) {
-          float scale = float(value_grid[k][c].x);
-          float middle = metal::fma(scale, middle_code<BITS>(), float(value_grid[k][c].y));
-          float codes[CHUNK];
+        for (int t = 0; t < TILE; t++) {
+          // What an unwritten slot holds must not matter, not even if its grids are no numbers.
+          bool hidden = scores[t][k] == -INFINITY;
+          float scaled = hidden ? 0.0f : weight[t] * scale;
+          low[t][c] = metal::fma(weight[t], hidden ? 0.0f : middle, low[t][c]);
 #pragma unroll
           for (int j = 0; j < CHUNK; j++) {
-            codes[j] = code_of<BITS>(value[k][c][j / PER], j % PER);
-          }
-#pragma unroll
-          for (int t = 0; t < TILE; t++) {
-            bool hidden = scores[t][k] == -INFINITY;
-            float scaled = hidden ? 0.0f : weight[t] * scale;
-            low[t][c] = metal::fma(weight[t], hidden ? 0.0f : middle, low[t][c]);
-#pragma unroll
-            for (int j = 0; j < CHUNK; j++) {
-              acc[t][c * CHUNK + j] = metal::fma(scaled, codes[j], acc[t][c * CHUNK + j]);
-            }
+            acc[t][c * CHUNK + j] = metal::fma(scaled, codes[j], acc[t][c * CHUNK + j]);
           }
         }
       }
@@ -293,14 +271,23 @@ METAL_FUNC void load_packed(const device uint* words, const device T* grids, uin
     if (TURNED) {
       turn_back<D>(v, lane);
     }
-    size_t to = WHOLE ? (size_t(row) * NEW + r % NEW) * (KV * GROUP) + head * GROUP + r / NEW
-                      : ((size_t(row) * KV + head) * threadgroups_per_grid.z + part) * R + r;
+    if (WHOLE) {
+      size_t to = ((size_t(row) * NEW + r % NEW) * (KV * GROUP) + head * GROUP + r / NEW) * D + lane;
 #pragma unroll
-    for (int e = 0; e < D / 32; e++) {
-      partial[to * D + lane + 32 * e] = P(WHOLE ? v[e] / sum : v[e]);
-    }
-    if (!WHOLE && lane == 0) {
-      stats[2 * to] = top;
-      stats[2 * to + 1] = sum;
+      for (int e = 0; e < D / 32; e++) {
+        o[to + 32 * e] = OUT(v[e] / sum);
+      }
+    } else {
+      size_t to = (above + part) * R + r;
+#pragma unroll
+      for (int e = 0; e < D / 32; e++) {
+        partial[to * D + lane + 32 * e] = v[e];
+      }
+      if (lane == 0) {
+        stats[2 * to] = top;
+        stats[2 * to + 1] = sum;
+      }
     }
   }
+
+#include "attention_last.metal"
