@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
+from weakref import WeakSet
 
 import mlx.core as mx
 import numpy as np
@@ -183,13 +184,13 @@ class Pages:
 
     window   positions that a token sees, itself included; None: all before it
     coding   how heads are packed; None: they are not
-    changes  how often there were other arrays for the pools: whoever keeps them asks whether they still are
+    users    who keep the pools' arrays: before there are others, they are told to let go
     written  where the pools are written in place, a result that is there only after the last write and what was read since
     """
 
     def __init__(self, kv_heads: int, head_dim: int, dtype: mx.Dtype, window: int | None = None):
         self.kv_heads, self.head_dim, self.dtype, self.window = kv_heads, head_dim, dtype, window
-        self.changes = 0
+        self.users: WeakSet = WeakSet()
         self.pack(None)
 
     def pack(self, coding: Coding | None) -> None:
@@ -240,14 +241,18 @@ class Pages:
         return [] if self.keys is None else [self.keys, self.values, *self.grids]
 
     def hold(self, pools: list[mx.array], written: mx.array | None = None) -> None:
+        self._let_go()
         (self.keys, self.values, *self.grids), self.written = pools, written
-        self.changes += 1
 
     def release(self) -> None:
         """Let go of the pool, so that whoever has it now can write in place."""
+        self._let_go()
         self.keys = self.values = self.written = None
         self.grids: list[mx.array] = []
-        self.changes += 1
+
+    def _let_go(self) -> None:
+        for user in self.users:
+            user.let_go()
 
     @property
     def nbytes(self) -> int:
@@ -280,6 +285,7 @@ class Pages:
             self._arrange(rows)
 
     def _arrange(self, rows: Rows) -> None:
+        self._let_go()  # before there are two pools
         if self.in_place:  # MLX copies what it believes nobody writes
             mx.eval(self.arrays)
             mx.synchronize()

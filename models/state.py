@@ -203,8 +203,10 @@ class Memory:
         self.paging = {pages.window: Paging(pages.window) for pages in self.pages}
         self.free_slots: list[int] = []
         self.slots = 0
-        self.known: tuple | None = None  # of what `pools` were found for
         self.pools: Pools | None = None
+        self.slots_of_pools: list[int] = []  # that steps asked for
+        for pages in self.pages:
+            pages.users.add(self)
 
     def open(self, expected: int = 0) -> Row:
         """A new sequence, with room for `expected` tokens from the start."""
@@ -251,18 +253,21 @@ class Memory:
             fresh=(False,) * len(rows),
         )
 
-    def prepared(self, rows: dict[int | None, Rows]) -> "Pools":
+    def prepared(self, rows: dict[int | None, Rows]) -> Pools:
         """Every layer's pool as large as a step needs it, and what is in them moved where it must be.
 
         With every step there is nothing to do but to see that: layers are not asked one by one.
         """
-        known = sum([pages.changes for pages in self.pages]), [each.slots for each in rows.values()]
-        if known != self.known or any(each.moves for each in rows.values()):
+        slots = [each.slots for each in rows.values()]
+        if self.pools is None or self.slots_of_pools != slots or any(each.moves for each in rows.values()):
             for pages in self.pages:
                 pages.prepare(rows[pages.window])
-            self.pools = Pools.of(self.states)
-            self.known = sum([pages.changes for pages in self.pages]), known[1]
+            self.pools, self.slots_of_pools = Pools.of(self.states), slots
         return self.pools
+
+    def let_go(self) -> None:
+        """Of the pools' arrays, which are about to be others."""
+        self.pools = None
 
     def rewind(self, row: Row, count: int) -> None:
         """Forget the last `count` tokens: the next step writes over them.

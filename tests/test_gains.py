@@ -80,12 +80,12 @@ def test_a_head_that_is_the_embedding_stays_it(tmp_path, kind):
 
 
 def test_scales_are_in_memory_once(tmp_path):
-    folder = checkpoints.make(tmp_path, "qwen3", quantization=SPEC, hidden_size=512, intermediate_size=1024)
+    folder = checkpoints.make(tmp_path, "qwen3", quantization=SPEC, hidden_size=1024, intermediate_size=2048)
     before = mx.get_active_memory()
     model = models.load(folder)
     weights = sum({id(array): array.nbytes for group in model.weights() for array in group}.values())
     matrices = [w for block in model.blocks for w in (block.mixer.qkv, block.mlp.gate_up)]
     views = [view for w in matrices for view in (w.scales, w.biases)]
     mx.eval(views)
-    assert weights > 1 << 20 and mx.get_active_memory() - before < 1.01 * weights
+    assert weights > 1 << 20 and mx.get_active_memory() - before < 1.02 * weights
     assert sum(view.nbytes for view in views) > 0.04 * weights

@@ -156,3 +156,28 @@ def test_a_drafter_sees_what_the_last_token_saw():
     step = m.behind([row])
     assert held(m, step, 0) == [(0, list(range(20))), (12, list(range(12, 20)))]
     assert step.position.tolist() == [20] and row.length == 20
+
+
+def test_what_a_step_was_given_is_let_go_before_pools_grow():
+    """Kept, the old pools of all layers would stay beside the new ones."""
+    memory = Memory([Pages(2, 64, mx.float32), Pages(2, 64, mx.float32, window=64)])
+    row = memory.open(100)
+    found = memory.prepared(memory.step([row], 10).rows)
+    assert memory.prepared(memory.step([row], 1).rows) is found, "as long as they are the same"
+    assert found.capacity[None] == memory.pages[0].keys.shape[1]
+    later = memory.step([row], 5000)
+    memory.pages[0].prepare(later.rows[None])
+    assert memory.pools is None
+    again = memory.prepared(later.rows)
+    assert again.capacity[None] == memory.pages[0].keys.shape[1] >= 5000
+    memory.pages[0].clear()
+    assert memory.pools is None
+
+
+def test_memories_of_the_same_pages_are_all_told():
+    pages = Pages(2, 64, mx.float32)
+    one, two = Memory([pages]), Memory([pages])
+    for memory in (one, two):
+        memory.prepared(memory.step([memory.open()], 3).rows)
+    pages.prepare(one.step([one.open()], 1000).rows[None])
+    assert one.pools is None and two.pools is None
