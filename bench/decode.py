@@ -6,7 +6,7 @@
     python -m smelt.bench.decode --engines smelt                        without mlx-lm
 
 A shape's weights are random and packed (packed.py); --model takes a checkpoint folder instead. Each engine is a process
-of its own; one at a time works, the other waits (turns.py).
+of its own; one at a time works, the other waits (paired.py).
 
     decode@C     tokens a second of one stream after a prompt of C tokens
     step@R       milliseconds of one step of R streams together, after prompts of the first context (Smelt alone)
@@ -38,7 +38,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from .measures import Plan
-from .turns import Turns, known, medians, ratios
+from .paired import Turns, known, medians, ratios
 
 ENGINES = ("smelt", "mlx-lm")
 UNITS = {"decode": "tok/s", "step": "ms", "verify": "ms", "gpu": "ms", "prefill": "tok/s", "dispatches": "a token",

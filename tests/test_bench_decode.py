@@ -7,7 +7,7 @@ import sys
 import mlx.core as mx
 import pytest
 from smelt import models
-from smelt.bench import decode, packed, turns
+from smelt.bench import decode, packed, paired
 from smelt.bench.checkpoints import SHAPES, shapes
 from smelt.bench.dispatches import dispatches, primitives
 
@@ -81,7 +81,7 @@ def result(smelt: dict, others: dict | None = None) -> dict:
     values = {"smelt": {key.replace("_", "@"): found for key, found in smelt.items()}}
     if others is not None:
         values["mlx-lm"] = {key.replace("_", "@"): found for key, found in others.items()}
-    return {"values": values, "medians": {name: turns.medians(side) for name, side in values.items()}}
+    return {"values": values, "medians": {name: paired.medians(side) for name, side in values.items()}}
 
 
 def test_a_step_of_rows_is_set_beside_a_step_of_one_of_the_same_turn():

@@ -3,10 +3,10 @@
 import time
 
 import pytest
-from smelt.bench import packed, turns
+from smelt.bench import packed, paired
 from smelt.bench.checkpoints import SHAPES
 from smelt.bench.measures import Plan
-from smelt.bench.turns import Turns, Worker, ratios
+from smelt.bench.paired import Turns, Worker, ratios
 from test_tuning import Clock
 
 PLAN = Plan(contexts=[8], rows=[1, 4], prefill=[16], tokens=4, prefills=1, turns=3, seconds=1000.0)
@@ -17,7 +17,7 @@ STEPS = {"smelt": ["step@1", "gpu@1"], "mlx-lm": []}
 def asked(monkeypatch):
     """Workers without a process: each value is its salt and takes a second. What was asked, in order."""
     clock, order = Clock(), []
-    monkeypatch.setattr(turns.time, "monotonic", clock)
+    monkeypatch.setattr(paired.time, "monotonic", clock)
 
     class Fake:
         start_s = 0.25
@@ -41,7 +41,7 @@ def asked(monkeypatch):
         def __exit__(self, *_):
             order.append((self.name, "end"))
 
-    monkeypatch.setattr(turns, "Worker", Fake)
+    monkeypatch.setattr(paired, "Worker", Fake)
     return order, Fake
 
 
@@ -78,7 +78,7 @@ def test_memory_is_read_before_streams_run_together(asked, monkeypatch):
 
 
 def test_no_turn_begins_after_time_is_up_and_none_is_cut_short(asked, capsys):
-    found = run(turns.Plan(**{**vars(PLAN), "seconds": 7.5}))
+    found = run(paired.Plan(**{**vars(PLAN), "seconds": 7.5}))
     assert {key: len(found.found["smelt"][key]) for key in ("decode@8", "prefill@16", "step@1")} == {
         "decode@8": 1, "prefill@16": 1, "step@1": 1
     }  # fmt: skip
@@ -86,7 +86,7 @@ def test_no_turn_begins_after_time_is_up_and_none_is_cut_short(asked, capsys):
 
 
 def test_without_time_there_is_what_takes_none(asked, capsys):
-    found = run(turns.Plan(**{**vars(PLAN), "seconds": -1.0}))
+    found = run(paired.Plan(**{**vars(PLAN), "seconds": -1.0}))
     assert set(found.found["smelt"]) == {"start", "dispatches", "peak", "rss"}
     assert "out of time before decode@8 of smelt\n" in capsys.readouterr().err
 
@@ -103,13 +103,13 @@ def test_a_value_that_is_missing_later_holds_its_place(asked, monkeypatch):
     ask = fake.ask
     monkeypatch.setattr(fake, "ask", lambda self, *what: ask(self, *what) if what[1:] != ("step@1", 2) else None)
     found = run(PLAN).found["smelt"]
-    assert found["step@1"] == [1.0, None, 3.0] and turns.medians(found)["step@1"] == 2.0
+    assert found["step@1"] == [1.0, None, 3.0] and paired.medians(found)["step@1"] == 2.0
     assert ratios(found["gpu@1"], found["step@1"]) == [1.0, 1.0]
 
 
 def test_several_starts_are_of_several_processes(asked):
     order, _ = asked
-    found = run(turns.Plan(**{**vars(PLAN), "starts": 3}))
+    found = run(paired.Plan(**{**vars(PLAN), "starts": 3}))
     assert found.found["smelt"]["start"] == [0.25] * 3 and found.found["smelt"]["peak"] == [1.0]
     assert order[:4] == [("mlx-lm", "end"), ("smelt", "end")] * 2
 
@@ -120,7 +120,7 @@ def test_an_answer_that_does_not_come_ends_it_with_what_there_is(asked, monkeypa
 
     def late(self, *what):
         if what[1:] == ("decode@8", 2):
-            raise turns.Late("smelt did not answer")
+            raise paired.Late("smelt did not answer")
         return ask(self, *what)
 
     monkeypatch.setattr(fake, "ask", late)
@@ -148,6 +148,6 @@ def test_a_process_that_fails_is_named(tmp_path, capfd):
 
 def test_an_answer_is_waited_for_as_long_as_there_is_time(tiny, monkeypatch):
     with Worker("mlx-lm", tiny, PLAN, until=0.0) as worker:
-        monkeypatch.setattr(turns, "GRACE_S", 0.0)
-        with pytest.raises(turns.Late, match="mlx-lm did not answer within 0 s"):
+        monkeypatch.setattr(paired, "GRACE_S", 0.0)
+        with pytest.raises(paired.Late, match="mlx-lm did not answer within 0 s"):
             worker.ask("value", "decode@8", 0)
