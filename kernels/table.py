@@ -21,6 +21,7 @@ from .files import write_whole
 
 HERE = Path(__file__).parent
 SHIPPED = HERE / "tuning.json"
+LAUNCHING = ("msl/*", "*_kernel.py", "linear_bytes.py", "coding.py")
 AGAIN = "run `smelt tune` again"
 
 
@@ -50,7 +51,7 @@ def stamp(chip: tuple[str, str]) -> dict[str, str]:
 def kernels_hash() -> str:
     """Of every body and of what launches it: knobs mean what these make of them."""
     digest = hashlib.sha256()
-    for file in sorted([*(HERE / "msl").iterdir(), *HERE.glob("*_kernel.py")]):
+    for file in sorted(file for pattern in LAUNCHING for file in HERE.glob(pattern)):
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
 

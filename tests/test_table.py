@@ -122,10 +122,10 @@ def test_a_table_is_replaced_whole(own):
     assert json.loads(own.read_text())["ops"] == {}
 
 
-def test_the_hash_follows_the_text_of_a_kernel(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["msl/op.metal", "op_kernel.py", "linear_bytes.py", "coding.py"])
+def test_the_hash_follows_the_text_of_a_kernel(tmp_path, monkeypatch, name):
     (tmp_path / "msl").mkdir()
-    body = tmp_path / "msl" / "op.metal"
-    body.write_text("one")
+    body = tmp_path / name
     monkeypatch.setattr(table, "HERE", tmp_path)
     hashes = []
     for text in ("one", "two", "one"):
