@@ -10,7 +10,7 @@ from .late import Late
 from .metrics import Metrics, Scrape
 from .request_ids import RequestIds
 from .settings import Settings
-from .status import Health, Kernels, Model, Models, Root
+from .status import Health, Kernels, Model, Models, Rescan, Root
 
 GENERATION = {
     "/v1/chat/completions": ("on_post",),
@@ -83,6 +83,7 @@ def routes(house: House, late: list[Late]) -> dict[str, object]:
     made: dict[str, object] = {
         "/health": Health(models, house.gate),
         "/v1/models": Models(models),
+        "/v1/models/rescan": Rescan(models),
         "/v1/models/{model:path}": Model(models),
         "/v1/kernels": Kernels(models),
         "/metrics": Scrape(house),

@@ -49,6 +49,16 @@ class Models:
     on_head = on_get
 
 
+class Rescan:
+    """The list, as mlx-serve's clients ask for it when they have put a model on the disk. Every GET looks there as well."""
+
+    def __init__(self, models: Registry):
+        self.list = Models(models)
+
+    def on_post(self, req, resp):
+        self.list.on_get(req, resp)
+
+
 class Model:
     """One row of the list. An id may hold a slash (org/name)."""
 

@@ -41,6 +41,17 @@ def test_all_models_are_listed_with_their_states(house):
     assert client.simulate_get("/v1/models/gpt-4").status_code == 404
 
 
+def test_a_model_that_was_put_on_the_disk_is_found_when_somebody_asks_to_look(house):
+    """As clients of mlx-serve do; a model may not be asked for by that name."""
+    client, looks = client_of(house), house.looks
+    house.found.append(one("new"))
+    answer = client.simulate_post("/v1/models/rescan")
+    assert answer.status_code == 200 and house.looks == looks + 1
+    assert [row["id"] for row in answer.json["data"]] == ["a", "c", "d", "new", "org/b"]
+    assert answer.json == client.simulate_get("/v1/models").json
+    assert client.simulate_get("/v1/models/rescan").status_code == 405
+
+
 def test_a_request_that_names_a_model_loads_it(house):
     client = client_of(house)
     answer = client.simulate_post(CHAT, json=HELLO | {"model": "org/b"})
