@@ -15,7 +15,7 @@ def decode_plot(results: list[dict], path: Path) -> None:
     for row, result in zip(axes, results, strict=True):
         for axis, (kind, title) in zip(row, KINDS, strict=False):
             bars(axis, result["medians"], kind, title)
-        steps(row[2], result["medians"]["smelt"])
+        steps(row[2], result["medians"].get("smelt", {}))
         row[0].set_ylabel(result["shape"], fontweight="bold")
     axes[0][0].legend(frameon=False)
     save(figure, path)

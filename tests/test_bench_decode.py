@@ -132,9 +132,11 @@ def test_shapes_that_do_not_fit_are_left_out(monkeypatch):
     assert decode.fitting(decode.PUBLISHED) == decode.PUBLISHED
 
 
-def test_the_plot_shows_both_engines(tmp_path):
+@pytest.mark.parametrize("engines", [("smelt", "mlx-lm"), ("smelt",), ("mlx-lm",)])
+def test_the_plot_shows_the_engines_that_were_measured(tmp_path, engines):
     plots = pytest.importorskip("smelt.bench.plots")
     pytest.importorskip("matplotlib")
-    medians = {"smelt": {"decode@64": 9.0, "prefill@64": 90.0, "step@1": 1.0}, "mlx-lm": {"decode@64": 3.0}}
+    both = {"smelt": {"decode@64": 9.0, "prefill@64": 90.0, "step@1": 1.0}, "mlx-lm": {"decode@64": 3.0}}
+    medians = {engine: both[engine] for engine in engines}
     plots.decode_plot([{"shape": "tiny", "medians": medians}], tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
