@@ -5,9 +5,10 @@
     python -m smelt.bench.bench_sample --sweep               the knobs of both passes, too
     python -m smelt.bench.bench_sample --out FILE.json   also kept as JSON
 
-Logits are random bfloat16, shaped like a model's: a few tokens far above a wide field; in flat rows there is only the field. `kernel` and `plain` are
-microseconds of a draw in a compiled chain of dependent ones, as the engine submits them; `device`, on CUDA, is what the
-two launches cost there without MLX around them. Bytes are what the draw has to read once. Tokens are compared first.
+Logits are random bfloat16, shaped like a model's: a few tokens far above a wide field; in flat rows there is only the
+field. `kernel` and `plain` are microseconds of a draw in a compiled chain of dependent ones, as the engine submits them;
+`device`, on CUDA, is what the two launches cost there without MLX around them. Bytes are what the draw has to read once.
+Tokens are compared first.
 """
 
 import argparse

@@ -180,9 +180,9 @@ class Scheduler:
         if any(s.waits(width - 1) for s in rows):
             self.draw(rows, self.logits(tokens, step), round)
         elif traced:
-            self.expect(rows, self.sampler, *self.traced(self.sampler, tokens, step), round)
+            self.expect(rows, self.sampler, *self.traced(self.sampler, tokens, step), round=round)
         else:
-            self.expect_of(rows, self.sampler, self.sampler(self.logits(tokens, step)), round)
+            self.expect(rows, self.sampler, self.sampler(self.logits(tokens, step)), round=round)
         self.tokens = None if round else self.pending[-1].arrays[0]
         if self.assistant:
             self.keep_hidden(rows, round)
@@ -222,20 +222,14 @@ class Scheduler:
         """Start computing the logits; meanwhile read the last draws, and let the grammars say what may come next."""
         mx.async_eval(logits)
         self.deliver_due()
-        self.expect_of(rows, self.sampler, self.sampler(logits, mask_of(rows, self.model.vocab, round)), round)
-
-    def expect_of(self, rows: list[Sequence], sampler: Sampler, arrays: list[mx.array], round: Round | None = None) -> None:
-        self.expect(rows, sampler, arrays, [handed_over(array) for array in arrays], round)
+        self.expect(rows, self.sampler, self.sampler(logits, mask_of(rows, self.model.vocab, round)), round=round)
 
     def expect(
-        self,
-        rows: list[Sequence],
-        sampler: Sampler,
-        arrays: list[mx.array],
-        pieces: list[list[mx.array]],
+        self, rows: list[Sequence], sampler: Sampler, arrays: list[mx.array], pieces: list[list[mx.array]] | None = None,
         round: Round | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Start computing a draw, and with it all that the host will ever read of it: the arrays in pieces."""
+        pieces = pieces or [handed_over(array) for array in arrays]
         if round and round.made is not None:
             arrays, pieces = [*arrays, round.made], [*pieces, handed_over(round.made)]
         mx.async_eval(arrays, pieces, [] if sampler.history is None else list(vars(sampler.history).values()))
@@ -303,7 +297,7 @@ class Scheduler:
             mx.async_eval(logits)
         if self.trace is not None:
             self.trace.note("head", logits)
-        self.expect_of([sequence], sampler, sampler(logits, mask_of([sequence], self.model.vocab)))
+        self.expect([sequence], sampler, sampler(logits, mask_of([sequence], self.model.vocab)))
         self.first[sequence] = self.pending[-1].arrays[0][0]
         if self.assistant:
             self.assistant.note(sequence, hidden[0, -1])
@@ -362,9 +356,7 @@ class Scheduler:
         return True
 
     def make_room(self) -> None:
-        """Where the next tokens would exceed the limit, kept prefixes give way, then the youngest row, which is read
-        again later.
-        """
+        """Where the next tokens would exceed the limit, kept prefixes give way, then the youngest row: it is read again."""
         spare = 0 if self.limits.share.elsewhere else 1  # alone, one row may have it all
         while self.state_bytes() > self.room:
             if self.prefixes.evict():

@@ -188,8 +188,8 @@ def chosen_knobs(head_dim: int, dtype: mx.Dtype, rows: int) -> dict:
     """From the tables where they know this head size on this chip. How the keys are split does not depend on `rows`:
     a token's bits are the same in steps of one and of several."""
     found = launch.knobs("attention", f"{head_dim}", {})
-    walk = found.get("walk", "tiles" if on_nvidia() else "lanes")
-    join = found.get("join", joins()[0])
+    walk = found.get("walk", "tiles" if launch.on_nvidia() else "lanes")
+    join = found.get("join", default_join())
     if refuses_walk(walk, head_dim, dtype):
         found, walk = {}, "lanes"
     knobs = DEFAULT[walk] | found | {"join": join}
@@ -197,16 +197,17 @@ def chosen_knobs(head_dim: int, dtype: mx.Dtype, rows: int) -> dict:
     return {**knobs, **fit(knobs, head_dim), "tile": min(rows, knobs["tile"])}
 
 
+def default_join() -> str:
+    """On Metal the one that takes no fence."""
+    return "last" if launch.on_nvidia() else "merge"
+
+
 def joins() -> tuple[str, ...]:
-    """Ways to join parts here, the default first: on Metal the one that takes no fence, which macOS has from 15 on."""
-    if on_nvidia():
+    """Ways to join parts here, the default first. Fences are in macOS from 15 on."""
+    if launch.on_nvidia():
         return "last", "merge"
     macos = platform.mac_ver()[0].partition(".")[0]
     return ("merge", "last") if not macos or int(macos) >= 15 else ("merge",)
-
-
-def on_nvidia() -> bool:
-    return launch.chip()[0].startswith("sm_")
 
 
 def refuses_walk(walk: str, head_dim: int, dtype: mx.Dtype) -> str | None:

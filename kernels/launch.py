@@ -293,6 +293,11 @@ def chip() -> tuple[str, str]:
     return _chip(machine())
 
 
+def on_nvidia() -> bool:
+    """Whether the chip is NVIDIA's, by its class: what decides on default knobs."""
+    return chip()[0].startswith("sm_")
+
+
 @functools.cache
 def _chip(machine: str) -> tuple[str, str]:
     if machine == "cpu":

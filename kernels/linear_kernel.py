@@ -141,7 +141,7 @@ def fitted(knobs: dict, bits: int, group: int, width: int, gated: bool, count: i
 
 
 def default_knobs(bits, group, width, outputs, gated, dtype) -> dict:
-    if launch.chip()[0].startswith("sm_") and dtype != mx.float32:
+    if launch.on_nvidia() and dtype != mx.float32:
         knobs = linear_bytes.default(bits, group, width, outputs, gated) if bits < 16 else None
         if knobs and not impossible(knobs, bits, group, width, gated, dtype):
             return knobs

@@ -7,7 +7,7 @@ Knobs: span, simds, batch, tile, resident, join as there; chunk (neighbours of a
 import mlx.core as mx
 
 from . import attention_kernel, launch
-from .attention_kernel import ROOM, SHARED, Plan, joins
+from .attention_kernel import ROOM, SHARED, Plan, default_join
 from .packed_pages_kernel import HOME, template
 from .pages_kernel import waited_for
 
@@ -63,7 +63,7 @@ def chosen_knobs(coding, rows: int) -> dict:
     """From the tables where they know these heads on this chip. What decides the order of sums does not depend on `rows`."""
     from .pages import PAGE as page
 
-    knobs = launch.knobs("packed_attention", f"{coding.head_dim} {coding.title}", DEFAULT | {"join": joins()[0]})
+    knobs = launch.knobs("packed_attention", f"{coding.head_dim} {coding.title}", DEFAULT | {"join": default_join()})
     chunk = max(knobs["chunk"], 32 // coding.bits)  # a word at least
     lanes = lanes_of(coding.head_dim, chunk)
     together, elements, share = 32 // lanes, coding.head_dim // lanes, knobs["span"] * page

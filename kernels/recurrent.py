@@ -1,4 +1,4 @@
-"""What the kernels of recurrent mixers give: one output of states, since MLX takes as long for a further output as for a launch."""
+"""What the kernels of recurrent mixers give: one output of states, since a further output costs MLX nearly what a launch does."""
 
 import mlx.core as mx
 

@@ -5,8 +5,8 @@
         with within(space):
             ...                  # launches, in a block's order
 
-Memory that a launch makes for itself is an output, and costs MLX as much as the launch: on the host of an NVIDIA H200 2.7 us
-a launch, 0.5 each further input, 2.7 each further output (bench/launches.py). A workspace is an input that launches write to.
+Memory that a launch makes for itself is an output, and costs MLX up to as much as the launch: on hosts of an NVIDIA H200 2.2 to
+2.7 us a launch, 0.4 to 0.5 each further input, 1.3 to 2.7 each further output (bench/launches.py). A workspace is an input that launches write to.
 There are two areas, which each launch leaves as it found them, in their first words:
 
     letters  EMPTY: places through which the threadgroups of a launch send each other floats (msl/mail.metal)
